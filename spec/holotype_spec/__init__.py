@@ -1,0 +1,63 @@
+"""What each documented language model is, as data that a machine reads and a person can check.
+
+>>> import holotype_spec
+>>> holotype_spec.load("llama2-70b").kv_heads
+8
+
+No part of this package imports torch, and `dependencies` alone imports numpy. Each part is imported when it
+is first used, so that ``import holotype_spec`` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holotype_spec import costs as costs
+    from holotype_spec import dependencies as dependencies
+    from holotype_spec import field_names as field_names
+    from holotype_spec.catalogue import aliases as aliases
+    from holotype_spec.catalogue import families as families
+    from holotype_spec.catalogue import load as load
+    from holotype_spec.catalogue import names as names
+    from holotype_spec.errors import Problem as Problem
+    from holotype_spec.errors import SpecError as SpecError
+    from holotype_spec.errors import UnknownSpec as UnknownSpec
+    from holotype_spec.parameters import Counts as Counts
+    from holotype_spec.parameters import Parameter as Parameter
+    from holotype_spec.parameters import count_parameters as count_parameters
+    from holotype_spec.parameters import parameter_table as parameter_table
+    from holotype_spec.probes import probe as probe
+    from holotype_spec.schema import Spec as Spec
+
+_HOMES = {
+    "aliases": "catalogue",
+    "families": "catalogue",
+    "load": "catalogue",
+    "names": "catalogue",
+    "Problem": "errors",
+    "SpecError": "errors",
+    "UnknownSpec": "errors",
+    "Counts": "parameters",
+    "Parameter": "parameters",
+    "count_parameters": "parameters",
+    "parameter_table": "parameters",
+    "probe": "probes",
+    "Spec": "schema",
+}
+_MODULES = ("costs", "dependencies", "field_names")
+
+__all__ = [*_HOMES, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,49 @@
+"""What goes wrong with specs, and how it is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One mistake in a spec file: where, what stands there, what was expected, how to mend it.
+
+    `key` is the dotted path inside the file, a variant by its name ("variants[gpt2-xl].heads"). `value` is
+    what stands there, or None where a key is missing or the file is not TOML at all.
+    """
+
+    file: str
+    key: str
+    value: Any
+    expected: str
+    mend: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}: {self.key}" if self.key else self.file
+        stands = "" if self.value is None else f" = {_shown(self.value)}"
+        return f"{place}{stands}: expected {self.expected}; {self.mend}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+class SpecError(ValueError):
+    """A spec file that cannot be used; `errors` lists every `Problem` found in it."""
+
+    def __init__(self, errors: list[Problem]) -> None:
+        self.errors = errors
+        super().__init__("\n".join(map(str, errors)))
+
+
+class UnknownSpec(ValueError):
+    """A name that is not in the catalogue; `nearest` lists the names most like it, best first."""
+
+    def __init__(self, name: str, nearest: list[str], *, what: str = "spec") -> None:
+        self.name = name
+        self.nearest = nearest
+        hint = f"did you mean {' or '.join(nearest)}?" if nearest else "`holotype list` names all"
+        super().__init__(f"unknown {what} {name!r}: {hint}")

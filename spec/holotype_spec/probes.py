@@ -1,0 +1,86 @@
+"""Probes: a spec scaled down to sizes that expose bugs.
+
+Small random models hide most bugs, so the sizes of a probe differ from each other as far as the family allows:
+a swapped pair of dimensions then shows as an error or as wrong numbers. What a family fixes stays fixed (a
+feed-forward of four times the hidden size, a head width that follows from the others), because an implementation of
+that family may rely on it; so do all constants of the mechanisms but the distances, which shrink to fit a short input,
+and the dropout rate. That is high even where the spec has no dropout and the probe therefore no site for it: many an
+implementation has the knob all the same, and must not turn it in eval mode.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from holotype_spec.schema import (
+    Architecture,
+    Dropout,
+    LearnedPositions,
+    Llama3Scaling,
+    RelativeBuckets,
+    Rotary,
+    SlidingWindow,
+    Spec,
+)
+
+DROPOUT = 0.5  # a forgotten eval() must show
+VOCABULARY = 97
+ROWS = 41  # of a table of learned positions
+POSITIONS = 2003  # of a model that computes them: far enough for low precision to show
+WINDOW = 5
+BUCKETS, MAX_DISTANCE = 8, 12  # no distance lies on the edge between two buckets
+HEAD_DIM = 8
+# With theta 500,000 the eight pairs turn 6.4, 1.2, 0.24 … times within 40 positions: one is left alone, one between.
+SCALED_HEAD_DIM, ORIGINAL_POSITIONS = 16, 40
+
+
+def probe(spec: Spec, *, layers: int = 2, groups: int | None = None) -> Spec:
+    """The spec of a model of the same architecture that runs in a millisecond.
+
+    Args:
+        spec: any full-size spec.
+        layers: layers a stack. Two are the least that show a mask lost after the first one.
+        groups: key-value heads; by default 2 if the spec groups its queries, else as many as heads (5).
+    """
+    grouped = spec.kv_heads < spec.heads
+    kv_heads = groups or (2 if grouped else 5)
+    heads = kv_heads * 3 if grouped else kv_heads
+    head_dim = SCALED_HEAD_DIM if _scaling(spec) else HEAD_DIM
+    independent_heads = spec.architecture.attention.head_dim == "independent"
+    hidden_size = 36 if independent_heads else heads * head_dim
+    learned = isinstance(spec.architecture.positions, LearnedPositions)
+    fixed_ffn = spec.architecture.feed_forward.size == "four-times-hidden-size"
+    return msgspec.structs.replace(
+        spec,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        hidden_size=hidden_size,
+        ffn_size=4 * hidden_size if fixed_ffn else 52,
+        vocab_size=VOCABULARY,
+        max_positions=ROWS if learned else POSITIONS,
+        architecture=_exposing(spec),
+    )
+
+
+def _exposing(spec: Spec) -> Architecture:
+    architecture = spec.architecture
+    attention, positions = architecture.attention, architecture.positions
+    if isinstance(attention.pattern, SlidingWindow):
+        attention = msgspec.structs.replace(attention, pattern=SlidingWindow(window=WINDOW))
+    if isinstance(positions, RelativeBuckets):
+        positions = RelativeBuckets(buckets=BUCKETS, max_distance=MAX_DISTANCE)
+    if isinstance(positions, Rotary) and (scaling := _scaling(spec)):
+        scaling = msgspec.structs.replace(scaling, original_max_positions=ORIGINAL_POSITIONS)
+        positions = msgspec.structs.replace(positions, scaling=scaling)
+    dropout = Dropout(rate=DROPOUT, sites=architecture.dropout.sites)
+    return msgspec.structs.replace(
+        architecture, attention=attention, positions=positions, dropout=dropout
+    )
+
+
+def _scaling(spec: Spec) -> Llama3Scaling | None:
+    positions = spec.architecture.positions
+    scaling = positions.scaling if isinstance(positions, Rotary) else None
+    return scaling if isinstance(scaling, Llama3Scaling) else None

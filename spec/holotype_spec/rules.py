@@ -1,0 +1,398 @@
+"""What must hold between the fields of a spec, beyond the type of each.
+
+The rules read plain trees rather than `Spec` objects, so that they also run on a file that is wrong
+elsewhere and all its mistakes can be told at once: a rule whose fields are missing or malformed is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from holotype_spec.errors import Problem
+
+Tree = Mapping[str, Any]
+Path = tuple[str, ...]
+MISSING = object()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """`holds` of the values at the paths `reads`; the last of these is the key that an error names.
+
+    `expected` and `mend` are format strings over the values, each called by the last part of its path.
+    """
+
+    reads: tuple[str, ...]
+    holds: Callable[..., bool]
+    expected: str
+    mend: str
+
+
+STRUCTURE = "architecture.structure"
+HEAD = "architecture.head.kind"
+PATTERN = "architecture.attention.pattern.kind"
+
+RULES = (
+    Rule(
+        reads=("heads", "kv_heads"),
+        holds=lambda heads, kv_heads: heads % kv_heads == 0,
+        expected="a divisor of heads ({heads})",
+        mend="as many query heads share each key-value head",
+    ),
+    Rule(
+        reads=("architecture.attention.head_dim", "hidden_size", "heads", "head_dim"),
+        holds=lambda kind, hidden_size, heads, head_dim: (
+            kind == "independent" or heads * head_dim == hidden_size
+        ),
+        expected="hidden_size / heads ({hidden_size} / {heads})",
+        mend='correct one of the three, or write architecture.attention.head_dim = "independent"',
+    ),
+    Rule(
+        reads=("architecture.feed_forward.size", "hidden_size", "ffn_size"),
+        holds=lambda kind, hidden_size, ffn_size: (
+            kind == "independent" or ffn_size == 4 * hidden_size
+        ),
+        expected="4 * hidden_size (4 * {hidden_size})",
+        mend='correct it, or write architecture.feed_forward.size = "independent"',
+    ),
+    Rule(
+        reads=("architecture.positions.kind", "head_dim"),
+        holds=lambda kind, head_dim: kind != "rotary" or head_dim % 2 == 0,
+        expected="an even number",
+        mend="rotary positions turn the dimensions of a head in pairs",
+    ),
+    Rule(
+        reads=(
+            "architecture.positions.scaling.low_freq_factor",
+            "architecture.positions.scaling.high_freq_factor",
+        ),
+        holds=lambda low_freq_factor, high_freq_factor: low_freq_factor < high_freq_factor,
+        expected="more than low_freq_factor ({low_freq_factor})",
+        mend="pairs that turn more often than the one and less often than the other go over between",
+    ),
+    Rule(
+        reads=("architecture.positions.buckets", "architecture.positions.max_distance"),
+        holds=lambda buckets, max_distance: max_distance > buckets // 2,
+        expected="more than half the buckets ({buckets} / 2)",
+        mend="the other half is spread over the distances from there to max_distance",
+    ),
+    Rule(
+        reads=(STRUCTURE, PATTERN),
+        holds=lambda structure, kind: (structure == "encoder") == (kind == "bidirectional"),
+        expected='"bidirectional" in an encoder, "causal" or "sliding-window" in a decoder (this is: {structure})',
+        mend="the pattern is that of the stack that writes the logits",
+    ),
+    Rule(
+        reads=(STRUCTURE, HEAD),
+        holds=lambda structure, kind: (structure == "encoder") == (kind == "masked-language-model"),
+        expected='"masked-language-model" in an encoder, "language-model" in a decoder (this is: {structure})',
+        mend="correct the head or the structure",
+    ),
+    Rule(
+        reads=("architecture.residual", "architecture.normalization.final"),
+        holds=lambda residual, final: not (residual == "post-norm" and final),
+        expected="false under post-norm",
+        mend="every block ends in a norm already",
+    ),
+    Rule(
+        reads=(STRUCTURE, "architecture.objective"),
+        holds=lambda structure, objective: ("causal-lm" in objective) <= (structure == "decoder"),
+        expected='no "causal-lm" but in a decoder (this is: {structure})',
+        mend="correct the objective or the structure",
+    ),
+    Rule(
+        reads=(STRUCTURE, "architecture.objective"),
+        holds=lambda structure, objective: ("masked-lm" in objective) <= (structure == "encoder"),
+        expected='no "masked-lm" but in an encoder (this is: {structure})',
+        mend="correct the objective or the structure",
+    ),
+    Rule(
+        reads=("architecture.objective", "architecture.head.next_sentence"),
+        holds=lambda objective, next_sentence: (
+            ("next-sentence-prediction" in objective) == next_sentence
+        ),
+        expected='true exactly where the objective has "next-sentence-prediction"',
+        mend="correct the head or the objective",
+    ),
+    Rule(
+        reads=("architecture.objective",),
+        holds=lambda objective: len(set(objective)) == len(objective),
+        expected="each objective once",
+        mend="delete the repetition",
+    ),
+    Rule(
+        reads=(STRUCTURE, "architecture.decoder_start_id"),
+        holds=lambda structure, start: (structure == "encoder-decoder") == (start != "none"),
+        expected='a token id in an encoder-decoder, "none" elsewhere (this is: {structure})',
+        mend="it is the token that a decoder with a source reads first",
+    ),
+    Rule(
+        reads=("vocab_size", "architecture.decoder_start_id"),
+        holds=lambda vocab_size, start: start == "none" or start < vocab_size,
+        expected="less than vocab_size ({vocab_size})",
+        mend="it is one of the tokens",
+    ),
+    Rule(
+        reads=("vocab_size", "architecture.padding_id"),
+        holds=lambda vocab_size, padding: padding == "none" or padding < vocab_size,
+        expected="less than vocab_size ({vocab_size})",
+        mend="it is one of the tokens",
+    ),
+    Rule(
+        reads=("architecture.dropout.rate", "architecture.dropout.sites"),
+        holds=lambda rate, sites: (rate > 0) == (len(sites) > 0),
+        expected="sites exactly where the rate is above 0 (it is {rate})",
+        mend="correct the rate or the sites",
+    ),
+    Rule(
+        reads=("architecture.dropout.sites",),
+        holds=lambda sites: len(set(sites)) == len(sites),
+        expected="each site once",
+        mend="delete the repetition",
+    ),
+    Rule(
+        reads=("architecture.dropout.sites",),
+        holds=lambda sites: not {"residual", "feed-forward-output"} <= set(sites),
+        expected='no "feed-forward-output" beside "residual", which has it in it',
+        mend="delete one of the two",
+    ),
+    Rule(
+        reads=("architecture.attention.biases",),
+        holds=lambda biases: len(set(biases)) == len(biases),
+        expected="each projection once",
+        mend="delete the repetition",
+    ),
+)
+
+
+def broken_rules(
+    document: Tree,
+    trees: Mapping[int, Tree],
+    file: str,
+    *,
+    damaged: Collection[tuple[str | int, ...]] = (),
+) -> list[Problem]:
+    """Every rule that the document breaks.
+
+    Args:
+        document: the parsed file.
+        trees: the trees of `Spec` of its variants, by their index in the file.
+        file: how errors call the file.
+        damaged: paths in the file that are known to be wrong; a rule that reads one is left out.
+    """
+    problems = list(_of_the_file(document, file))
+    for index, tree in trees.items():
+        sound = _Sound(document, index, tree, damaged)
+        problems += _of_a_variant(sound, file)
+    return list({str(problem): problem for problem in problems}.values())
+
+
+def key_of(document: Tree, path: tuple[str | int, ...]) -> str:
+    """The path inside a file as errors write it, a variant by its name."""
+    parts: list[str] = []
+    node: Any = document
+    for part in path:
+        node = _child(node, part)
+        if isinstance(part, str):
+            parts.append(part)
+        else:
+            name = node.get("name") if isinstance(node, dict) else None
+            parts[-1] += f"[{name if isinstance(name, str) else part}]"
+    return ".".join(parts)
+
+
+def _child(node: Any, part: str | int) -> Any:
+    if isinstance(node, dict):
+        return node.get(part, MISSING)
+    in_range = isinstance(node, list) and isinstance(part, int) and part < len(node)
+    return node[part] if in_range else MISSING
+
+
+def at(node: Any, path: tuple[str | int, ...]) -> Any:
+    """What stands at the path, or `MISSING`."""
+    for part in path:
+        node = _child(node, part)
+    return node
+
+
+class _Sound:
+    """The values of one variant that are not known to be wrong, and where in the file they stand."""
+
+    def __init__(
+        self,
+        document: Tree,
+        index: int,
+        tree: Tree,
+        damaged: Collection[tuple[str | int, ...]],
+    ) -> None:
+        self.document, self.index, self.tree, self.damaged = document, index, tree, damaged
+
+    def place(self, path: Path) -> tuple[str | int, ...]:
+        """Where in the file the value comes from: the variant, or the family's part."""
+        if path[0] == "family":
+            return path
+        inherited = path[0] == "architecture" and at(self._variant(), path) is MISSING
+        return path if inherited else ("variants", self.index, *path)
+
+    def values(self, reads: tuple[str, ...]) -> list[Any] | None:
+        paths = [tuple(dotted.split(".")) for dotted in reads]
+        values = [at(self.tree, path) for path in paths]
+        missing = any(value is MISSING for value in values)
+        return None if missing or any(map(self.is_damaged, paths)) else values
+
+    def _variant(self) -> Any:
+        return self.document["variants"][self.index]
+
+    def is_damaged(self, path: Path) -> bool:
+        """Whether the value, a part of it or a table that it stands in is known to be wrong."""
+        place = self.place(path)
+        return any(
+            place[: len(other)] == other or other[: len(place)] == place for other in self.damaged
+        )
+
+
+def _of_a_variant(sound: _Sound, file: str) -> Iterator[Problem]:
+    for rule in RULES:
+        values = sound.values(rule.reads)
+        if values is not None and not rule.holds(*values):
+            named = {
+                dotted.split(".")[-1]: value
+                for dotted, value in zip(rule.reads, values, strict=True)
+            }
+            place = sound.place(tuple(rule.reads[-1].split(".")))
+            yield Problem(
+                file=file,
+                key=key_of(sound.document, place),
+                value=values[-1],
+                expected=rule.expected.format(**named),
+                mend=rule.mend.format(**named),
+            )
+    yield from _unknown_source(sound, file)
+    yield from _unknown_paths(sound, file)
+
+
+def _unknown_source(sound: _Sound, file: str) -> Iterator[Problem]:
+    values = sound.values(("family.sources", "parameters.source"))
+    if values is None:
+        return
+    ids = [source["id"] for source in values[0]]
+    if values[1] not in ids:
+        yield Problem(
+            file=file,
+            key=key_of(sound.document, sound.place(("parameters", "source"))),
+            value=values[1],
+            expected=f"the id of one of family.sources: {', '.join(ids)}",
+            mend="correct the id or add the source",
+        )
+
+
+def _unknown_paths(sound: _Sound, file: str) -> Iterator[Problem]:
+    """The paths of our fields in ``family.transformers.fields`` must lead to a plain value."""
+    values = sound.values(("family.transformers.fields",))
+    if values is None:
+        return
+    known = [*_plain_paths(sound.tree), "position_rows"]
+    for key, path in values[0].items():
+        if path not in known and not sound.is_damaged(tuple(path.split("."))):
+            yield Problem(
+                file=file,
+                key=f"family.transformers.fields.{key}",
+                value=path,
+                expected="the path of a field of the spec that has a plain value",
+                mend=nearest(path, known) or "correct the path",
+            )
+
+
+def _plain_paths(tree: Tree, prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and key not in ("family", "parameters"):
+            yield from _plain_paths(value, f"{prefix}{key}.")
+        elif isinstance(value, bool | int | float | str) and prefix + key != "name":
+            yield prefix + key
+
+
+def nearest(word: str, known: Collection[str]) -> str | None:
+    """ "did you mean …?", or None where nothing is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, known, n=1)
+    return f'did you mean "{near[0]}"?' if near else None
+
+
+def _of_the_file(document: Tree, file: str) -> Iterator[Problem]:
+    yield from _repeated(document, file, ("family", "sources"), "id")
+    yield from _repeated(document, file, ("variants",), "name", "aliases")
+    yield from _infinite(document, document, file, ())
+    yield from _told_twice(document, file)
+
+
+def _repeated(document: Tree, file: str, path: Path, *keys: str) -> Iterator[Problem]:
+    rows = at(document, path)
+    seen: set[str] = set()
+    for index, row in enumerate(rows if isinstance(rows, list) else []):
+        for key in keys:
+            for value in _strings(_child(row, key)):
+                if value in seen:
+                    yield Problem(
+                        file=file,
+                        key=key_of(document, (*path, index, key)),
+                        value=value,
+                        expected=f"{' and '.join(keys)} that no other entry has",
+                        mend="rename one of them",
+                    )
+                seen.add(value)
+
+
+def _strings(value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [each for each in values if isinstance(each, str)]
+
+
+def _infinite(
+    document: Tree, node: Any, file: str, path: tuple[str | int, ...]
+) -> Iterator[Problem]:
+    if isinstance(node, float) and not math.isfinite(node):
+        yield Problem(
+            file=file,
+            key=key_of(document, path),
+            value=node,
+            expected="a finite number",
+            mend="write the number that the source gives",
+        )
+    children: list[tuple[str | int, Any]] = []
+    if isinstance(node, dict):
+        children = list(node.items())
+    elif isinstance(node, list):
+        children = list(enumerate(node))
+    for part, child in children:
+        yield from _infinite(document, child, file, (*path, part))
+
+
+def _told_twice(document: Tree, file: str) -> Iterator[Problem]:
+    """A key of their configuration is a field, a constant or absent, and a plain value or a table."""
+    told: list[str] = []
+    for table in ("fields", "constants", "absent"):
+        for key, value in _keys_told(at(document, ("family", "transformers", table))):
+            clash = [other for other in told if _one_inside_the_other(key, other)]
+            if clash:
+                yield Problem(
+                    file=file,
+                    key=f"family.transformers.{table}.{key}",
+                    value=value,
+                    expected=f"a key that is not already given by {clash[0]}",
+                    mend="delete one of the two",
+                )
+            told.append(key)
+
+
+def _keys_told(entries: Any) -> list[tuple[str, Any]]:
+    if isinstance(entries, dict):
+        return list(entries.items())
+    return [(key, None) for key in _strings(entries)]
+
+
+def _one_inside_the_other(key: str, other: str) -> bool:
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")

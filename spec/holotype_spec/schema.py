@@ -1,0 +1,362 @@
+"""What a spec is made of: frozen, strictly validated classes, one for each mechanism.
+
+A mechanism with alternatives is a tagged union: its ``kind`` brings exactly the constants that belong to
+it and no others, so that nonsense cannot be written. Nothing has a default: a field that is missing from a
+spec file is an error, because a silent default is how ports go wrong.
+
+The same classes are exported as ``schema.json`` (see `holotype_spec.validation`), for editors and other languages.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, dataclass_transform
+
+import msgspec
+
+LARGEST = 10**9  # no size of a model comes near it
+Count = Annotated[
+    int, msgspec.Meta(ge=1, le=LARGEST, description="a whole number from 1 to a billion")
+]
+Positive = Annotated[float, msgspec.Meta(gt=0, description="a number greater than 0")]
+Rate = Annotated[
+    float, msgspec.Meta(ge=0, lt=1, description="a probability, at least 0 and below 1")
+]
+Name = Annotated[
+    str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="a lower-case name")
+]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)  # type checkers read it here alone
+class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Frozen, keyword-only, and unknown keys are errors."""
+
+
+# Attention ------------------------------------------------------------------------------------------------
+
+
+class Bidirectional(Strict, tag="bidirectional", tag_field="kind"):
+    """Every position attends to every position (Devlin et al. 2018, section 3)."""
+
+
+class Causal(Strict, tag="causal", tag_field="kind"):
+    """Position i attends to the keys 0 … i (Vaswani et al. 2017, section 3.1)."""
+
+
+class SlidingWindow(Strict, tag="sliding-window", tag_field="kind"):
+    """Position i attends to the ``window`` keys i-window+1 … i (Jiang et al. 2023, section 2)."""
+
+    window: Count
+
+
+Pattern = Bidirectional | Causal | SlidingWindow
+
+
+class Attention(Strict):
+    """Multi-head attention, its query, key and value heads grouped or not (Ainslie et al. 2023).
+
+    `pattern` is that of the stack that writes the logits. The encoder of an encoder-decoder is bidirectional
+    and its cross-attention sees the whole source: that is what the structure means.
+    """
+
+    pattern: Pattern
+    scale: Literal["inverse-sqrt-head-dim", "none"]
+    biases: tuple[Literal["query", "key", "value", "output"], ...]
+    head_dim: Literal["hidden-size-over-heads", "independent"]
+
+
+# Positions ------------------------------------------------------------------------------------------------
+
+
+class LearnedPositions(Strict, tag="learned", tag_field="kind"):
+    """A trained row for each position, added to the token embedding (Radford et al. 2018, section 3.1).
+
+    Position p reads row p + `offset`; the table has `max_positions` + `offset` rows.
+    """
+
+    offset: Annotated[int, msgspec.Meta(ge=0, le=LARGEST, description="a whole number, at least 0")]
+
+
+class NoScaling(Strict, tag="none", tag_field="kind"):
+    """Every pair turns at the speed that theta gives it."""
+
+
+class Llama3Scaling(Strict, tag="llama3", tag_field="kind"):
+    """Slow pairs turn `factor` times slower, fast ones as before (the LLaMA 3.1 release, apply_scaling).
+
+    What counts is how often a pair turns within `original_max_positions`: more than `high_freq_factor` times
+    is fast, less than `low_freq_factor` times slow, and between the two the speed goes over linearly.
+    """
+
+    factor: Positive
+    low_freq_factor: Positive
+    high_freq_factor: Positive
+    original_max_positions: Count
+
+
+Scaling = NoScaling | Llama3Scaling
+
+
+class Rotary(Strict, tag="rotary", tag_field="kind"):
+    """Queries and keys are rotated by angles proportional to the position (Su et al. 2021, section 3.2).
+
+    `pairing` says which two dimensions of a head turn together in the published weights: `half-split` pairs
+    (i, i + head_dim/2), `interleaved` pairs (2i, 2i + 1).
+    """
+
+    theta: Positive
+    pairing: Literal["half-split", "interleaved"]
+    scaling: Scaling
+
+
+class RelativeBuckets(Strict, tag="relative-buckets", tag_field="kind"):
+    """A trained bias per head and bucket of distance, added to the scores (Raffel et al. 2019, section 2.1).
+
+    Each stack has one table, used by the self-attention of all its layers, and none in cross-attention.
+    """
+
+    buckets: Annotated[
+        int,
+        msgspec.Meta(ge=4, le=LARGEST, multiple_of=4, description="a multiple of 4, at least 4"),
+    ]
+    max_distance: Count
+
+
+Positions = LearnedPositions | Rotary | RelativeBuckets
+
+
+# Normalisation and feed-forward ---------------------------------------------------------------------------
+
+
+class LayerNorm(Strict, tag="layer", tag_field="kind"):
+    """Centre and scale each vector, then gain and bias (Ba et al. 2016)."""
+
+    eps: Positive
+    embedding: bool
+    final: bool
+
+
+class RMSNorm(Strict, tag="rms", tag_field="kind"):
+    """Divide each vector by its root mean square, then gain (Zhang & Sennrich 2019)."""
+
+    eps: Positive
+    embedding: bool
+    final: bool
+
+
+Normalization = LayerNorm | RMSNorm
+
+Activation = Literal["relu", "gelu", "gelu-tanh", "silu"]
+FeedForwardSize = Literal["four-times-hidden-size", "independent"]
+
+
+class PlainFeedForward(Strict, tag="plain", tag_field="kind"):
+    """down(activation(up(x))) (Vaswani et al. 2017, section 3.3)."""
+
+    size: FeedForwardSize
+    activation: Activation
+    bias: bool
+
+
+class GatedFeedForward(Strict, tag="gated", tag_field="kind"):
+    """down(activation(gate(x)) * up(x)) (Shazeer 2020)."""
+
+    size: FeedForwardSize
+    activation: Activation
+    bias: bool
+
+
+FeedForward = PlainFeedForward | GatedFeedForward
+
+
+# Heads ----------------------------------------------------------------------------------------------------
+
+
+class LanguageModelHead(Strict, tag="language-model", tag_field="kind"):
+    """One matrix from the hidden state to the vocabulary, its input scaled or not."""
+
+    bias: bool
+    input_scale: Literal["inverse-sqrt-hidden-size", "none"]
+
+
+class MaskedLanguageModelHead(Strict, tag="masked-language-model", tag_field="kind"):
+    """Dense, activation, norm, then a matrix to the vocabulary (the BERT release).
+
+    With `next_sentence` also a pooler (dense and tanh over the first position) and a matrix to the two
+    classes (Devlin et al. 2018, section 3.1).
+    """
+
+    activation: Activation
+    bias: bool
+    next_sentence: bool
+
+
+Head = LanguageModelHead | MaskedLanguageModelHead
+
+
+# Dropout --------------------------------------------------------------------------------------------------
+
+DropoutSite = Literal[
+    "embeddings", "attention", "residual", "feed-forward", "feed-forward-output", "final"
+]
+
+
+class Dropout(Strict):
+    """In training, numbers at these sites are zeroed with probability `rate` (Srivastava et al. 2014).
+
+    `embeddings`: what enters a stack, after the norm of the embeddings if there is one. `attention`: the
+    weights, after the softmax. `residual`: what each block adds to the residual stream;
+    `feed-forward-output`: what the feed-forward block alone adds. `feed-forward`: what enters the block's
+    last matrix. `final`: what leaves a stack, after its final norm if there is one.
+    """
+
+    rate: Rate
+    sites: tuple[DropoutSite, ...]
+
+    def at(self, site: DropoutSite) -> float:
+        """The rate at one site, 0 where there is no dropout."""
+        return self.rate if site in self.sites else 0.0
+
+
+# The whole ------------------------------------------------------------------------------------------------
+
+Objective = Literal["causal-lm", "masked-lm", "next-sentence-prediction", "span-corruption"]
+TokenId = Annotated[int, msgspec.Meta(ge=0, le=LARGEST, description="a token id")]
+
+
+class Architecture(Strict):
+    """Everything that tells one family from another; a variant adds its sizes and says what differs.
+
+    `decoder_start_id` is the token that a decoder with a source reads first: in training it stands before
+    the labels, shifted right by one to make room. Other models have "none": what a tokenizer puts before a
+    text belongs to the text.
+
+    `padding_id` is the token that fills up a batch and is never text, if the vocabulary keeps one for that;
+    what its embedding learns is nobody's concern.
+    """
+
+    structure: Literal["encoder", "decoder", "encoder-decoder"]
+    objective: Annotated[tuple[Objective, ...], msgspec.Meta(min_length=1)]
+    decoder_start_id: TokenId | Literal["none"]
+    padding_id: TokenId | Literal["none"]
+    residual: Literal["pre-norm", "post-norm"]
+    attention: Attention
+    positions: Positions
+    normalization: Normalization
+    feed_forward: FeedForward
+    token_types: Annotated[
+        int,
+        msgspec.Meta(ge=0, le=LARGEST, description="rows of the token-type table, 0 for none"),
+    ]
+    tied_embeddings: bool
+    head: Head
+    dropout: Dropout
+
+
+class Source(Strict):
+    """Where a value comes from."""
+
+    id: Name
+    title: str
+    url: Annotated[str, msgspec.Meta(pattern="^https?://", description="a web address")]
+
+
+class PublishedCount(Strict):
+    """The parameter count that a source prints, in its own words, and why ours differs where it does."""
+
+    published: str
+    source: Name
+    note: str | None = None
+
+
+class Transformers(Strict):
+    """Which class of Hugging Face `transformers` is this model, and its configuration in our terms.
+
+    `fields` gives for a key of their configuration the path of our field ("layers",
+    "architecture.normalization.eps"); `constants` what the family implies and their configuration
+    must be told; `absent` the keys that must be null there, which TOML cannot write. A dotted key stands
+    for a nested one: "rope_parameters.rope_theta" is the entry "rope_theta" of their dictionary
+    "rope_parameters". Their `position_ids` are positions, counted from 0, or the rows of the position
+    table, offset included.
+    """
+
+    config_class: str
+    model_class: str
+    absent: tuple[str, ...]
+    position_ids: Literal["positions", "rows"]
+    fields: dict[str, str]
+    constants: dict[str, bool | int | float | str]
+
+    def __hash__(self) -> int:
+        return hash((self.config_class, self.model_class, *sorted(self.fields.items())))
+
+
+class Family(Strict):
+    """The head of a spec file."""
+
+    name: Name
+    title: str
+    sources: Annotated[tuple[Source, ...], msgspec.Meta(min_length=1)]
+    checkpoint: Name
+    transformers: Transformers
+
+
+class Sizes(Strict):
+    """What tells the members of a family apart."""
+
+    name: Name
+    layers: Count
+    hidden_size: Count
+    heads: Count
+    kv_heads: Count
+    head_dim: Count
+    ffn_size: Count
+    vocab_size: Count
+    max_positions: Count
+    parameters: PublishedCount
+
+
+class Spec(Sizes):
+    """One model, whole: what `holotype_spec.load` returns and everything else is built from.
+
+    `layers` counts those of one stack (an encoder-decoder has as many in the other). `max_positions` is
+    the rows of a learned table, or the context that a model without one was trained for.
+    """
+
+    family: Family
+    aliases: tuple[Name, ...]
+    architecture: Architecture
+
+    @property
+    def position_rows(self) -> int:
+        """Rows of a learned position table, those in front of the first position included."""
+        positions = self.architecture.positions
+        offset = positions.offset if isinstance(positions, LearnedPositions) else 0
+        return self.max_positions + offset
+
+    def probe(self, *, layers: int = 2, groups: int | None = None) -> Spec:
+        """This architecture at sizes that expose bugs; see `holotype_spec.probes.probe`."""
+        from holotype_spec.probes import probe
+
+        return probe(self, layers=layers, groups=groups)
+
+
+# The file -------------------------------------------------------------------------------------------------
+
+
+class Variant(Sizes):
+    """One member of a family as its file states it.
+
+    `architecture` holds only what differs from the family's, as a tree of the same keys. Where it names
+    another ``kind`` the whole mechanism is replaced, because no constant of the old one has a meaning then.
+    """
+
+    aliases: tuple[Name, ...] = ()
+    architecture: dict[str, Any] = {}
+
+
+class SpecFile(Strict):
+    """One TOML file: a family, the architecture that its members share, and the members."""
+
+    family: Family
+    architecture: Architecture
+    variants: Annotated[tuple[Variant, ...], msgspec.Meta(min_length=1)]

@@ -1,0 +1,176 @@
+"""The catalogue: names, aliases, files of one's own, and what loading costs."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import holotype_spec
+from holotype_spec import SpecError, UnknownSpec, aliases, families, load, names
+from holotype_spec.catalogue import MODELS, entries
+
+# The names that the issue asks for, typed by hand.
+WANTED = {
+    "bert": "bert-base-uncased bert-large-uncased bert-base-cased bert-large-cased biobert-base-cased",
+    "codellama": "codellama-7b codellama-13b codellama-34b codellama-7b-python codellama-13b-python",
+    "deepseek-llm": "deepseek-llm-7b deepseek-llm-67b",
+    "distilbert": "distilbert-base-uncased",
+    "gpt": "gpt-1",
+    "gpt2": "gpt2 gpt2-medium gpt2-large gpt2-xl",
+    "llama": "llama-7b llama-13b llama-30b llama-65b alpaca-7b vicuna-7b vicuna-13b",
+    "llama2": "llama2-7b llama2-13b llama2-34b llama2-70b",
+    "llama3": "llama3-8b llama3-70b",
+    "llama3.1": "llama3.1-8b llama3.1-70b llama3.1-405b",
+    "llama3.2": "llama3.2-1b llama3.2-3b",
+    "mistral": "mistral-7b-v0.1",
+    "mistral-v0.3": "mistral-7b-v0.3",
+    "mt5": "mt5-small mt5-base mt5-large mt5-xl mt5-xxl",
+    "opt": "opt-125m opt-1.3b opt-2.7b opt-6.7b opt-13b opt-30b opt-66b opt-175b",
+    "qwen1.5": "qwen1.5-0.5b qwen1.5-1.8b qwen1.5-4b qwen1.5-7b qwen1.5-14b qwen1.5-32b qwen1.5-72b "
+    "qwen1.5-110b",
+    "qwen2": "qwen2-0.5b qwen2-1.5b qwen2-7b qwen2-72b",
+    "qwen2.5": "qwen2.5-0.5b qwen2.5-1.5b qwen2.5-3b qwen2.5-7b qwen2.5-14b qwen2.5-32b qwen2.5-72b",
+    "roberta": "roberta-base roberta-large",
+    "t5": "t5-small t5-base t5-large t5-3b t5-11b",
+    "t5-v1_1": "t5-v1_1-small t5-v1_1-base t5-v1_1-large t5-v1_1-xl t5-v1_1-xxl flan-t5-small "
+    "flan-t5-base flan-t5-large flan-t5-xl flan-t5-xxl t0-3b t0-11b",
+    "yi": "yi-6b yi-34b",
+}
+
+
+def test_every_wanted_model_has_a_spec_and_no_other_has() -> None:
+    assert {family: " ".join(names(family)) for family in families()} == WANTED
+
+
+def test_every_name_loads_the_spec_of_that_name() -> None:
+    assert [load(name).name for name in names()] == names()
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("gpt2-small", "gpt2"),
+        ("bert-base", "bert-base-uncased"),
+        ("bert-large", "bert-large-uncased"),
+        ("llama-33b", "llama-30b"),
+        ("llama-2-70b", "llama2-70b"),
+        ("LLaMA-7B", "llama-7b"),
+    ],
+)
+def test_an_alias_or_another_case_loads_the_same_spec(alias: str, name: str) -> None:
+    assert load(alias) is load(name)
+
+
+def test_no_name_or_alias_means_two_specs() -> None:
+    keys = [key for entry in entries() for key in (entry.name, *entry.aliases)]
+    assert len(keys) == len(set(keys))
+
+
+def test_names_read_off_the_lines_are_those_that_the_parser_finds() -> None:
+    parsed = {}
+    for path in MODELS.glob("*.toml"):
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        for variant in document["variants"]:
+            parsed[variant["name"]] = (document["family"]["name"], tuple(variant["aliases"]))
+    assert {entry.name: (entry.family, entry.aliases) for entry in entries()} == parsed
+
+
+def test_a_family_lists_its_own_members() -> None:
+    assert families() == sorted(WANTED)
+    assert names("llama3") == ["llama3-8b", "llama3-70b"]
+    assert aliases()["mistral-7b"] == "mistral-7b-v0.1"
+
+
+def test_an_unknown_name_tells_the_nearest() -> None:
+    with pytest.raises(
+        UnknownSpec, match=r"unknown spec 'gpt2-xxl': did you mean gpt2-xl"
+    ) as caught:
+        load("gpt2-xxl")
+    assert caught.value.nearest[0] == "gpt2-xl"
+    assert isinstance(caught.value, ValueError)
+
+
+def test_an_unknown_family_tells_the_nearest() -> None:
+    with pytest.raises(UnknownSpec, match="unknown family 'lama': did you mean llama"):
+        names("lama")
+
+
+def test_a_name_like_no_other_points_to_the_list() -> None:
+    with pytest.raises(UnknownSpec, match="holotype list"):
+        load("§§§")
+
+
+def test_a_file_of_ones_own_loads_by_path_and_variant(tmp_path: Path) -> None:
+    text = (MODELS / "gpt2.toml").read_text(encoding="utf-8")
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace("layers = 12", "layers = 13"), encoding="utf-8")
+    assert load(f"{path}:gpt2").layers == 13
+    assert load(f"{path}:gpt2-small").layers == 13
+    with pytest.raises(UnknownSpec, match=r"unknown variant ''"):
+        load(str(path))
+    with pytest.raises(UnknownSpec, match=r"unknown variant 'gpt3': did you mean gpt2"):
+        load(f"{path}:gpt3")
+
+
+def test_a_file_with_one_variant_needs_no_name(tmp_path: Path) -> None:
+    path = tmp_path / "one.toml"
+    path.write_text((MODELS / "mistral.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    assert load(str(path)) == load("mistral-7b")
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"layers = = 3", b"[family\n"])
+def test_a_file_that_is_no_toml_is_a_spec_error_with_its_name(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "bad.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SpecError, match=r"bad\.toml: expected a TOML file") as caught:
+        load(str(path))
+    assert len(caught.value.errors) == 1
+
+
+def test_specs_are_frozen_and_can_be_keys() -> None:
+    spec = load("gpt2")
+    with pytest.raises(AttributeError):
+        spec.layers = 3  # type: ignore[misc]
+    assert {spec: 1}[load("gpt2-small")] == 1
+
+
+def test_a_spec_offers_its_probe() -> None:
+    spec = load("llama2-70b")
+    assert spec.probe() == holotype_spec.probe(spec)
+    assert spec.probe(layers=3).layers == 3
+
+
+def test_importing_the_package_imports_none_of_its_parts() -> None:
+    code = (
+        "import sys, holotype_spec; "
+        "print([m for m in sys.modules if m.startswith('holotype_spec.') or m in "
+        "('msgspec', 'numpy', 'torch', 'jsonschema')])"
+    )
+    assert _python(code) == "[]"
+
+
+def test_loading_and_counting_imports_neither_torch_nor_numpy_nor_jsonschema() -> None:
+    code = (
+        "import sys, holotype_spec as h; [h.count_parameters(h.load(n)) for n in h.names()]; "
+        "print([m for m in ('numpy', 'torch', 'jsonschema', 'holotype_spec.validation') "
+        "if m in sys.modules])"
+    )
+    assert _python(code) == "[]"
+
+
+def test_every_name_in_all_is_there() -> None:
+    for name in holotype_spec.__all__:
+        assert getattr(holotype_spec, name) is not None
+    assert set(holotype_spec.__all__) <= set(dir(holotype_spec))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = holotype_spec.nothing
+
+
+def _python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()

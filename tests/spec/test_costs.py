@@ -1,0 +1,95 @@
+"""Costs, each worked by hand."""
+
+import pytest
+
+from holotype_spec import costs, load, names
+
+GPT2_MATRICES = (
+    12 * 12 * 768**2 + 768 * 50_257
+)  # 4 d² attention and 8 d² feed-forward a layer, the head
+
+
+def test_the_forward_pass_of_gpt2_is_two_operations_a_weight_and_four_a_key() -> None:
+    # Per layer the scores and the weighted sum: 2 products, 2 operations, 768 numbers, 1024 keys.
+    assert (
+        costs.flops_per_token(load("gpt2"), 1024).forward == 2 * GPT2_MATRICES + 4 * 12 * 768 * 1024
+    )
+    assert costs.flops_per_token(load("gpt2"), 1024).forward == 284_812_800
+
+
+def test_training_costs_three_forward_passes() -> None:
+    assert costs.flops_per_token(load("gpt2"), 1).training == 3 * (2 * GPT2_MATRICES + 4 * 12 * 768)
+
+
+def test_training_is_about_six_operations_a_parameter() -> None:
+    # Kaplan et al. 2020, section 2.1: C ≈ 6 N with N without embeddings; the head is the difference.
+    flops = costs.flops_per_token(load("llama2-70b"), 1).training
+    assert flops / (6 * (68_976_648_192 - 32_000 * 8192)) == pytest.approx(1, abs=1e-4)
+
+
+def test_no_more_keys_cost_than_the_window_shows() -> None:
+    mistral = load("mistral-7b")
+    assert costs.flops_per_token(mistral, 4096) == costs.flops_per_token(mistral, 20_000)
+    one_more = (
+        costs.flops_per_token(mistral, 4096).forward - costs.flops_per_token(mistral, 4095).forward
+    )
+    assert one_more == 4 * 32 * 4096
+
+
+def test_an_encoder_decoder_runs_both_stacks_and_three_attentions() -> None:
+    d = 512
+    matrices = 6 * (4 * d * d + 2 * d * 2048) + 6 * (8 * d * d + 2 * d * 2048) + 32_128 * d
+    assert (
+        costs.flops_per_token(load("t5-small"), 100).forward == 2 * matrices + 3 * 6 * 4 * d * 100
+    )
+
+
+def test_the_pooler_runs_once_a_sequence_and_the_vocabulary_head_at_every_token() -> None:
+    d = 768
+    matrices = 12 * 12 * d * d + d * d + 30_522 * d
+    assert costs.flops_per_token(load("bert-base"), 10).forward == 2 * matrices + 4 * 12 * d * 10
+
+
+def test_no_context_is_an_error() -> None:
+    with pytest.raises(ValueError, match="context is 0"):
+        costs.flops_per_token(load("gpt2"), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("llama-7b", 2 * 32 * 4096 * 2),  # 512 KiB
+        ("llama2-70b", 2 * 80 * 8 * 128 * 2),  # 320 KiB: an eighth of the heads
+        ("gpt2", 2 * 12 * 768 * 2),
+        ("t5-11b", 2 * 24 * 128 * 128 * 2),
+        ("bert-base", 0),
+    ],
+)
+def test_the_cache_holds_a_key_and_a_value_a_head_and_layer(name: str, size: int) -> None:
+    assert costs.kv_cache_bytes_per_token(load(name), "bfloat16") == size
+
+
+def test_the_cache_stops_growing_at_the_window() -> None:
+    mistral = load("mistral-7b")
+    assert costs.kv_cache_bytes(mistral, 100, "float16") == 100 * 131_072
+    assert costs.kv_cache_bytes(mistral, 8192, "float16") == 512 * 2**20
+    assert costs.kv_cache_bytes(load("llama-7b"), 8192, "float16") == 4 * 2**30
+
+
+def test_the_source_of_an_encoder_decoder_is_cached_too() -> None:
+    small = load("t5-small")
+    assert costs.kv_cache_bytes(small, 10, "float32", source_length=7) == 17 * 2 * 6 * 512 * 4
+    with pytest.raises(ValueError, match="gpt2 reads no source"):
+        costs.kv_cache_bytes(load("gpt2"), 10, "float32", source_length=7)
+
+
+def test_the_memory_is_the_parameters_times_the_width() -> None:
+    assert costs.memory_bytes(load("gpt2"), "float32") == 497_759_232
+    assert costs.memory_bytes(load("gpt2"), "int4") == 62_219_904
+    with pytest.raises(ValueError, match="unknown dtype 'fp16': expected one of float64"):
+        costs.memory_bytes(load("gpt2"), "fp16")
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_spec_has_costs(name: str) -> None:
+    assert costs.flops_per_token(load(name), load(name).max_positions).training > 0

@@ -1,0 +1,264 @@
+"""Exact parameter counts: against totals known elsewhere, hand-worked components, and transformers itself."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from holotype_spec import Spec, count_parameters, load, names, parameter_table
+
+# Counted on the released weights by others (transformers' model cards and `num_parameters`).
+TOTALS = {
+    "gpt2": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+    "bert-base-uncased": 110_106_428,
+    "t5-small": 60_506_624,
+    "t5-base": 222_903_552,
+    "t5-large": 737_668_096,
+    "t5-3b": 2_851_598_336,
+    "t5-11b": 11_307_321_344,
+    "llama-7b": 6_738_415_616,
+    "llama2-70b": 68_976_648_192,
+    "llama3-8b": 8_030_261_248,
+    "mistral-7b-v0.1": 7_241_732_096,
+    "distilbert-base-uncased": 66_985_530,
+    "roberta-base": 124_697_433,
+    "roberta-large": 355_412_057,
+    "gpt-1": 116_534_784,
+    "opt-125m": 125_239_296,
+    "opt-1.3b": 1_315_758_080,
+    "opt-2.7b": 2_651_596_800,
+    "opt-6.7b": 6_658_473_984,
+    "opt-13b": 12_853_473_280,
+    "opt-30b": 29_974_540_288,
+    "t5-v1_1-small": 76_961_152,
+    "t5-v1_1-base": 247_577_856,
+    "t5-v1_1-large": 783_150_080,
+    "flan-t5-xl": 2_849_757_184,
+    "t0-11b": 11_135_332_352,
+    "mt5-small": 300_176_768,
+    "mt5-base": 582_401_280,
+    "mt5-large": 1_229_581_312,
+    "mt5-xl": 3_742_619_648,
+    "mt5-xxl": 12_921_057_280,
+    "llama3.1-8b": 8_030_261_248,
+    "llama3.1-405b": 405_853_388_800,
+    "llama3.2-1b": 1_235_814_400,
+    "llama3.2-3b": 3_212_749_824,
+    "mistral-7b-v0.3": 7_248_023_552,
+    "codellama-7b": 6_738_546_688,
+    "codellama-34b": 33_743_970_304,
+    "yi-6b": 6_061_035_520,
+    "yi-34b": 34_388_917_248,
+    "deepseek-llm-7b": 6_910_365_696,
+    "qwen1.5-1.8b": 1_836_828_672,
+    "qwen1.5-4b": 3_950_369_280,
+    "qwen1.5-110b": 111_209_914_368,
+    "qwen2-0.5b": 494_032_768,
+    "qwen2-7b": 7_615_616_512,
+    "qwen2.5-3b": 3_085_938_688,
+    "qwen2.5-72b": 72_706_203_648,
+}
+
+
+@pytest.mark.parametrize(("name", "total"), TOTALS.items())
+def test_the_total_is_that_of_the_released_weights(name: str, total: int) -> None:
+    assert count_parameters(load(name)).total == total
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [
+        ("bert-base-uncased", 109_482_240),
+        ("bert-large-uncased", 335_141_888),
+        ("bert-base-cased", 108_310_272),
+        ("bert-large-cased", 333_579_264),
+        ("gpt2", 124_439_808),
+    ],
+)
+def test_the_backbone_leaves_out_what_only_the_heads_own(name: str, backbone: int) -> None:
+    assert count_parameters(load(name)).backbone == backbone
+
+
+def test_an_untied_output_matrix_belongs_to_the_head() -> None:
+    counts = count_parameters(load("llama-7b"))
+    assert counts.components["head"] == 32_000 * 4096
+    assert counts.backbone == counts.total - 32_000 * 4096
+
+
+def test_the_components_of_gpt2_are_those_worked_by_hand() -> None:
+    d = 768
+    assert count_parameters(load("gpt2")).components == {
+        "token embeddings": 50_257 * d,
+        "position embeddings": 1024 * d,
+        "self-attention": 12 * (4 * d * d + 4 * d),
+        "norms": 12 * 4 * d + 2 * d,
+        "feed-forward": 12 * (8 * d * d + 5 * d),
+    }
+
+
+def test_the_components_of_llama2_70b_are_those_worked_by_hand() -> None:
+    d, kv, f = 8192, 8 * 128, 28_672
+    assert count_parameters(load("llama2-70b")).components == {
+        "token embeddings": 32_000 * d,
+        "self-attention": 80 * (2 * d * d + 2 * d * kv),
+        "norms": 80 * 2 * d + d,
+        "feed-forward": 80 * 3 * d * f,
+        "head": 32_000 * d,
+    }
+
+
+def test_a_token_more_costs_alpaca_a_row_of_each_of_its_two_tables() -> None:
+    more = count_parameters(load("alpaca-7b")).total - count_parameters(load("llama-7b")).total
+    assert more == 2 * 4096
+
+
+def test_the_components_of_t5_3b_are_those_worked_by_hand() -> None:
+    d, inner = 1024, 32 * 128
+    assert count_parameters(load("t5-3b")).components == {
+        "token embeddings": 32_128 * d,
+        "relative position biases": 2 * 32 * 32,
+        "self-attention": 2 * 24 * 4 * d * inner,
+        "cross-attention": 24 * 4 * d * inner,
+        "norms": (24 * 2 + 1) * d + (24 * 3 + 1) * d,
+        "feed-forward": 2 * 24 * 2 * d * 16_384,
+    }
+
+
+def test_the_components_of_bert_base_are_those_worked_by_hand() -> None:
+    d = 768
+    assert count_parameters(load("bert-base")).components == {
+        "token embeddings": 30_522 * d,
+        "position embeddings": 512 * d,
+        "token-type embeddings": 2 * d,
+        "norms": 2 * d + 12 * 4 * d,
+        "self-attention": 12 * (4 * d * d + 4 * d),
+        "feed-forward": 12 * (8 * d * d + 5 * d),
+        "pooler": d * d + d,
+        "head": (2 * d + 2) + (d * d + d) + 2 * d + 30_522,
+    }
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_counts_are_the_sums_over_the_table(name: str) -> None:
+    spec = load(name)
+    table = parameter_table(spec)
+    counts = count_parameters(spec)
+    assert counts.total == sum(parameter.size for parameter in table)
+    assert counts.backbone == sum(parameter.size for parameter in table if parameter.backbone)
+    assert len({parameter.name for parameter in table}) == len(table)
+
+
+# transformers ----------------------------------------------------------------------------------------------
+
+
+def _configuration(spec: Spec) -> dict[str, Any]:
+    told = spec.family.transformers
+    values = {key: _field(spec, path) for key, path in told.fields.items()} | told.constants
+    values |= dict.fromkeys(told.absent)
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *tables, last = key.split(".")
+        table = nested
+        for name in tables:
+            table = table.setdefault(name, {})
+        table[last] = value
+    return nested
+
+
+def _field(spec: Spec, path: str) -> Any:
+    value: Any = spec
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+# transformers 5 ties these whatever the configuration says; its loading of the published files unties them.
+FORCED = ("t5-v1_1", "mt5")
+
+
+def _built(spec: Spec) -> Any:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    told = spec.family.transformers
+    config = getattr(transformers, told.config_class)(**_configuration(spec))
+    with torch.device("meta"):
+        model = getattr(transformers, told.model_class)(config)
+    if spec.family.name in FORCED:
+        assert model.lm_head.weight is model.shared.weight, "no longer forced: delete the exception"
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    return model
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("scale", ["full", "probe"])
+def test_the_class_of_transformers_has_as_many_parameters(name: str, scale: str) -> None:
+    spec = load(name) if scale == "full" else load(name).probe()
+    model = _built(spec)
+    # Module.parameters() gives a tied parameter once, and no buffers.
+    assert sum(p.numel() for p in model.parameters()) == count_parameters(spec).total
+
+
+def _components_of_theirs(model: Any) -> Iterator[tuple[str, int]]:
+    marks = (
+        ("token-type embeddings", ("token_type_embeddings",)),
+        (
+            "position embeddings",
+            ("position_embeddings", "wpe", "positions_embed", "embed_positions"),
+        ),
+        ("token embeddings", ("word_embeddings", "wte", "embed_tokens", "tokens_embed", "shared")),
+        ("relative position biases", ("relative_attention_bias",)),
+        ("head", ("cls.", "lm_head", "vocab_")),
+        ("pooler", ("pooler",)),
+        ("norms", ("LayerNorm", "layer_norm", "layernorm", "ln_", "norm.weight")),
+        ("cross-attention", ("EncDecAttention",)),
+        ("self-attention", ("attention", "attn", "SelfAttention")),
+        (
+            "feed-forward",
+            ("mlp", "intermediate", "DenseReluDense", "output.dense", "ffn", "fc1", "fc2"),
+        ),
+    )
+    for name, parameter in model.named_parameters():
+        component = next(
+            component for component, parts in marks if any(part in name for part in parts)
+        )
+        yield component, parameter.numel()
+
+
+@pytest.mark.parametrize("name", names())
+def test_each_component_is_as_large_as_in_transformers(name: str) -> None:
+    spec = load(name)
+    theirs: dict[str, int] = {}
+    for component, size in _components_of_theirs(_built(spec)):
+        theirs[component] = theirs.get(component, 0) + size
+    assert theirs == count_parameters(spec).components
+
+
+@pytest.mark.parametrize(
+    ("name", "config_class"),
+    [
+        ("gpt2", "GPT2Config"),
+        ("bert-base-uncased", "BertConfig"),
+        ("t5-small", "T5Config"),
+        ("llama-7b", "LlamaConfig"),
+    ],
+)
+def test_the_values_are_the_defaults_of_the_configuration_made_for_that_model(
+    name: str, config_class: str
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    default = getattr(transformers, config_class)()
+    ids = ("bos_token_id", "eos_token_id")  # a probe's vocabulary has not the released ones
+    told = _configuration(load(name))
+    # Absent from their configuration unless given; their code for "absent" is the size worked out.
+    derived = {"n_inner": 4 * 768, "decoder_start_token_id": 0, "tie_word_embeddings": None}
+    for key, value in told.items():
+        if key in ids or key in derived:
+            continue
+        theirs = getattr(default, key)
+        if key == "rope_parameters":
+            assert {part: theirs[part] for part in value} == value
+        else:
+            assert theirs == value, key

@@ -1,0 +1,102 @@
+"""Probes: small enough to run at once, and shaped so that a mistake shows."""
+
+import math
+
+import msgspec
+import pytest
+
+from holotype_spec import count_parameters, load, names, probe
+from holotype_spec.rules import broken_rules
+from holotype_spec.schema import (
+    Dropout,
+    Llama3Scaling,
+    Positions,
+    RelativeBuckets,
+    Rotary,
+    SlidingWindow,
+)
+
+
+@pytest.mark.parametrize("name", names())
+def test_no_two_sizes_of_a_probe_are_equal_but_where_the_family_says_so(name: str) -> None:
+    small = load(name).probe()
+    sizes = [small.layers, small.heads, small.head_dim, small.hidden_size, small.ffn_size]
+    sizes += [small.vocab_size, small.max_positions]
+    assert len(set(sizes)) == len(sizes)
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_probe_keeps_every_rule_of_a_spec_file_but_that_of_dropout(name: str) -> None:
+    tree = msgspec.to_builtins(load(name).probe())
+    tree = {**tree, "architecture": msgspec.json.decode(msgspec.json.encode(tree["architecture"]))}
+    document = {"family": tree["family"], "architecture": tree["architecture"], "variants": [{}]}
+    broken = [problem.key for problem in broken_rules(document, {0: tree}, "probe")]
+    drops = bool(load(name).architecture.dropout.sites)
+    assert broken == ([] if drops else ["architecture.dropout.sites"])
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_probe_changes_sizes_distances_and_dropout_alone(name: str) -> None:
+    full, small = load(name).architecture, load(name).probe().architecture
+    assert small.dropout == Dropout(rate=0.5, sites=full.dropout.sites)
+    assert small.decoder_start_id == full.decoder_start_id
+    assert small.normalization == full.normalization
+    assert small.feed_forward == full.feed_forward
+    assert small.head == full.head
+    assert small.attention.scale == full.attention.scale
+    assert type(small.attention.pattern) is type(full.attention.pattern)
+    if not isinstance(full.positions, RelativeBuckets) and not scaled(full.positions):
+        assert small.positions == full.positions
+
+
+def scaled(positions: Positions) -> bool:
+    return isinstance(positions, Rotary) and isinstance(positions.scaling, Llama3Scaling)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in names() if name.startswith(("llama3.1", "llama3.2"))]
+)
+def test_a_scaling_starts_inside_a_probe_and_all_its_cases_occur(name: str) -> None:
+    full, small = load(name).architecture.positions, load(name).probe()
+    positions = small.architecture.positions
+    assert isinstance(full, Rotary)
+    assert isinstance(positions, Rotary)
+    scaling = positions.scaling
+    assert isinstance(scaling, Llama3Scaling)
+    assert scaling.original_max_positions < small.max_positions
+    restored = msgspec.structs.replace(scaling, original_max_positions=8192)
+    assert msgspec.structs.replace(positions, scaling=restored) == full
+    turns = [
+        scaling.original_max_positions
+        / (2 * math.pi)
+        * positions.theta ** (-2 * i / small.head_dim)
+        for i in range(small.head_dim // 2)
+    ]
+    fast = [n for n in turns if n > scaling.high_freq_factor]
+    slow = [n for n in turns if n < scaling.low_freq_factor]
+    assert (len(fast), len(slow)) == (1, 6)  # of eight: one lies between
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_probe_is_tiny(name: str) -> None:
+    assert count_parameters(load(name).probe()).total < 100_000
+
+
+def test_grouped_queries_stay_grouped_and_separate_ones_separate() -> None:
+    grouped, separate = load("llama2-70b").probe(), load("llama2-7b").probe()
+    assert 1 < grouped.kv_heads < grouped.heads
+    assert separate.kv_heads == separate.heads
+    assert probe(load("llama2-70b"), groups=1).kv_heads == 1
+
+
+def test_the_distances_of_a_probe_fit_into_a_short_input() -> None:
+    pattern = load("mistral-7b").probe().architecture.attention.pattern
+    positions = load("t5-small").probe().architecture.positions
+    assert isinstance(pattern, SlidingWindow)
+    assert isinstance(positions, RelativeBuckets)
+    assert max(pattern.window, positions.max_distance) < 20
+
+
+def test_a_probe_of_a_family_with_its_own_head_width_has_heads_of_another_total_width() -> None:
+    small = load("t5-small").probe()
+    assert small.heads * small.head_dim != small.hidden_size
