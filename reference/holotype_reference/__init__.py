@@ -1,0 +1,1 @@
+"""Readable reference models, built from a spec and nothing else."""

@@ -1,0 +1,80 @@
+"""The feed-forward block: each position on its own, widened to ffn_size and back (Vaswani et al. 2017, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from holotype_reference.linear import Linear
+from holotype_spec import schema
+
+ACTIVATIONS: dict[schema.Activation, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    # x Φ(x) with the exact normal distribution function (Hendrycks & Gimpel 2016, section 2)
+    "gelu": partial(F.gelu, approximate="none"),
+    # 0.5 x (1 + tanh(sqrt(2/π) (x + 0.044715 x³))), the same authors' approximation
+    "gelu-tanh": partial(F.gelu, approximate="tanh"),
+    # x sigmoid(x), also called swish (Ramachandran et al. 2017)
+    "silu": F.silu,
+}
+
+
+class FeedForward(nn.Module):
+    """What both kinds share: `inner` widens, `down` brings back, and dropout may stand between the two."""
+
+    down: Linear
+
+    def __init__(self, spec: schema.Spec) -> None:
+        super().__init__()
+        self.activation = spec.architecture.feed_forward.activation
+        self.dropout = nn.Dropout(spec.architecture.dropout.at("feed-forward"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, length, hidden_size) -> the same"""
+        y: Tensor = self.down(self.dropout(self.inner(x)))
+        return y
+
+    def inner(self, x: Tensor) -> Tensor:
+        """(batch, length, hidden_size) -> (batch, length, ffn_size)"""
+        raise NotImplementedError
+
+    def activate(self, x: Tensor) -> Tensor:
+        return ACTIVATIONS[self.activation](x)
+
+
+class PlainFeedForward(FeedForward):
+    """down(activation(up(x))) (Vaswani et al. 2017, equation 2)."""
+
+    def __init__(self, spec: schema.Spec, kind: schema.PlainFeedForward) -> None:
+        super().__init__(spec)
+        self.up = Linear(spec.hidden_size, spec.ffn_size, bias=kind.bias)
+        self.down = Linear(spec.ffn_size, spec.hidden_size, bias=kind.bias)
+
+    def inner(self, x: Tensor) -> Tensor:
+        return self.activate(self.up(x))
+
+
+class GatedFeedForward(FeedForward):
+    """down(activation(gate(x)) * up(x)) (Shazeer 2020, equation 6; with silu it is his SwiGLU)."""
+
+    def __init__(self, spec: schema.Spec, kind: schema.GatedFeedForward) -> None:
+        super().__init__(spec)
+        self.gate = Linear(spec.hidden_size, spec.ffn_size, bias=kind.bias)
+        self.up = Linear(spec.hidden_size, spec.ffn_size, bias=kind.bias)
+        self.down = Linear(spec.ffn_size, spec.hidden_size, bias=kind.bias)
+
+    def inner(self, x: Tensor) -> Tensor:
+        up: Tensor = self.up(x)
+        return self.activate(self.gate(x)) * up
+
+
+def feed_forward(spec: schema.Spec) -> FeedForward:
+    """The feed-forward block of a spec."""
+    match spec.architecture.feed_forward:
+        case schema.PlainFeedForward() as kind:
+            return PlainFeedForward(spec, kind)
+        case schema.GatedFeedForward() as kind:
+            return GatedFeedForward(spec, kind)

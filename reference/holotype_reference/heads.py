@@ -1,0 +1,88 @@
+"""From hidden states to what the objective wants: logits over the vocabulary, and BERT's two classes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from holotype_reference.feed_forward import ACTIVATIONS
+from holotype_reference.linear import Linear
+from holotype_reference.normalization import norm
+from holotype_spec import schema
+
+
+class VocabularyMatrix(nn.Module):
+    """logits = x Eᵀ + b.
+
+    E is its own matrix or, when tied, the token table, which the embeddings own (Press & Wolf 2016, section 1).
+    """
+
+    def __init__(self, spec: schema.Spec) -> None:
+        super().__init__()
+        shape = (spec.vocab_size, spec.hidden_size)
+        tied = spec.architecture.tied_embeddings
+        self.weight = None if tied else nn.Parameter(torch.empty(shape))
+        bias = spec.architecture.head.bias
+        self.bias = nn.Parameter(torch.empty(spec.vocab_size)) if bias else None
+
+    def forward(self, x: Tensor, token_table: Tensor) -> Tensor:
+        """(batch, length, hidden_size) and the token table (vocab_size, hidden_size) -> (batch, length, vocab_size)"""
+        matrix = token_table if self.weight is None else self.weight
+        return F.linear(x, matrix, self.bias)
+
+
+class LanguageModelHead(nn.Module):
+    """One matrix to the vocabulary; T5 scales its input by hidden_size^-0.5 where the matrix is tied (its release)."""
+
+    def __init__(self, spec: schema.Spec, head: schema.LanguageModelHead) -> None:
+        super().__init__()
+        self.output = VocabularyMatrix(spec)
+        self.hidden_size = spec.hidden_size
+        self.input_scale = head.input_scale
+
+    def forward(self, x: Tensor, token_table: Tensor) -> Tensor:
+        """(batch, length, hidden_size) -> (batch, length, vocab_size)"""
+        logits: Tensor = self.output(x * self.scale(), token_table)
+        return logits
+
+    def scale(self) -> float:
+        match self.input_scale:
+            case "inverse-sqrt-hidden-size":
+                return float(self.hidden_size**-0.5)
+            case "none":
+                return 1.0
+
+
+class MaskedLanguageModelHead(nn.Module):
+    """output(norm(activation(transform(x)))) (the BERT release, run_pretraining.py, get_masked_lm_output)."""
+
+    def __init__(self, spec: schema.Spec, head: schema.MaskedLanguageModelHead) -> None:
+        super().__init__()
+        self.transform = Linear(spec.hidden_size, spec.hidden_size)
+        self.norm = norm(spec)
+        self.output = VocabularyMatrix(spec)
+        self.activation = head.activation
+
+    def forward(self, x: Tensor, token_table: Tensor) -> Tensor:
+        """(batch, length, hidden_size) -> (batch, length, vocab_size)"""
+        x = self.norm(ACTIVATIONS[self.activation](self.transform(x)))
+        logits: Tensor = self.output(x, token_table)
+        return logits
+
+
+class Pooler(Linear):
+    """tanh(W x₀ + b): the first position speaks for the sequence (the BERT release, modeling.py, "pooler")."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, length, hidden_size) -> (batch, hidden_size)"""
+        return super().forward(x[:, 0]).tanh()
+
+
+def head(spec: schema.Spec) -> LanguageModelHead | MaskedLanguageModelHead:
+    """The head of a spec."""
+    match spec.architecture.head:
+        case schema.LanguageModelHead() as described:
+            return LanguageModelHead(spec, described)
+        case schema.MaskedLanguageModelHead() as described:
+            return MaskedLanguageModelHead(spec, described)

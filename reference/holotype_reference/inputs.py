@@ -1,0 +1,110 @@
+"""What a model may be called with: errors say what was given, what was expected and how to mend it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from holotype_reference.cache import Cache
+from holotype_spec import schema
+
+
+def check_inputs(
+    spec: schema.Spec,
+    token_ids: Tensor,
+    *,
+    attention_mask: Tensor | None,
+    position_ids: Tensor | None,
+    token_types: Tensor | None,
+    source_ids: Tensor | None,
+    source_mask: Tensor | None,
+    cache: Cache | None,
+) -> None:
+    """Raise ValueError unless the arguments of `Model.forward` fit the spec and each other."""
+    batch, length = _check_ids("token_ids", token_ids)
+    _check_cache(spec, batch, cache)
+    cached = 0 if cache is None else cache.length
+    _check_shape(
+        "attention_mask", attention_mask, "(batch, cached + length)", (batch, cached + length)
+    )
+    _check_positions(spec, token_ids, position_ids, cached)
+    _check_shape("token_types", token_types, "(batch, length)", (batch, length))
+    if token_types is not None and not spec.architecture.token_types:
+        raise ValueError(f"token_types was given, but {spec.name} has no token types: leave it out")
+    _check_source(spec, batch, source_ids, source_mask, cache)
+
+
+def _check_ids(name: str, ids: Tensor) -> tuple[int, int]:
+    whole = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+    if ids.dim() != 2 or ids.shape[1] == 0 or not whole:
+        raise ValueError(
+            f"{name} must be whole numbers of shape (batch, length), at least one token long, "
+            f"not {ids.dtype} of shape {tuple(ids.shape)}"
+        )
+    return ids.shape[0], ids.shape[1]
+
+
+def _check_shape(name: str, given: Tensor | None, axes: str, expected: tuple[int, ...]) -> None:
+    if given is not None and tuple(given.shape) != expected:
+        raise ValueError(
+            f"{name} must have the shape {axes} = {expected}, not {tuple(given.shape)}"
+        )
+
+
+def _check_positions(
+    spec: schema.Spec, token_ids: Tensor, position_ids: Tensor | None, cached: int
+) -> None:
+    batch, length = token_ids.shape
+    positions = spec.architecture.positions
+    if position_ids is not None:
+        if isinstance(positions, schema.RelativeBuckets):
+            raise ValueError(
+                f"position_ids was given, but {spec.name} knows distances only, counted from token "
+                "to token: leave it out"
+            )
+        rows, _ = _check_ids("position_ids", position_ids)
+        expected = (1 if rows == 1 else batch, length)
+        _check_shape("position_ids", position_ids, "(batch or 1, length)", expected)
+    elif isinstance(positions, schema.LearnedPositions) and cached + length > spec.max_positions:
+        raise ValueError(
+            f"{spec.name} has {spec.max_positions} learned positions, but {cached + length} tokens "
+            "were given (those in the cache included): shorten the input"
+        )
+
+
+def _check_cache(spec: schema.Spec, batch: int, cache: Cache | None) -> None:
+    if cache is None:
+        return
+    if spec.architecture.structure == "encoder":
+        raise ValueError(
+            f"{spec.name} is an encoder: its earlier tokens see the later ones, so that nothing of "
+            "them can be kept; call it without a cache"
+        )
+    held = cache.layers[0].self_attention.keys
+    if held is not None and held.shape[0] != batch:
+        raise ValueError(f"the cache holds a batch of {held.shape[0]}, token_ids one of {batch}")
+
+
+def _check_source(
+    spec: schema.Spec,
+    batch: int,
+    source_ids: Tensor | None,
+    source_mask: Tensor | None,
+    cache: Cache | None,
+) -> None:
+    if spec.architecture.structure != "encoder-decoder":
+        if source_ids is not None or source_mask is not None:
+            raise ValueError(f"{spec.name} reads no source: leave source_ids and source_mask out")
+        return
+    held = None if cache is None else cache.source_ids
+    read = held if source_ids is None else source_ids
+    if read is None:
+        raise ValueError(
+            f"{spec.name} is an encoder-decoder: it needs source_ids, the encoder's input"
+        )
+    source_batch, length = _check_ids("source_ids", read)
+    if source_batch != batch:
+        raise ValueError(f"source_ids is a batch of {source_batch}, token_ids one of {batch}")
+    _check_shape("source_mask", source_mask, "(batch, source length)", (batch, length))
+    if held is not None and read is not held and not torch.equal(read, held):
+        raise ValueError("the cache holds another source than source_ids: start with a new cache")

@@ -1,0 +1,186 @@
+"""Layers, and the stack of them: what the blocks of a layer are, how they join, and what all layers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from holotype_reference.attention import CrossAttention, Path, SelfAttention
+from holotype_reference.cache import Cache, LayerCache
+from holotype_reference.feed_forward import feed_forward
+from holotype_reference.masks import Mask
+from holotype_reference.normalization import norm
+from holotype_reference.positions import relative_bias, rotary
+from holotype_spec import schema
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What cross-attention looks at.
+
+    Attributes:
+        encoded: (batch, source length, hidden_size), or None when the cache holds its keys and values.
+        length: how many tokens the source has.
+        padding: (batch, source length) boolean, true for a real token, or None when all are.
+    """
+
+    encoded: Tensor | None
+    length: int
+    padding: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What all layers of a stack share in one forward pass.
+
+    Attributes:
+        mask: which keys the queries of self-attention see.
+        turn: rotates queries and keys (batch, heads, length, head_dim) to their positions, or None.
+        bias: (1, heads, queries, keys) added to the scores of self-attention, or None.
+        source: the encoder's output, in a decoder that has one.
+        source_mask: which keys of the source the queries of cross-attention see.
+    """
+
+    mask: Mask
+    turn: Callable[[Tensor], Tensor] | None
+    bias: Tensor | None
+    source: Tensor | None
+    source_mask: Mask | None
+
+
+class Layer(nn.Module):
+    """Self-attention, cross-attention if it has a source, and a feed-forward block (Vaswani et al. 2017, figure 1)."""
+
+    def __init__(self, spec: schema.Spec, *, cross: bool, path: Path) -> None:
+        super().__init__()
+        self.self_attention = SelfAttention(spec, path=path)
+        self.self_attention_norm = norm(spec)
+        if cross:
+            self.cross_attention = CrossAttention(spec, path=path)
+            self.cross_attention_norm = norm(spec)
+        self.feed_forward = feed_forward(spec)
+        self.feed_forward_norm = norm(spec)
+        self.residual = spec.architecture.residual
+        dropout = spec.architecture.dropout
+        self.dropout = nn.Dropout(dropout.at("residual"))
+        self.feed_forward_dropout = nn.Dropout(
+            max(dropout.at("residual"), dropout.at("feed-forward-output"))
+        )
+
+    def forward(self, x: Tensor, shared: Shared, cache: LayerCache | None) -> Tensor:
+        """(batch, length, hidden_size) -> the same"""
+        own = None if cache is None else cache.self_attention
+        held = None if cache is None else cache.cross_attention
+        attend = partial(
+            self.self_attention, mask=shared.mask, turn=shared.turn, bias=shared.bias, cache=own
+        )
+        x = self.add(x, attend, self.self_attention_norm)
+        if shared.source_mask is not None:
+            attend = partial(
+                self.cross_attention, source=shared.source, mask=shared.source_mask, cache=held
+            )
+            x = self.add(x, attend, self.cross_attention_norm)
+        return self.add(x, self.feed_forward, self.feed_forward_norm)
+
+    def add(self, x: Tensor, block: Callable[[Tensor], Tensor], its_norm: nn.Module) -> Tensor:
+        """The residual connection, the norm before the block (Radford et al. 2019, section 2.3) or after both (Vaswani
+        et al. 2017, section 3.1)."""
+        dropout = self.feed_forward_dropout if block is self.feed_forward else self.dropout
+        match self.residual:
+            case "pre-norm":
+                y: Tensor = x + dropout(block(its_norm(x)))
+            case "post-norm":
+                y = its_norm(x + dropout(block(x)))
+        return y
+
+
+class Stack(nn.Module):
+    """Layers one after the other, perhaps a last norm, and what the layers share: masks, rotations, biases."""
+
+    def __init__(
+        self, spec: schema.Spec, pattern: schema.Pattern, *, cross: bool, path: Path
+    ) -> None:
+        super().__init__()
+        self.pattern = pattern
+        self.rotary = rotary(spec)
+        self.relative_bias = relative_bias(spec, pattern)
+        self.layers = nn.ModuleList(Layer(spec, cross=cross, path=path) for _ in range(spec.layers))
+        self.final_norm = norm(spec) if spec.architecture.normalization.final else None
+        self.dropout = nn.Dropout(spec.architecture.dropout.at("final"))
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        positions: Tensor,
+        padding: Tensor | None,
+        source: Source | None,
+        cache: Cache | None,
+    ) -> Tensor:
+        """Vectors (batch, length, hidden_size) at positions (batch or 1, length), padding (batch, cached + length)
+        -> (batch, length, hidden_size)"""
+        cached = 0 if cache is None else cache.length
+        shared = self.shared(x, positions, padding, source, cached)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, shared, None if cache is None else cache.layers[index])
+        if self.final_norm is not None:
+            x = self.final_norm(x)
+        dropped: Tensor = self.dropout(x)
+        return dropped
+
+    def shared(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        padding: Tensor | None,
+        source: Source | None,
+        cached: int,
+    ) -> Shared:
+        queries = x.shape[1]
+        return Shared(
+            mask=self.mask(queries, cached, padding, x.device),
+            turn=self.turn(positions, x.dtype),
+            bias=self.bias(queries, cached, x.device),
+            source=None if source is None else source.encoded,
+            source_mask=None if source is None else self.source_mask(queries, source, x.device),
+        )
+
+    def mask(self, queries: int, cached: int, padding: Tensor | None, device: torch.device) -> Mask:
+        """What self-attention sees: the stack's pattern, less the padding."""
+        return Mask(
+            pattern=self.pattern,
+            queries=queries,
+            keys=cached + queries,
+            cached=cached,
+            padding=padding,
+            device=device,
+        )
+
+    def source_mask(self, queries: int, source: Source, device: torch.device) -> Mask:
+        """What cross-attention sees: the whole source, less its padding."""
+        return Mask(
+            pattern=schema.Bidirectional(),
+            queries=queries,
+            keys=source.length,
+            cached=0,
+            padding=source.padding,
+            device=device,
+        )
+
+    def turn(self, positions: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor] | None:
+        """The rotation of queries and keys to `positions` (batch or 1, length)."""
+        if self.rotary is None:
+            return None
+        return partial(self.rotary.rotate, turns=self.rotary.turns(positions, dtype))
+
+    def bias(self, queries: int, cached: int, device: torch.device) -> Tensor | None:
+        """The bias of each distance, (1, heads, queries, cached + queries). It counts tokens, padding too."""
+        if self.relative_bias is None:
+            return None
+        keys = torch.arange(cached + queries, device=device)
+        bias: Tensor = self.relative_bias(keys[cached:], keys)
+        return bias

@@ -1,0 +1,235 @@
+"""A model, assembled from its spec: embeddings, one or two stacks of layers, and a head.
+
+Every choice between mechanisms is a match on a class of the spec; no line knows the name of a model.
+
+Glossary. The papers: V = Vaswani et al. 2017 (the transformer), G = Radford et al. 2018 (GPT), D = Devlin et al. 2018
+(BERT), R = Raffel et al. 2019 (T5), Z = Shazeer 2020 (gated units), S = Su et al. 2021 (rotary positions), A = Ainslie
+et al. 2023 (grouped queries), J = Jiang et al. 2023 (Mistral).
+
+    ours                  theirs                     where
+    layers                N (V), L (D), n_layers     V 3.1, D 3, J 2
+    hidden_size           d_model (V), H (D), dim    V 3.1, D 3, J 2
+    ffn_size              d_ff (V), hidden_dim (J)   V 3.3, J 2
+    heads                 h (V), A (D), n_heads      V 3.2.2, D 3, J 2
+    kv_heads              G, the groups (A)          A 2.2
+    head_dim              d_k = d_v (V), d_kv (R)    V 3.2.2, R 3.1.1
+    vocab_size            vocab_size                 J 2
+    max_positions         context_len (J), tokens    J 2, G 4.1
+    window                W, window_size             J 2
+    theta, θ_i            10000, θ_i = θ^(-2i/d)     S 3.2.2
+    scale                 1/√d_k                     V 3.2.1
+    x                     the residual stream, (batch, length, hidden_size)
+    query, key, value     Q, K, V, (batch, heads, length, head_dim)         V 3.2
+    gate, up, down        W, V, W₂                   Z equation 6
+
+Axes stand in this order everywhere: batch, heads, length (or queries, keys), width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from holotype_reference.attention import PATHS, Path
+from holotype_reference.cache import Cache
+from holotype_reference.embeddings import Embeddings
+from holotype_reference.heads import Pooler, head
+from holotype_reference.inputs import check_inputs
+from holotype_reference.layers import Source, Stack
+from holotype_reference.linear import Linear
+from holotype_spec import schema
+from holotype_spec.parameters import parameter_table
+
+
+def build(spec: schema.Spec, *, path: Path = "fused") -> Model:
+    """The reference model of a spec, freshly initialised, on the default device and in the default dtype.
+
+    Args:
+        spec: any spec, full-size or a probe. Under ``torch.device("meta")`` nothing is allocated.
+        path: how attention is computed: "fused" through torch's kernels, "eager" step by step as in the formula.
+
+    Raises:
+        ValueError: there is no such path.
+    """
+    if path not in PATHS:
+        raise ValueError(f"path must be one of {', '.join(PATHS)}, not {path!r}")
+    return Model(spec, path=path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What a model returns.
+
+    Attributes:
+        logits: (batch, length, vocab_size)
+        next_sentence: (batch, 2), of models with that head: class 0 says that the second sentence follows the first.
+        cache: the cache that was handed in, extended, or None.
+    """
+
+    logits: Tensor
+    next_sentence: Tensor | None
+    cache: Cache | None
+
+
+class Model(nn.Module):
+    """A whole model. Its ``state_dict`` has exactly the names and shapes of `holotype_spec.parameter_table`."""
+
+    def __init__(self, spec: schema.Spec, *, path: Path) -> None:
+        super().__init__()
+        self.spec = spec
+        self.embeddings = Embeddings(spec)
+        pattern = spec.architecture.attention.pattern
+        match spec.architecture.structure:
+            case "encoder":
+                self.encoder = Stack(spec, pattern, cross=False, path=path)
+            case "decoder":
+                self.decoder = Stack(spec, pattern, cross=False, path=path)
+            case "encoder-decoder":
+                self.encoder = Stack(spec, schema.Bidirectional(), cross=False, path=path)
+                self.decoder = Stack(spec, pattern, cross=True, path=path)
+        match spec.architecture.head:
+            case schema.MaskedLanguageModelHead(next_sentence=True):
+                self.pooler = Pooler(spec.hidden_size, spec.hidden_size)
+                self.next_sentence = Linear(spec.hidden_size, 2)
+        self.head = head(spec)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Matrices, embeddings and score biases from N(0, 0.02²), gains one, shifts and biases zero.
+
+        So GPT and BERT begin (G 4.1; the BERT release, initializer_range). The other models here are given the same:
+        what a trained model is does not depend on it. On the meta device there is nothing to set.
+        """
+        parameters = dict(self.named_parameters())
+        if any(parameter.is_meta for parameter in parameters.values()):
+            return
+        for row in parameter_table(self.spec):
+            match row.role:
+                case "gain":
+                    nn.init.ones_(parameters[row.name])
+                case "shift" | "bias":
+                    nn.init.zeros_(parameters[row.name])
+                case "embedding" | "matrix" | "score-bias":
+                    nn.init.normal_(parameters[row.name], std=0.02)
+
+    def forward(
+        self,
+        token_ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        token_types: Tensor | None = None,
+        source_ids: Tensor | None = None,
+        source_mask: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Output:
+        """Logits for every token.
+
+        Args:
+            token_ids: (batch, length) whole numbers; the decoder's input of an encoder-decoder.
+            attention_mask: (batch, cached + length), 1 for a real token and 0 for padding; None when all are real. What
+                a model returns at padding is finite and means nothing.
+            position_ids: (batch or 1, length). By default positions count all tokens from 0, padding and the cache
+                included: under left padding give absolute positions here.
+            token_types: (batch, length), by default all 0.
+            source_ids: (batch, source length), the encoder's input. With a cache that holds a source it may be left
+                out, and is not encoded again.
+            source_mask: (batch, source length), as attention_mask; the first one holds for the life of a cache.
+            cache: from `new_cache`; these tokens follow those that it holds, and it is extended by them.
+
+        Raises:
+            ValueError: an argument does not fit the spec or the others; nothing has been computed then.
+        """
+        check_inputs(
+            self.spec,
+            token_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            token_types=token_types,
+            source_ids=source_ids,
+            source_mask=source_mask,
+            cache=cache,
+        )
+        cached = 0 if cache is None else cache.length
+        positions = self.positions(token_ids, position_ids, cached)
+        x = self.embeddings(token_ids, positions, token_types)
+        x = self.writer(
+            x,
+            positions=positions,
+            padding=real(attention_mask),
+            source=self.source(source_ids, source_mask, cache),
+            cache=cache,
+        )
+        return Output(
+            logits=self.head(x, self.embeddings.token.weight),
+            next_sentence=self.classify(x),
+            cache=cache,
+        )
+
+    @property
+    def writer(self) -> Stack:
+        """The stack that writes the logits."""
+        return self.encoder if self.spec.architecture.structure == "encoder" else self.decoder
+
+    def positions(self, token_ids: Tensor, position_ids: Tensor | None, cached: int) -> Tensor:
+        """(batch or 1, length): those given, or counted on from what is cached."""
+        if position_ids is not None:
+            return position_ids
+        length = token_ids.shape[1]
+        return rearrange(
+            torch.arange(cached, cached + length, device=token_ids.device), "length -> 1 length"
+        )
+
+    def source(
+        self, source_ids: Tensor | None, source_mask: Tensor | None, cache: Cache | None
+    ) -> Source | None:
+        """The source encoded, or, from the second call with a cache, what is known of it."""
+        if cache is not None and cache.source_ids is not None:
+            return Source(
+                encoded=None, length=cache.source_ids.shape[1], padding=cache.source_padding
+            )
+        if source_ids is None:
+            return None
+        padding = real(source_mask)
+        encoded = self.encode(source_ids, padding)
+        if cache is not None:
+            cache.source_ids, cache.source_padding = source_ids.clone(), padding
+        return Source(encoded=encoded, length=source_ids.shape[1], padding=padding)
+
+    def encode(self, source_ids: Tensor, padding: Tensor | None) -> Tensor:
+        """(batch, source length) -> (batch, source length, hidden_size)"""
+        positions = self.positions(source_ids, None, cached=0)
+        x: Tensor = self.encoder(
+            self.embeddings(source_ids, positions, None),
+            positions=positions,
+            padding=padding,
+            source=None,
+            cache=None,
+        )
+        return x
+
+    def classify(self, x: Tensor) -> Tensor | None:
+        """Does the second sentence follow the first? (batch, length, hidden_size) -> (batch, 2)"""
+        match self.spec.architecture.head:
+            case schema.MaskedLanguageModelHead(next_sentence=True):
+                classes: Tensor = self.next_sentence(self.pooler(x))
+                return classes
+        return None
+
+    def new_cache(self) -> Cache:
+        """An empty cache for incremental decoding.
+
+        Raises:
+            ValueError: the model is an encoder, whose earlier tokens see the later ones.
+        """
+        if self.spec.architecture.structure == "encoder":
+            raise ValueError(f"{self.spec.name} is an encoder and cannot be decoded token by token")
+        return Cache.empty(self.spec.layers)
+
+
+def real(mask: Tensor | None) -> Tensor | None:
+    """A mask of ones and zeros (batch, length) as booleans, true for a real token."""
+    return None if mask is None else mask != 0

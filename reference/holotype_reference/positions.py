@@ -1,0 +1,214 @@
+"""How a model knows the order of its tokens: one class for each mechanism.
+
+Learned positions are rows added to the embeddings (see `holotype_reference.embeddings`); rotary positions turn queries
+and keys; relative buckets add a bias to the scores.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from functools import cache
+from math import tau
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange
+from torch import Tensor, nn
+
+from holotype_reference.linear import Table
+from holotype_reference.normalization import compute_dtype
+from holotype_spec import schema
+
+
+class LearnedPositions(Table):
+    """A trained row for each position (Radford et al. 2018, section 3.1): position p reads row p + offset."""
+
+    def __init__(self, positions: int, size: int, *, offset: int) -> None:
+        super().__init__(positions + offset, size)
+        self.offset = offset
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """positions: (batch or 1, length) -> (batch or 1, length, hidden_size)"""
+        return super().forward(positions + self.offset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turns:
+    """The angles by which each position turns each pair of dimensions, as cosines and sines.
+
+    Both are (batch or 1, 1, length, head_dim / 2), the axis of 1 for the heads.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+
+class Rotary(nn.Module):
+    """Pairs of dimensions of queries and keys turn by angles proportional to the position (Su et al. 2021, 3.2).
+
+    At position m pair i turns by m θ_i with θ_i = theta^(-2i / head_dim) (their equation 15), so that the product of a
+    query at m with a key at n depends on m - n only. It has no parameters.
+    """
+
+    def __init__(
+        self,
+        head_dim: int,
+        *,
+        theta: float,
+        pairing: Literal["half-split", "interleaved"],
+        scaling: schema.Scaling,
+    ) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.theta = theta
+        self.pairing = pairing
+        self.scaling = scaling
+
+    def frequencies(self, like: Tensor) -> Tensor:
+        """By how much each pair turns a position: (head_dim / 2), in the dtype and on the device of `like`."""
+        match self.scaling:
+            case schema.NoScaling():
+                return self.unscaled(like)
+            case schema.Llama3Scaling() as scaling:
+                return scaled_frequencies(self.unscaled(like), scaling)
+
+    def unscaled(self, like: Tensor) -> Tensor:
+        """θ_i for each pair: (head_dim / 2), in the dtype and on the device of `like`."""
+        pairs = torch.arange(0, self.head_dim, 2, dtype=like.dtype, device=like.device)
+        return torch.pow(self.theta, -pairs / self.head_dim)
+
+    def turns(self, positions: Tensor, dtype: torch.dtype) -> Turns:
+        """positions: (batch or 1, length); the angles are computed in at least float32."""
+        wide = positions.to(compute_dtype(dtype))
+        angles = einsum(wide, self.frequencies(wide), "batch length, pair -> batch length pair")
+        angles = rearrange(angles, "batch length pair -> batch 1 length pair")
+        return Turns(cos=angles.cos(), sin=angles.sin())
+
+    def rotate(self, x: Tensor, turns: Turns) -> Tensor:
+        """(batch, heads, length, head_dim) -> the same: each pair (a, b) turned (their equation 34).
+
+        As in the LLaMA release the product is taken in at least float32 and cast back.
+        """
+        a, b = self.pairs(x.to(turns.cos.dtype))
+        turned = (a * turns.cos - b * turns.sin, a * turns.sin + b * turns.cos)
+        return self.unpair(*turned).to(x.dtype)
+
+    def pairs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, heads, length, head_dim) -> the first and the second of each pair, (…, head_dim / 2) each."""
+        match self.pairing:
+            case "half-split":
+                a, b = rearrange(
+                    x, "batch heads length (two pair) -> two batch heads length pair", two=2
+                )
+            case "interleaved":
+                a, b = rearrange(
+                    x, "batch heads length (pair two) -> two batch heads length pair", two=2
+                )
+        return a, b
+
+    def unpair(self, a: Tensor, b: Tensor) -> Tensor:
+        """The inverse of `pairs`."""
+        match self.pairing:
+            case "half-split":
+                return rearrange(
+                    [a, b], "two batch heads length pair -> batch heads length (two pair)"
+                )
+            case "interleaved":
+                return rearrange(
+                    [a, b], "two batch heads length pair -> batch heads length (pair two)"
+                )
+
+
+def scaled_frequencies(frequencies: Tensor, scaling: schema.Llama3Scaling) -> Tensor:
+    """Slow pairs slowed down for inputs longer than those trained on: (pairs) -> (pairs).
+
+    A pair that turns n times within the original length keeps the share s = (n - low) / (high - low), between 0 and 1,
+    of its frequency, and 1 - s of it is divided by the factor (the LLaMA 3.1 release, apply_scaling).
+    """
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    turns = frequencies * (scaling.original_max_positions / tau)
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return kept * frequencies + (1 - kept) * frequencies / scaling.factor
+
+
+class RelativeBias(nn.Module):
+    """A trained bias for each head and each bucket of distance, added to the scores (Raffel et al. 2019, section 2.1).
+
+    A stack has one, shared by the self-attention of all its layers. Near distances have a bucket each, those up to
+    `max_distance` share buckets that widen logarithmically, and everything beyond shares the last one. A bidirectional
+    stack gives half of its buckets to keys after the query; elsewhere these never count and all buckets look back.
+    """
+
+    def __init__(self, buckets: int, heads: int, *, max_distance: int, bidirectional: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(buckets, heads))
+        self.buckets = buckets
+        self.max_distance = max_distance
+        self.bidirectional = bidirectional
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Positions of queries (queries) and keys (keys) -> bias (1, heads, queries, keys)."""
+        ahead = rearrange(keys, "keys -> 1 keys") - rearrange(queries, "queries -> queries 1")
+        bias = F.embedding(self.bucket(ahead), self.weight)
+        return rearrange(bias, "queries keys heads -> 1 heads queries keys")
+
+    def bucket(self, ahead: Tensor) -> Tensor:
+        """How far each key is ahead of its query (negative: behind it) -> the index of its bucket."""
+        if self.bidirectional:
+            half = self.buckets // 2
+            return self.count_starts(ahead.abs(), half) + half * (ahead > 0)
+        return self.count_starts((-ahead).clamp(min=0), self.buckets)
+
+    def count_starts(self, distance: Tensor, buckets: int) -> Tensor:
+        """The index of a distance's bucket is the number of buckets, after bucket 0, that start at or below it."""
+        starts = torch.tensor(bucket_starts(buckets, self.max_distance), device=distance.device)
+        return torch.bucketize(distance, starts, right=True)
+
+
+@cache
+def bucket_starts(buckets: int, max_distance: int) -> tuple[int, ...]:
+    """The first distance of each bucket but bucket 0 (which starts at distance 0).
+
+    The first half of the buckets, e of them, holds one distance each; distance d ≥ e has the bucket
+    e + floor(log(d / e) / log(max_distance / e) · (buckets - e)), at most buckets - 1 (the T5 release,
+    mesh_tensorflow/transformer/transformer_layers.py, _relative_position_bucket).
+
+    The published code takes these logarithms in float32, where rounding decides to which side a distance on the edge
+    between two buckets falls. We decide it exactly, in whole numbers: bucket e + k starts at the smallest d with
+    (d / e)^(buckets - e) ≥ (max_distance / e)^k. For the published constants both agree at every distance (tested).
+    """
+    exact = buckets // 2
+    wide = buckets - exact
+
+    def start(k: int) -> int:
+        def reached(distance: int) -> bool:
+            return bool(distance**wide * exact**k >= exact**wide * max_distance**k)
+
+        return exact + bisect_left(range(exact, max_distance + 1), True, key=reached)
+
+    return (*range(1, exact), *(start(k) for k in range(wide)))
+
+
+def rotary(spec: schema.Spec) -> Rotary | None:
+    """The rotation of a spec, if it has one."""
+    match spec.architecture.positions:
+        case schema.Rotary(theta=theta, pairing=pairing, scaling=scaling):
+            return Rotary(spec.head_dim, theta=theta, pairing=pairing, scaling=scaling)
+        case schema.LearnedPositions() | schema.RelativeBuckets():
+            return None
+
+
+def relative_bias(spec: schema.Spec, pattern: schema.Pattern) -> RelativeBias | None:
+    """The bias table of one stack, if the spec has them."""
+    match spec.architecture.positions:
+        case schema.RelativeBuckets(buckets=buckets, max_distance=max_distance):
+            return RelativeBias(
+                buckets,
+                spec.heads,
+                max_distance=max_distance,
+                bidirectional=isinstance(pattern, schema.Bidirectional),
+            )
+        case schema.LearnedPositions() | schema.Rotary():
+            return None

@@ -1,0 +1,141 @@
+"""Random weights that expose bugs: bold ones, where all parameters show, and faint ones, for eps.
+
+The usual initialisation (small matrices, zero biases, unit gains) hides a good third of all bugs:
+scores are so close to uniform that masks and rotations barely matter, and a forgotten bias or gain
+is exactly right. Here nothing is zero, one or small. Each tensor is drawn from a generator of its
+own, so that the values of one do not depend on which others exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import sqrt
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from holotype_spec.parameters import Parameter, parameter_table
+from holotype_spec.schema import Spec
+
+Regime = Literal["bold", "faint"]
+
+MATRIX_STD = 1.5  # of what a matrix gives for inputs of root mean square 1
+SCORE_STD = 1.5  # of attention scores that no 1/sqrt(head_dim) scales
+GAIN_SPREAD = 0.4  # gains are exp(0.4 z): around 1, never near 0
+BIAS_STD = 0.5
+
+
+class Weights(dict[str, Tensor]):
+    """The weights of one model, by canonical name, laid out as `parameter_table` says."""
+
+    def __init__(self, spec: Spec, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__(tensors)
+        self.spec = spec
+
+    def published(self) -> dict[str, Tensor]:
+        """The same weights under the names and in the layouts of the published checkpoint."""
+        from holotype_reference.checkpoints import published
+
+        return published(self.spec, self)
+
+
+def random_weights(
+    spec: Spec, seed: int, regime: Regime = "bold", dtype: torch.dtype = torch.float64
+) -> Weights:
+    """Random weights for the model of `spec`, the same on every platform for the same NumPy.
+
+    Args:
+        spec: usually a probe; the tensors have its sizes.
+        seed: at least 0. Both regimes draw the same numbers from it and scale them differently.
+        regime: "bold": matrices give outputs of standard deviation 1.5, so that attention is far
+            from uniform and not saturated; gains around 1, biases and embeddings all random.
+            "faint": the same but for the residual stream, which is so faint that the variance that
+            reaches a norm is of the order of its eps.
+        dtype: what the float64 draws are rounded to.
+
+    Raises:
+        ValueError: for another regime or a negative seed.
+    """
+    if regime not in ("bold", "faint"):
+        raise ValueError(f"regime is {regime!r}; expected 'bold' or 'faint'")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; expected a whole number, at least 0")
+    tensors = {}
+    for parameter in parameter_table(spec):
+        values = _bold(spec, parameter, _standard_normal(seed, parameter))
+        if regime == "faint":
+            values = values * _faintness(spec, parameter)
+        tensors[parameter.name] = torch.from_numpy(values).to(dtype)
+    return Weights(spec, tensors)
+
+
+def _standard_normal(seed: int, parameter: Parameter) -> NDArray[np.float64]:
+    entropy = np.random.SeedSequence([seed, *parameter.name.encode()])
+    return np.random.Generator(np.random.Philox(entropy)).standard_normal(parameter.shape)
+
+
+def _bold(spec: Spec, parameter: Parameter, z: NDArray[np.float64]) -> NDArray[np.float64]:
+    match parameter.role:
+        case "embedding" | "score-bias":
+            return z
+        case "gain":
+            return np.exp(GAIN_SPREAD * z)
+        case "bias" | "shift":
+            return BIAS_STD * z
+        case "matrix":
+            return z * (_matrix_std(spec, parameter) / sqrt(parameter.shape[1]))
+
+
+def _matrix_std(spec: Spec, parameter: Parameter) -> float:
+    """The standard deviation of what this matrix gives for inputs of root mean square 1."""
+    part = _part(parameter)
+    if part in ("query", "key") and spec.architecture.attention.scale == "none":
+        # A score is a sum of head_dim products: its deviation is sqrt(head_dim) times theirs.
+        return sqrt(SCORE_STD / sqrt(spec.head_dim))
+    return MATRIX_STD
+
+
+def _faintness(spec: Spec, parameter: Parameter) -> float:
+    """By how much a parameter is scaled so that all norms, and only they, work near their eps.
+
+    What writes into the stream is made faint. A post-norm stream is faint wherever it is read, too
+    (its norms write into it), so what reads it is made as strong in turn, and attention and
+    feed-forward work at their usual scale.
+    """
+    faint, scale = sqrt(spec.architecture.normalization.eps), 1.0
+    if _is_normalized(parameter) or _joins_tied_logits(spec, parameter):
+        scale *= faint
+    if _reads_faint_stream(spec, parameter):
+        scale /= faint
+    return scale
+
+
+def _is_normalized(parameter: Parameter) -> bool:
+    """Whether a norm comes next: after the stream, and in the head of a masked language model."""
+    return parameter.residual or parameter.name.startswith("head.transform.")
+
+
+def _joins_tied_logits(spec: Spec, parameter: Parameter) -> bool:
+    """Whether this bias is added to logits that a tied, hence faint, embedding matrix gives."""
+    return spec.architecture.tied_embeddings and parameter.name == "head.output.bias"
+
+
+def _reads_faint_stream(spec: Spec, parameter: Parameter) -> bool:
+    if parameter.role != "matrix" or spec.architecture.residual == "pre-norm":
+        return False
+    part = _part(parameter)
+    if ".layers." in parameter.name and not (
+        ".cross_attention." in parameter.name and part in ("key", "value")
+    ):
+        return part in ("query", "key", "value", "gate", "up")
+    # The rest reads a whole stack's result, which a final norm would have made strong again.
+    reads_result = part in ("key", "value", "pooler", "transform")
+    return reads_result and not spec.architecture.normalization.final
+
+
+def _part(parameter: Parameter) -> str:
+    """What a tensor belongs to: `query` of `decoder.layers.0.self_attention.query.weight`."""
+    return parameter.name.split(".")[-2]
