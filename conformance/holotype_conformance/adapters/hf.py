@@ -1,0 +1,174 @@
+"""The model of Hugging Face `transformers` that a spec corresponds to, as released and unmodified.
+
+Which class that is, and what its configuration says, stands in the spec (`[family.transformers]`); nothing here
+knows a model by name. What is known here are the customs that all of their classes share.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here is ever fetched
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from holotype_conformance.candidate import Candidate, Capability, Inputs, Labels, Outputs
+from holotype_reference.checkpoints import published
+from holotype_reference.weights import Weights
+from holotype_spec.schema import Spec
+
+transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+class TransformersCandidate(Candidate):
+    """The `transformers` model of a spec, on its fused and its eager attention."""
+
+    title = "hf"
+    paths = ("sdpa", "eager")
+
+    def build(self, spec: Spec, path: str = "sdpa") -> nn.Module:
+        theirs = spec.family.transformers
+        config = getattr(transformers, theirs.config_class)(**configuration(spec))
+        model_class = getattr(transformers, theirs.model_class)
+        config._attn_implementation = supported(model_class, path)
+        model: nn.Module = model_class(config)
+        untie(model, spec)
+        model.first_position = first_position(spec)  # type: ignore[assignment]  # read by `arguments`
+        return model
+
+    def cast(self, model: nn.Module, dtype: torch.dtype) -> nn.Module:
+        """As their `from_pretrained(dtype=…)` does, which leaves rotary frequencies in float32."""
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(dtype)
+        for name, buffer in model.named_buffers():
+            if buffer.is_floating_point() and not name.endswith("inv_freq"):
+                buffer.data = buffer.data.to(dtype)
+        return model
+
+    def load(self, model: nn.Module, weights: Weights) -> None:
+        """By the published names, every one of them."""
+        model.load_state_dict(published(weights.spec, weights))
+
+    def forward(self, model: nn.Module, inputs: Inputs) -> Outputs:
+        return _outputs(model(**arguments(model, inputs)))
+
+    def forward_cached(self, model: nn.Module, inputs: Inputs, cache: Any) -> Outputs:
+        """As their `generate` does: an encoder runs once, and its output is handed on with the cache."""
+        held = cache or {}
+        given = arguments(model, inputs) | held
+        if "encoder_outputs" in held:
+            del given["input_ids"]
+        returned = model(**given, use_cache=True)
+        held = {"past_key_values": returned.past_key_values}
+        if inputs.source_ids is not None:
+            held["encoder_outputs"] = (returned.encoder_last_hidden_state,)
+        return replace(_outputs(returned), cache=held)
+
+    def loss(self, model: nn.Module, inputs: Inputs, labels: Labels) -> Tensor:
+        given = arguments(model, inputs) | {"labels": labels.tokens}
+        given.pop("decoder_input_ids", None)  # theirs come from the labels
+        if labels.next_sentence is not None:
+            given["next_sentence_label"] = labels.next_sentence
+        return model(**given).loss  # type: ignore[no-any-return]
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        model.save_pretrained(folder)  # type: ignore[operator]
+
+    def restore(self, spec: Spec, folder: Path, path: str = "sdpa") -> nn.Module:
+        model_class = getattr(transformers, spec.family.transformers.model_class)
+        model: nn.Module = model_class.from_pretrained(
+            folder, attn_implementation=supported(model_class, path), dtype="auto"
+        )
+        model.first_position = first_position(spec)  # type: ignore[assignment]  # read by `arguments`
+        return model
+
+    def capabilities(self, model: nn.Module, spec: Spec) -> dict[Capability, str | None]:
+        found = super().capabilities(model, spec)
+        if found["cache"] is None and not takes_cache(model):
+            found["cache"] = "its forward takes no `past_key_values`"
+        return found
+
+
+def configuration(spec: Spec) -> dict[str, Any]:
+    """The arguments of their configuration class; a dotted key is a key of a dictionary inside."""
+    theirs = spec.family.transformers
+    flat: dict[str, Any] = dict.fromkeys(theirs.absent) | theirs.constants
+    for key, path in theirs.fields.items():
+        flat[key] = reduce(getattr, path.split("."), spec)
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *outer, last = key.split(".")
+        reduce(lambda inside, name: inside.setdefault(name, {}), outer, nested)[last] = value
+    return nested
+
+
+def supported(model_class: Any, path: str) -> str:
+    """The attention to ask for: a class that has only its own knows no other name than "eager"."""
+    return path if model_class._supports_sdpa else "eager"
+
+
+def untie(model: Any, spec: Spec) -> None:
+    """Give the output matrix of a fresh model its own values where the spec has it untied.
+
+    Their T5 and mT5 classes tie it whatever the configuration says, so that a fresh v1.1 or mT5 model has a table
+    too few. Loading a published file, which holds both matrices, unties it; so do we, before weights are loaded.
+    """
+    output = model.get_output_embeddings()
+    if (
+        spec.architecture.tied_embeddings
+        or output.weight is not model.get_input_embeddings().weight
+    ):
+        return
+    output.weight = nn.Parameter(output.weight.detach().clone())
+
+
+def takes_cache(model: nn.Module) -> bool:
+    """Whether it decodes with a cache, as its signature says."""
+    return "past_key_values" in inspect.signature(model.forward).parameters
+
+
+def first_position(spec: Spec) -> int:
+    """What their `position_ids` call the first position: 0, or its row in the position table."""
+    counts_rows = spec.family.transformers.position_ids == "rows"
+    return spec.position_rows - spec.max_positions if counts_rows else 0
+
+
+def arguments(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
+    """Our inputs under their names; what stands for the decoder has a prefix there when there is an encoder."""
+    positions = inputs.position_ids
+    if positions is not None:
+        positions = positions + getattr(model, "first_position", 0)
+    if inputs.source_ids is None:
+        given = {
+            "input_ids": inputs.token_ids,
+            "attention_mask": inputs.attention_mask,
+            "position_ids": positions,
+            "token_type_ids": inputs.token_types,
+        }
+    else:
+        given = {
+            "input_ids": inputs.source_ids,
+            "attention_mask": inputs.source_mask,
+            "decoder_input_ids": inputs.token_ids,
+            "decoder_attention_mask": inputs.attention_mask,
+        }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _outputs(returned: Any) -> Outputs:
+    logits = returned.logits if "logits" in returned else returned.prediction_logits
+    return Outputs(
+        logits=logits,
+        next_sentence=returned.get("seq_relationship_logits"),
+    )
+
+
+candidate = TransformersCandidate()

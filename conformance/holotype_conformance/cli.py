@@ -1,0 +1,74 @@
+"""The command line: ``holotype list | show | check | check-attention | explain``.
+
+Commands are imported when they are called for, so that ``holotype list`` pays for nothing that it does not use.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from importlib import import_module
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "check": "check:check",
+    "check-attention": "check_attention:check_attention",
+    "explain": "explain:explain",
+    "list": "catalogue:list_specs",
+    "show": "catalogue:show_spec",
+}
+BROKEN = 3  # nothing was judged, as when a candidate cannot be run
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules that are imported on demand."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order of the alphabet."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command `name`, imported."""
+        if name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[name].partition(":")
+        command: click.Command = getattr(
+            import_module(f"holotype_conformance.commands.{module}"), attribute
+        )
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run, and never let a mistake of ours end with the exit code that means "does not conform"."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, OSError):
+            raise
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            raise click.exceptions.Exit(130) from None
+        except Exception as error:
+            if "--verbose" in sys.argv:
+                traceback.print_exc()
+            click.echo(
+                f"Error: holotype itself failed with {type(error).__name__}: {error}."
+                " This is a mistake of ours; --verbose shows where.",
+                err=True,
+            )
+            raise click.exceptions.Exit(BROKEN) from error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="holotype", prog_name="holotype")
+def main() -> None:
+    """Is an implementation the language model that it claims to be?
+
+    Specs say what documented models are; `check` holds an implementation against one, `check-attention` an
+    attention kernel against the formula.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(
+                errors="replace"
+            )  # an output that cannot carry a letter is no reason to die

@@ -1,0 +1,344 @@
+"""``holotype check``: hold an implementation against one spec or several."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+if TYPE_CHECKING:
+    from holotype_conformance.records import Report, Request
+    from holotype_conformance.report import Painter
+    from holotype_conformance.supervisor import Record
+    from holotype_spec import Spec
+
+FAILED, BAD_INPUT, UNRUNNABLE = 1, 2, 3
+SECONDS = {"quick": 60.0, "full": 600.0}
+OUTPUT = click.Path(dir_okay=False, allow_dash=True)
+
+
+class BadInput(click.ClickException):
+    """What the user gave cannot be used."""
+
+    exit_code = BAD_INPUT
+
+
+class Unrunnable(click.ClickException):
+    """The candidate could not be run at all."""
+
+    exit_code = UNRUNNABLE
+
+
+@click.command("check")
+@click.argument("target")
+@click.option(
+    "--spec",
+    "specs",
+    multiple=True,
+    metavar="SPEC",
+    help="What it claims to be (see holotype list). May be repeated.",
+)
+@click.option(
+    "--property",
+    "properties",
+    multiple=True,
+    metavar="GLOB",
+    help="Only these properties. May be repeated.",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(["quick", "full"]),
+    default="quick",
+    show_default=True,
+    help="How many cases are drawn.",
+)
+@click.option("--device", default="cpu", show_default=True, help="Where models live: cpu, cuda, …")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Same seed, same cases and weights.",
+)
+@click.option("--case", metavar="JSON", help="Run exactly this case of one property.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Limit for one property; 0 for none.  [default: 60, or 600 in full]",
+)
+@click.option(
+    "--expected-failures",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help='Known failures, TOML lines: "property" = "reason". Strict.',
+)
+@click.option(
+    "--json",
+    "json_path",
+    type=OUTPUT,
+    metavar="FILE",
+    help="Write the results as JSON; - for standard output.",
+)
+@click.option(
+    "--junit", "junit_path", type=OUTPUT, metavar="FILE", help="Write the results as JUnit XML."
+)
+@click.option(
+    "--html", "html_path", type=OUTPUT, metavar="FILE", help="Write the results as one HTML page."
+)
+@click.option("--verbose", is_flag=True, help="Show tracebacks and what the candidate printed.")
+def check(
+    target: str,
+    specs: tuple[str, ...],
+    properties: tuple[str, ...],
+    profile: Literal["quick", "full"],
+    device: str,
+    seed: int,
+    case: str | None,
+    timeout: float | None,
+    expected_failures: str | None,
+    json_path: str | None,
+    junit_path: str | None,
+    html_path: str | None,
+    verbose: bool,
+) -> None:
+    """Is the implementation TARGET the model that SPEC describes?
+
+    TARGET is package.module:attribute or path/to/file.py:attribute, where the attribute is a function
+    build(spec) -> torch.nn.Module or a Candidate; or an adapter: reference, hf.
+
+    Exit codes: 0 it conforms, 1 it does not, 2 bad input or nothing that ran, 3 it could not be run at all.
+    """
+    from holotype_conformance.records import Request
+
+    outputs = {"json": json_path, "junit": junit_path, "html": html_path}
+    for path in outputs.values():
+        require_writable(path)
+    loaded = _load(specs)
+    request = Request(
+        target=target,
+        specs=tuple(loaded),
+        properties=properties,
+        profile=profile,
+        seed=seed,
+        device=device,
+        case=json_object(case),
+        limit=SECONDS[profile] if timeout is None else timeout,
+        expected=expected(expected_failures),
+        written={spec.name: written for written, spec in loaded.items()},
+    )
+    reports = _run(request, list(loaded.values()), verbose=verbose)
+    for kind, path in outputs.items():
+        if path is not None:
+            write(kind, path, reports)
+    if "-" not in outputs.values():
+        show(reports, verbose=verbose)
+    conclude(reports, verbose=verbose)
+
+
+# Reading what was given -------------------------------------------------------------------------------------------
+
+
+def _load(specs: Sequence[str]) -> dict[str, Spec]:
+    """What was written -> spec, each spec once."""
+    from holotype_spec import SpecError, UnknownSpec, load
+
+    if not specs:
+        raise BadInput("nothing to check against: give --spec SPEC (`holotype list` names all)")
+    loaded: dict[str, Spec] = {}
+    for written in specs:
+        try:
+            spec = load(written)
+        except (UnknownSpec, SpecError) as error:
+            raise BadInput(str(error)) from error
+        if spec in loaded.values():
+            continue
+        if any(spec.name == other.name for other in loaded.values()):
+            raise BadInput(f"two different specs are called {spec.name!r}: check them in two runs")
+        loaded[written if ".toml" in written else spec.name] = spec
+    return loaded
+
+
+def json_object(case: str | None) -> str | None:
+    """`case`, if it is a JSON object."""
+    if case is None:
+        return None
+    try:
+        value = json.loads(case)
+    except ValueError as error:
+        raise BadInput(
+            f"--case {case!r} is not JSON ({error}); copy it from a rerun line"
+        ) from error
+    if not isinstance(value, dict):
+        raise BadInput(f"--case {case!r}: expected a JSON object; copy it from a rerun line")
+    return case
+
+
+def expected(path: str | None) -> dict[str, str]:
+    """The list of expected failures in a file."""
+    from holotype_conformance.expected import ExpectedError, read_expected
+
+    if path is None:
+        return {}
+    try:
+        return read_expected(Path(path))
+    except ExpectedError as error:
+        raise BadInput(str(error)) from error
+
+
+def require_writable(path: str | None) -> None:
+    """Say before the work, not after it, that its result has nowhere to go."""
+    if path is None or path == "-":
+        return
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise BadInput(f"cannot write {path}: there is no folder {folder}")
+    if not os.access(path if Path(path).exists() else folder, os.W_OK):
+        raise BadInput(f"cannot write {path}: no permission")
+
+
+# Running ----------------------------------------------------------------------------------------------------------
+
+
+def _run(request: Request, specs: Sequence[Spec], *, verbose: bool) -> list[Report]:
+    from holotype_spec import count_parameters
+
+    record = supervised(request, verbose=verbose)
+    return [
+        report(request, record, spec.name, parameters=count_parameters(spec).total)
+        for spec in specs
+    ]
+
+
+def supervised(request: Request, *, verbose: bool) -> Record:
+    """What the request's run has said; of a candidate that cannot be run, the reason.
+
+    Raises:
+        BadInput: the request makes no sense.
+    """
+    from holotype_conformance.progress import watching
+    from holotype_conformance.supervisor import (
+        CandidateUnrunnable,
+        Record,
+        RequestRejected,
+        supervise,
+    )
+
+    try:
+        with watching(request) as watch:
+            return supervise(request, watch)
+    except CandidateUnrunnable as error:
+        if verbose and error.details:
+            click.echo(error.details, err=True)
+        return Record(unusable={spec: str(error) for spec in request.specs})
+    except RequestRejected as error:
+        if verbose and error.details:
+            click.echo(error.details, err=True)
+        raise BadInput(str(error)) from error
+
+
+def report(request: Request, record: Record, spec: str, *, parameters: int | None) -> Report:
+    """One spec's part of a run."""
+    from importlib.metadata import version
+
+    from holotype_conformance.records import Report, count
+
+    results = record.of(spec)
+    unusable = record.unusable.get(spec)
+    judged = unusable is None and any(result.ran for result in results)
+    return Report(
+        holotype=version("holotype"),
+        spec=spec,
+        candidate=record.title or request.target,
+        conforms=judged and not any(result.breaks for result in results),
+        seed=request.seed,
+        profile=request.profile,
+        parameters=parameters,
+        unusable=unusable,
+        environment=record.environment,
+        counts=count(results),
+        results=results,
+    )
+
+
+# Saying what came of it -------------------------------------------------------------------------------------------
+
+
+def write(kind: str, path: str, reports: list[Report]) -> None:
+    """Write the reports as json, junit or html; - is standard output."""
+    from holotype_conformance.html import html
+    from holotype_conformance.junit import junit
+
+    writers: dict[str, Callable[[list[Report]], str]] = {
+        "json": _json,
+        "junit": junit,
+        "html": html,
+    }
+    text = writers[kind](reports)
+    if path == "-":
+        click.echo(text, nl=False)
+        return
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror}") from error
+
+
+def _json(reports: list[Report]) -> str:
+    import msgspec
+
+    encoded = msgspec.json.encode(reports[0] if len(reports) == 1 else reports)
+    return msgspec.json.format(encoded, indent=2).decode() + "\n"
+
+
+def show(reports: list[Report], *, verbose: bool) -> None:
+    """The reports as text on standard output."""
+    from holotype_conformance.report import report_text
+
+    painter = _painter()
+    texts = [
+        report_text(report, painter, verbose=verbose)
+        for report in reports
+        if report.unusable is None or len(reports) > 1
+    ]
+    if texts:
+        click.echo("\n\n".join(texts), color=painter.colour)
+
+
+def _painter() -> Painter:
+    from holotype_conformance.report import MARKS, WIDTH, Painter
+
+    terminal = sys.stdout.isatty()
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    try:
+        "".join([*MARKS.values(), "…·"]).encode(sys.stdout.encoding or "ascii")
+        unicode = True
+    except (UnicodeEncodeError, LookupError):
+        unicode = False
+    columns = shutil.get_terminal_size((WIDTH, 24)).columns if terminal else WIDTH
+    return Painter(colour=terminal and not plain, unicode=unicode, width=min(max(columns, 50), 100))
+
+
+def conclude(reports: list[Report], *, verbose: bool) -> None:
+    """The exit code, and on standard error what keeps a run from being a verdict."""
+    from holotype_conformance.report import clean
+
+    if all(report.unusable is not None for report in reports):
+        first = reports[0]
+        reason = clean(f"{first.candidate} could not be run at all: {first.unusable}")
+        hint = "" if verbose else " (--verbose shows more)"
+        raise Unrunnable(f"{reason}{hint}")
+    idle = [report.spec for report in reports if report.unusable is None and not report.ran]
+    if idle and not any(result.breaks for report in reports for result in report.results):
+        raise BadInput(
+            f"nothing ran for {', '.join(idle)}: every property that was asked for was skipped,"
+            " so that there is no verdict"
+        )
+    if not all(report.conforms for report in reports):
+        sys.exit(FAILED)

@@ -1,0 +1,119 @@
+"""``holotype explain``: what a property or a deviation means, why it matters and how the bug behind it is mended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from itertools import groupby
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from holotype_conformance.deviations import Deviation
+    from holotype_conformance.property import Property
+
+WIDTH = 80
+
+
+class Unknown(click.ClickException):
+    """Nothing is called so."""
+
+    exit_code = 2
+
+
+@click.command("explain")
+@click.argument("slug", required=False)
+def explain(slug: str | None) -> None:
+    """What the property or deviation SLUG means; without SLUG, the list of all."""
+    from holotype_conformance.attention.claims import kernel_properties
+    from holotype_conformance.deviations import all_deviations
+    from holotype_conformance.property import all_properties
+
+    models = tuple(all_properties())
+    kernels = kernel_properties()
+    properties = {property_.slug: property_ for property_ in (*models, *kernels)}
+    deviations = {deviation.slug: deviation for deviation in all_deviations()}
+    if slug is None:
+        lines = _listing(models, kernels, deviations)
+    elif slug in properties:
+        lines = _property(properties[slug])
+    elif slug in deviations:
+        lines = _deviation(deviations[slug])
+    else:
+        near = get_close_matches(slug, [*properties, *deviations], n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`holotype explain` lists all"
+        raise Unknown(f"no property or deviation is called {slug!r}: {hint}")
+    click.echo("\n".join(lines))
+
+
+def _listing(
+    models: Iterable[Property], kernels: Iterable[Property], deviations: Iterable[str]
+) -> Iterator[str]:
+    yield "PROPERTIES, and what each demands"
+    yield from _groups(models)
+    yield ""
+    yield "PROPERTIES of attention kernels (holotype check-attention)"
+    yield from _groups(kernels)
+    yield ""
+    yield "DEVIATIONS, the single changes of a model by which failures are diagnosed"
+    for group, slugs in groupby(deviations, lambda slug: slug.partition(".")[0]):
+        yield ""
+        yield group
+        yield from _wrapped(", ".join(slugs), "  ")
+
+
+def _groups(properties: Iterable[Property]) -> Iterator[str]:
+    for group, members in groupby(properties, lambda each: each.slug.partition(".")[0]):
+        yield ""
+        yield group
+        for property_ in members:
+            yield f"  {property_.slug} ({property_.level})"
+            yield from _wrapped(property_.clause, "      ")
+
+
+def _property(property_: Property) -> Iterator[str]:
+    yield f"{property_.slug} ({property_.level})"
+    yield ""
+    yield from _wrapped(property_.clause)
+    yield ""
+    yield from _wrapped(property_.meaning)
+    yield ""
+    yield "Catches:"
+    yield from _listed(property_.catches)
+    if property_.needs:
+        yield ""
+        yield from _wrapped(f"Needs of the candidate: {', '.join(property_.needs)}.")
+
+
+def _deviation(deviation: Deviation) -> Iterator[str]:
+    import holotype_spec
+
+    specs = [
+        spec for spec in map(holotype_spec.load, holotype_spec.names()) if deviation.applies(spec)
+    ]
+    yield f"{deviation.slug} ({'equivalent ' if deviation.equivalent else ''}deviation)"
+    yield ""
+    if specs:
+        title = deviation.title(specs[0])
+        yield from _wrapped(f"A candidate that has it agrees with {specs[0].name} if {title}.")
+        yield ""
+    yield from _wrapped(deviation.meaning)
+    if deviation.equivalent:
+        yield from _wrapped("By mathematics this is no change, and no property may flag it.")
+    if deviation.reports:
+        yield ""
+        yield "Reported in:"
+        yield from _listed(deviation.reports)
+
+
+def _listed(entries: Iterable[str]) -> Iterator[str]:
+    for entry in entries:
+        yield from wrap(entry, WIDTH, initial_indent="  - ", subsequent_indent="    ")
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    return wrap(
+        text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )

@@ -1,0 +1,61 @@
+"""Comparing two tensors of outputs: at real positions only, and relative to the size of what is expected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holotype_conformance.property import Violation
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """The largest absolute difference over the root mean square of `expected`, both in float64."""
+    if actual.numel() == 0:
+        return 0.0
+    actual, expected = actual.detach().double(), expected.detach().double()
+    scale = expected.square().mean().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+    return float((actual - expected).abs().max() / scale)
+
+
+def rms_error(actual: Tensor, expected: Tensor) -> float:
+    """The root mean square of the difference over that of `expected`, both in float64.
+
+    Steadier than the largest difference: what decides where rounding itself is compared.
+    """
+    actual, expected = actual.detach().double(), expected.detach().double()
+    return float((actual - expected).square().mean().sqrt() / expected.square().mean().sqrt())
+
+
+def demand_equal(
+    actual: Tensor, expected: Tensor, *, rows: Tensor, budget: float, what: str, **facts: Any
+) -> None:
+    """Demand that two outputs agree at real positions to within `budget`.
+
+    Args:
+        actual: (batch, length, …).
+        expected: the same shape.
+        rows: (batch, length) bool, the positions that are compared.
+        budget: the largest `relative_error` that is rounding.
+        what: names what is compared with what, for the message: "X and Y".
+        facts: go into the violation.
+
+    Raises:
+        Violation: they differ by more; it names the position where they differ most.
+    """
+    error = relative_error(actual[rows], expected[rows])
+    if error <= budget:
+        return
+    difference = (actual.double() - expected.double()).abs().flatten(2).amax(-1)
+    worst = int(torch.where(rows, difference, -1.0).argmax())
+    row, position = divmod(worst, rows.shape[1])
+    raise Violation(
+        f"{what} differ by {error:.1e} (relative; rounding stays below {budget:.0e}),"
+        f" most at position {position} of row {row}",
+        error=error,
+        budget=budget,
+        row=row,
+        position=position,
+        **facts,
+    )

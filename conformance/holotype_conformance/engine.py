@@ -1,0 +1,310 @@
+"""Judge one property on one subject: Hypothesis draws the cases, shrinks a failure, and the verdict is a `Result`."""
+
+from __future__ import annotations
+
+import importlib.util
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+from unittest.mock import patch
+
+import hypothesis
+import msgspec
+import torch
+from hypothesis import HealthCheck, Phase, Verbosity
+from hypothesis.errors import HypothesisException, Unsatisfiable
+from hypothesis.internal.conjecture import providers
+
+from holotype_conformance.limits import TimedOut, time_limit
+from holotype_conformance.property import Case, Property, Violation
+from holotype_conformance.records import (
+    Counterexample,
+    Diagnosis,
+    Outcome,
+    Profile,
+    Result,
+    encodable,
+    plain,
+)
+from holotype_conformance.subject import Subject
+
+FULL = 10  # the full profile draws this many times the cases of the quick one
+SHRINKING = 150  # cases tried after the first failure; small cases need a third of it
+
+
+class CaseError(ValueError):
+    """A case that is not one of this property."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a property is run.
+
+    Attributes:
+        profile: quick or full, how many cases are drawn.
+        seed: the same seed draws the same cases and weights.
+        limit: seconds of wall-clock time for the property, 0 for no limit.
+        case: run exactly this case (as JSON) instead of drawing.
+        rerun: writes the command that reruns a case.
+        trying: is told of each case before it runs.
+        judged: is told of a failure before its diagnosis is looked for.
+    """
+
+    profile: Profile = "quick"
+    seed: int = 0
+    limit: float = 60.0
+    case: str | None = None
+    rerun: Callable[[Mapping[str, Any]], str] = lambda case: ""
+    trying: Callable[[dict[str, Any]], None] = lambda case: None
+    judged: Callable[[Result], None] = lambda result: None
+
+
+class _Broken(Exception):
+    """What Hypothesis sees of every violation: one type raised at one place, so that it shrinks across causes."""
+
+
+class _Stopped(BaseException):
+    """The check itself went wrong: there is nothing to shrink."""
+
+
+class _Trial:
+    """Runs the cases of a property and remembers what became of each.
+
+    Remembering makes repeats free and replays certain: a candidate that answers differently each time is reported as
+    it was first seen, and never as a flaky test.
+    """
+
+    def __init__(
+        self, subject: Subject, property_: Property, trying: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self.subject = subject
+        self.property = property_
+        self.trying = trying
+        self.seen: dict[bytes, Violation | None] = {}
+        self.case: Case | None = None  # under way
+        self.broken: tuple[Case, Violation] | None = None  # the last, at the end the smallest
+        self.shrinking = 0
+
+    def __call__(self, case: Case) -> None:
+        violation = self._judged(case)
+        if violation is not None:
+            self.broken = case, violation
+            raise _Broken
+
+    def _judged(self, case: Case) -> Violation | None:
+        key = msgspec.json.encode(case)
+        if key not in self.seen:
+            if self.broken is not None:
+                self.shrinking += 1
+                if self.shrinking > SHRINKING:
+                    return None
+            self.seen[key] = self._run(case)
+        return self.seen[key]
+
+    def _run(self, case: Case) -> Violation | None:
+        self.case = case
+        self.trying(plain(case))
+        try:
+            self.property.check(self.subject, case)
+        except Violation as violation:
+            return violation
+        except HypothesisException:  # a case that is given up, not a verdict
+            raise
+        except Exception as error:
+            raise _Stopped from error
+        return None
+
+
+def judge(subject: Subject, property_: Property, settings: Settings) -> Result:
+    """The verdict on one property.
+
+    Raises:
+        CaseError: `settings.case` is not a case of this property.
+    """
+    case = None if settings.case is None else read_case(property_, settings.case)
+    trial = _Trial(subject, property_, settings.trying)
+    start = perf_counter()
+    with _undisturbed():
+        outcome, reason, details = _attempt(trial, settings, case)
+        result = Result(
+            property=property_.slug,
+            level=property_.level,
+            outcome=outcome,
+            seconds=round(perf_counter() - start, 6),
+            reason=None if reason is None else encodable(reason),
+            counterexample=None
+            if outcome in ("passed", "skipped")
+            else _counterexample(trial, settings),
+            clause=property_.clause,
+            meaning=property_.meaning,
+            cases=len(trial.seen),
+            details=None if details is None else encodable(details),
+        )
+        if outcome != "failed":
+            return result
+        settings.judged(result)
+        return msgspec.structs.replace(result, diagnosis=_diagnosis(trial, settings))
+
+
+def read_case(property_: Property, text: str) -> Case:
+    """The case that `text` (JSON) describes.
+
+    Raises:
+        CaseError: it is not JSON, or not a case of this property.
+    """
+    try:
+        return msgspec.json.decode(text.encode(), type=property_.case_type)
+    except msgspec.DecodeError as error:
+        fields = ", ".join(field.name for field in msgspec.structs.fields(property_.case_type))
+        raise CaseError(
+            f"{text} is not a case of {property_.slug}: {error}; expected a JSON object of {fields}"
+        ) from error
+
+
+def _attempt(
+    trial: _Trial, settings: Settings, case: Case | None
+) -> tuple[Outcome, str | None, str | None]:
+    """Outcome, reason and details."""
+    try:
+        with time_limit(settings.limit):
+            reason = reason_to_skip(trial.subject, trial.property)
+            if reason is not None:
+                explained = "skipped without a reason: a mistake of this property"
+                return ("skipped", reason, None) if reason else ("error", explained, None)
+            _run_cases(trial, settings, case)
+    except (_Broken, Violation) as broken:
+        found = trial.broken[1] if trial.broken else broken
+        return "failed", str(found), _cause(found)
+    except TimedOut:
+        return "failed", _late(trial, settings.limit), None
+    except Unsatisfiable:
+        return "error", "no case was drawn that this property accepts", None
+    except _Stopped as stopped:
+        return _mistake(stopped.__cause__ or stopped)
+    except Exception as error:
+        return _mistake(error)
+    return "passed", None, None
+
+
+def reason_to_skip(subject: Subject, property_: Property) -> str | None:
+    """Why the property says nothing about this subject, or None. An empty reason is a mistake of ours."""
+    reason = property_.applies(subject.spec)
+    if reason is not None or not property_.needs:
+        return reason
+    capabilities = subject.capabilities
+    return next(
+        (why for need in property_.needs if (why := capabilities[need]) is not None),
+        None,
+    )
+
+
+def _run_cases(trial: _Trial, settings: Settings, case: Case | None) -> None:
+    if case is not None:
+        trial(case)
+        return
+    times = FULL if settings.profile == "full" else 1
+
+    @hypothesis.seed(settings.seed)
+    @hypothesis.settings(
+        max_examples=trial.property.examples * times,
+        database=None,
+        deadline=None,
+        derandomize=False,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=tuple(HealthCheck),
+        report_multiple_bugs=False,
+        verbosity=Verbosity.quiet,
+        print_blob=False,
+    )
+    @hypothesis.given(case=trial.property.cases(trial.subject))
+    def holds(case: Case) -> None:
+        trial(case)
+
+    with _only_our_constants():
+        holds()
+
+
+# What is said about it ------------------------------------------------------------------------------------------
+
+
+def _late(trial: _Trial, limit: float) -> str:
+    if trial.broken is not None:
+        return f"{trial.broken[1]} (the search for a smaller case stopped after {limit:g} s)"
+    number = len(trial.seen) + 1
+    return f"no end within {limit:g} s: case {number} was under way; expected all cases within the limit"
+
+
+def _mistake(error: BaseException) -> tuple[Outcome, str, str]:
+    text = "".join(traceback.format_exception(error))
+    said = str(error).strip().split("\n")[0]
+    return "error", f"the check itself raised {type(error).__name__}: {said}", text
+
+
+def _cause(violation: BaseException) -> str | None:
+    """The traceback of the candidate's own error, where a violation comes from one."""
+    if violation.__cause__ is None:
+        return None
+    return "".join(traceback.format_exception(violation.__cause__))
+
+
+def _counterexample(trial: _Trial, settings: Settings) -> Counterexample | None:
+    if trial.broken is not None:
+        case, violation = trial.broken
+        facts = plain(violation.facts)
+    elif trial.case is not None:
+        case, facts = trial.case, {}
+    else:
+        return None
+    fields = plain(case)
+    return Counterexample(case=fields, facts=facts, rerun=settings.rerun(fields))
+
+
+def _diagnosis(trial: _Trial, settings: Settings) -> tuple[Diagnosis, ...]:
+    """Which deviations explain the failure; best effort, and never the reason why a run ends."""
+    name = "holotype_conformance.diagnosis"
+    if trial.broken is None or importlib.util.find_spec(name) is None:
+        return ()
+    if not getattr(trial.subject, "diagnosable", True):
+        return ()
+    try:
+        with time_limit(settings.limit):
+            diagnose = importlib.import_module(name).diagnose
+            found = diagnose(trial.subject, trial.property, *trial.broken)
+            return tuple(msgspec.convert(plain(list(found)), tuple[Diagnosis, ...]))
+    except (Exception, TimedOut) as error:
+        warnings.warn(f"no diagnosis of {trial.property.slug}: {error!r}", stacklevel=1)
+        return ()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What a candidate sets for the whole process is put back, and its warnings stay its own."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    torch.set_num_threads(1)  # probes are tiny: more threads cost more than they give
+    with warnings.catch_warnings(), torch.set_grad_enabled(torch.is_grad_enabled()):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)
+
+
+@contextmanager
+def _only_our_constants() -> Iterator[None]:
+    """Keep Hypothesis from mixing numbers that stand in the user's own modules into the cases.
+
+    It would read all these modules, remember them in a folder `.hypothesis`, and draw other cases from the same
+    seed where other files lie about. There is no setting for it; a version that works otherwise is left alone.
+    """
+    read = getattr(providers, "_get_local_constants", None)
+    known = getattr(providers, "_local_constants", None)
+    if read is None or known is None:
+        yield
+        return
+    with patch.object(providers, "_get_local_constants", lambda: known):
+        yield

@@ -1,0 +1,53 @@
+"""Reports as one offline page: properties × specs, and every failure explained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from holotype_conformance.records import OUTCOMES, Report, Result
+from holotype_conformance.report import MARKS, clean
+
+
+def html(reports: Sequence[Report]) -> str:
+    """The page. Everything that comes from a candidate is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("holotype_conformance"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["clean"] = clean
+    page = environment.get_template("report.html")
+    return page.render(
+        reports=reports,
+        rows=_rows(reports),
+        failures=[(report, result) for report in reports for result in _shown(report)],
+        marks=MARKS,
+        outcomes=OUTCOMES,
+    )
+
+
+def _rows(reports: Sequence[Report]) -> list[dict[str, Any]]:
+    """One row a property: its facts and its result under each spec (None where it was not run)."""
+    facts = {result.property: result for report in reports for result in report.results}
+    found = [{result.property: result for result in report.results} for report in reports]
+    return [
+        {
+            "property": slug,
+            "group": slug.partition(".")[0],
+            "clause": result.clause,
+            "level": result.level,
+            "cells": [results.get(slug) for results in found],
+        }
+        for slug, result in facts.items()
+    ]
+
+
+def _shown(report: Report) -> list[Result]:
+    if report.unusable is not None:
+        return []
+    return [result for result in report.results if result.outcome not in ("passed", "skipped")]

@@ -1,0 +1,104 @@
+"""The suite inside a test file of one's own: one test function, parametrised over the properties."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holotype_conformance.property import Property
+from holotype_conformance.records import Profile, Request
+from holotype_conformance.runs import Run
+from holotype_conformance.suite import conclude
+from holotype_conformance.targets import as_candidate, resolve
+from holotype_spec.schema import Spec
+
+
+class Check:
+    """One property of one spec, to be called.
+
+    It raises `AssertionError` where the property does not hold, and skips where it says nothing.
+    """
+
+    def __init__(self, run: Run, spec: Spec, property_: Property) -> None:
+        self.run = run
+        self.spec = spec
+        self.property = property_
+        self.outcome: str | None = None
+
+    def __call__(self) -> None:
+        __tracebackhide__ = True
+        result = self.run.judge(self.spec, self.property)
+        self.outcome = result.outcome
+        conclude(result)
+
+    def __repr__(self) -> str:
+        return f"{self.spec.name}::{self.property.slug}"
+
+
+def parametrize_properties(
+    candidate: Any,
+    *,
+    spec: str | Sequence[str],
+    properties: str | Sequence[str] = (),
+    profile: Profile = "quick",
+    seed: int = 0,
+    device: str = "cpu",
+    timeout: float = 60.0,
+    expected_failures: dict[str, str] | None = None,
+) -> pytest.MarkDecorator:
+    """Parametrise a test over the properties of the suite.
+
+    The test takes one argument, ``conformance_check``, and calls it::
+
+        @parametrize_properties(build, spec="gpt2")
+        def test_mine(conformance_check):
+            conformance_check()
+
+    Args:
+        candidate: a build function, a `Candidate` object or class, or a target as on the command line.
+        spec: the name of what it claims to be, or several.
+        properties: globs that select properties; all by default.
+        profile: quick, or full with ten times the cases.
+        seed: same seed, same cases and weights.
+        device: where models live.
+        timeout: seconds for one property, 0 for no limit.
+        expected_failures: slug -> reason; strict.
+
+    Raises:
+        TargetError: the candidate is not something that can be checked.
+        ValueError: an unknown spec, a glob that matches nothing.
+    """
+    named = isinstance(candidate, str)
+    target = candidate if named else _target_of(candidate)
+    request = Request(
+        target=target,
+        specs=_words(spec),
+        properties=_words(properties),
+        profile=profile,
+        seed=seed,
+        device=device,
+        limit=timeout,
+        expected=expected_failures or {},
+    )
+    run = Run(request, resolve(candidate) if named else as_candidate(candidate, target))
+    checks = [Check(run, spec, property_) for spec in run.specs for property_ in run.properties]
+    return pytest.mark.parametrize("conformance_check", checks, ids=repr)
+
+
+def _words(value: str | Sequence[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _target_of(candidate: Callable[..., Any] | object) -> str:
+    """How the command line would name it, as far as that can be known."""
+    named = candidate if hasattr(candidate, "__qualname__") else type(candidate)
+    try:
+        path = Path(inspect.getfile(named))  # type: ignore[arg-type]
+    except (TypeError, OSError):
+        return repr(candidate)
+    return f"{os.path.relpath(path)}:{named.__qualname__}"

@@ -1,0 +1,413 @@
+"""Agreement with the reference on the same weights: logits and gradients, in every dtype."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import msgspec
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from holotype_conformance.adapters.reference import run_reference
+from holotype_conformance.candidate import Inputs, Outputs
+from holotype_conformance.compare import demand_equal, rms_error
+from holotype_conformance.properties.cases import (
+    BatchCase,
+    absolute_positions,
+    always,
+    batch_inputs,
+    layer_counts,
+    lengths,
+    padding_mask,
+    paddings,
+)
+from holotype_conformance.property import Violation, claim
+from holotype_conformance.subject import DTYPES, Setup, Subject, copies, real_rows
+from holotype_reference import oracle
+from holotype_reference.model import Model, Output
+from holotype_reference.weights import Weights
+from holotype_spec.parameters import parameter_table
+
+LowPrecision = Literal["float32", "bfloat16", "float16"]
+ROUNDING_FACTOR = {"float32": 2.0, "bfloat16": 1.6, "float16": 2.0}
+LOUD = (
+    500.0  # embeddings times this: their squares leave the range of float16, they themselves do not
+)
+
+
+class AgreementCase(BatchCase, frozen=True, kw_only=True):
+    """A batch, with or without explicit position ids (which then skip some), token types and a padded source."""
+
+    positions: Literal["counted", "skipping"] = "counted"
+    types: bool = True
+    pad_source: bool = False
+
+
+def agreement_cases(subject: Subject) -> st.SearchStrategy[AgreementCase]:
+    told = subject.has("position-ids")
+    return st.builds(
+        AgreementCase,
+        length=lengths(),
+        batch=st.integers(1, 3),
+        padding=paddings(subject),
+        positions=st.sampled_from(("counted", "skipping") if told else ("counted",)),
+        types=st.booleans() if subject.has("token-types") else st.just(True),
+        pad_source=st.booleans() if subject.has("source-mask") else st.just(False),
+        layers=layer_counts(),
+        weights=st.integers(0, 2),
+        tokens=st.integers(0, 99),
+    )
+
+
+def agreement_inputs(subject: Subject, case: AgreementCase) -> Inputs:
+    inputs = batch_inputs(subject, case)
+    if not case.types:
+        inputs = replace(inputs, token_types=None)
+    if case.pad_source and inputs.source_ids is not None:
+        side: Literal["left", "right"] = "right" if case.tokens % 2 else "left"
+        inputs = replace(inputs, source_mask=padding_mask(inputs.source_ids, side))
+    if case.positions == "skipping":
+        inputs = replace(inputs, position_ids=skipping_positions(subject, case))
+    return inputs
+
+
+def skipping_positions(subject: Subject, case: BatchCase) -> Tensor:
+    """(batch, length) growing position ids with gaps, other ones in every row."""
+    rng = np.random.default_rng([subject.seed, case.tokens, case.length])
+    limit = subject.probe(2).max_positions
+    rows = [np.sort(rng.choice(limit, case.length, replace=False)) for _ in range(case.batch)]
+    return torch.from_numpy(np.stack(rows)).to(subject.device)
+
+
+def check_logits(subject: Subject, case: AgreementCase, **changes: object) -> None:
+    """Demand that the candidate's logits, of either head, are the reference's."""
+    inputs = agreement_inputs(subject, case)
+    for path in subject.paths:
+        setup = case.setup(path, **changes)
+        actual = subject.forward(subject.model(setup), inputs)
+        with torch.no_grad():
+            expected = run_reference(subject.reference(setup.on_any_path()), inputs)
+        demand_equal(
+            actual.logits,
+            expected.logits,
+            rows=real_rows(inputs),
+            budget=subject.floor,
+            what="the logits and the reference's",
+            path=path,
+        )
+        if actual.next_sentence is not None and expected.next_sentence is not None:
+            demand_equal(
+                actual.next_sentence[:, None],
+                expected.next_sentence[:, None],
+                rows=real_rows(inputs)[:, :1],
+                budget=subject.floor,
+                what="the next-sentence logits and the reference's",
+                path=path,
+            )
+
+
+@claim(
+    slug="agreement.logits",
+    clause="Logits are the reference's, with the same weights.",
+    level="must",
+    meaning=(
+        "With the same weights the logits are those of the reference, to float64 rounding. Bold "
+        "random weights, in which no gain is one and no bias zero, are loaded into the candidate "
+        "and the reference, and all logits are compared: with and without padding, with positions "
+        "that skip, with token types and a padded source. Something is computed in another way: "
+        "see the diagnosis below, if there is one, and else compare module by module from the "
+        "embeddings on."
+    ),
+    catches=(
+        "scale dropped",
+        "rotary pairs interleaved",
+        "key-value heads tiled",
+        "pre-norm for post-norm",
+        "another activation",
+        "another bucket",
+        "head scale dropped",
+    ),
+    needs=("weights",),
+    applies=always,
+    cases=agreement_cases,
+    case_type=AgreementCase,
+    examples=25,
+)
+def logits(subject: Subject, case: AgreementCase) -> None:
+    check_logits(subject, case)
+
+
+@claim(
+    slug="agreement.faint-logits",
+    clause="So they are where the norms' epsilon decides.",
+    level="must",
+    meaning=(
+        "The same holds where activations are so small that the norms' epsilon decides. Weights "
+        "are drawn so that what reaches a norm is about as large as the square root of its "
+        "epsilon. An epsilon of another size, or in another place (outside the root, added to the "
+        "standard deviation), hardly moves an ordinary activation; here it changes the result."
+    ),
+    catches=("another epsilon", "epsilon outside the root"),
+    needs=("weights",),
+    applies=always,
+    cases=agreement_cases,
+    case_type=AgreementCase,
+    examples=8,
+)
+def faint_logits(subject: Subject, case: AgreementCase) -> None:
+    check_logits(subject, case, regime="faint")
+
+
+# Gradients ------------------------------------------------------------------------------------------------
+
+
+def objective(outputs: Outputs | Output, inputs: Inputs, seed: int) -> Tensor:
+    """A fixed random linear function of all real outputs, whose gradient is compared."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def weigh(tensor: Tensor) -> Tensor:
+        cotangent = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        return (tensor * cotangent.to(tensor)).sum()
+
+    rows = real_rows(inputs)
+    total = weigh(torch.where(rows[..., None], outputs.logits, 0.0))
+    return total if outputs.next_sentence is None else total + weigh(outputs.next_sentence)
+
+
+def backward(subject: Subject, model: nn.Module, inputs: Inputs, seed: int) -> None:
+    """Leave the gradient of `objective` in the model's parameters."""
+    model.zero_grad()
+    if isinstance(model, Model):
+        objective(run_reference(model, copies(inputs)), inputs, seed).backward()  # type: ignore[no-untyped-call]
+    else:
+        objective(subject.forward(model, inputs, grad=True), inputs, seed).backward()  # type: ignore[no-untyped-call]
+
+
+def slopes(
+    subject: Subject, model: nn.Module, weights: Weights, directions: Weights
+) -> dict[str, float]:
+    """How the objective changes along a direction in each canonical tensor, by the gradients in `model`.
+
+    The candidate's parameters have names and layouts of its own. Loading is a linear map from ours to these, so
+    the direction in its parameters is what loading the moved weights adds to them.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    start = [parameter.detach().clone() for parameter in parameters]
+    found = {}
+    for name, direction in directions.items():
+        moved = Weights(weights.spec, {**weights, name: weights[name] + direction})
+        subject.load(model, moved)
+        found[name] = sum(
+            float((parameter.grad * (parameter.detach() - before)).sum())
+            for parameter, before in zip(parameters, start, strict=True)
+            if parameter.grad is not None
+        )
+    subject.load(model, weights)
+    return found
+
+
+@claim(
+    slug="agreement.gradients",
+    clause="Every gradient is the reference's.",
+    level="must",
+    meaning=(
+        "With the same weights the gradient of every parameter is that of the reference. A random "
+        "linear function of the logits is differentiated in both, and the slopes along a random "
+        "direction in each parameter are compared. Logits that agree with gradients that do not "
+        "mean a detach, a no_grad, an in-place change, a hand-written backward, or a tie that is "
+        "a copy."
+    ),
+    catches=("detached branch", "tie that is a copy", "wrong hand-written backward"),
+    needs=("weights",),
+    applies=always,
+    cases=agreement_cases,
+    case_type=AgreementCase,
+    examples=4,
+)
+def gradients(subject: Subject, case: AgreementCase) -> None:
+    inputs = agreement_inputs(subject, case)
+    weights = subject.weights(case.layers, case.weights)
+    directions = Weights(
+        weights.spec,
+        {
+            name: value.roll(1, 0)
+            for name, value in subject.weights(case.layers, case.weights + 7).items()
+        },
+    )
+    reference = subject.reference(Setup(layers=case.layers, weights=case.weights))
+    backward(subject, reference, inputs, case.tokens)
+    own = {name: parameter.grad for name, parameter in reference.named_parameters()}
+    sizes = {name: float(grad.norm()) for name, grad in own.items() if grad is not None}
+    typical = max(sizes.values()) * 1e-2
+    for path in subject.paths:
+        model = subject.fresh_model(case.setup(path))
+        backward(subject, model, inputs, case.tokens)
+        for name, slope in slopes(subject, model, weights, directions).items():
+            grad, direction = own[name], directions[name]
+            assert grad is not None
+            expected = float((grad * direction).sum())
+            scale = max(sizes[name], typical) * float(direction.norm()) / direction.numel() ** 0.5
+            error = abs(slope - expected) / scale
+            if error > 10 * subject.floor:
+                raise Violation(
+                    f"the slope along {name} is {slope:.6g}, the reference's {expected:.6g}: they differ by {error:.1e}"
+                    f" of a typical slope (rounding stays below {10 * subject.floor:.0e})",
+                    parameter=name,
+                    error=error,
+                    path=path,
+                )
+
+
+# Rounding -------------------------------------------------------------------------------------------------
+
+
+class RoundingCase(BatchCase, frozen=True, kw_only=True):
+    """A batch whose rounding errors are compared; `far`: at positions far from each other and from 0."""
+
+    far: bool = False
+
+
+def rounding_inputs(subject: Subject, case: RoundingCase) -> Inputs:
+    inputs = batch_inputs(subject, case)
+    if not case.far:
+        return inputs
+    ids = 17 + 83 * torch.arange(case.length, device=subject.device)
+    return replace(inputs, position_ids=ids.expand(case.batch, -1))
+
+
+def check_rounding(
+    subject: Subject, case: RoundingCase, dtype: LowPrecision, weights: Weights
+) -> None:
+    """Demand that the candidate's error in `dtype` is of the size of the reference's, both against the oracle."""
+    inputs = rounding_inputs(subject, case)
+    rows = real_rows(inputs)
+    rounded = Weights(
+        weights.spec, {name: value.to(DTYPES[dtype]) for name, value in weights.items()}
+    )
+    exact = run_oracle(subject, case, rounded, inputs)
+    reference = subject.fresh_reference(Setup(layers=case.layers, dtype=dtype))
+    reference.load_state_dict(rounded)
+    with torch.no_grad():
+        own = rms_error(run_reference(reference, inputs).logits[rows], exact[rows])
+    for path in subject.paths:
+        model = subject.fresh_model(Setup(layers=case.layers, dtype=dtype, path=path))
+        subject.load(model, rounded)
+        error = rms_error(subject.forward(model, inputs).logits[rows], exact[rows])
+        budget = ROUNDING_FACTOR[dtype] * own
+        if error > budget:
+            raise Violation(
+                f"in {dtype} the logits are off by {error:.1e} (relative root mean square against the float64 oracle);"
+                f" the reference's are by {own:.1e}, and {budget:.1e} is allowed",
+                error=error,
+                reference_error=own,
+                budget=budget,
+                path=path,
+            )
+
+
+def run_oracle(subject: Subject, case: BatchCase, weights: Weights, inputs: Inputs) -> Tensor:
+    """(batch, length, vocabulary): the float64 oracle's logits."""
+    arrays = {name: tensor.cpu().numpy() for name, tensor in inputs.tensors().items()}
+    output = oracle.logits(
+        subject.probe(case.layers),
+        {name: value.double().cpu().numpy() for name, value in weights.items()},
+        arrays.pop("token_ids"),
+        **arrays,
+    )
+    return torch.from_numpy(output.logits).to(subject.device)
+
+
+def rounding_cases(subject: Subject) -> st.SearchStrategy[RoundingCase]:
+    return st.builds(
+        RoundingCase,
+        length=st.integers(12, 24),
+        batch=st.integers(3, 5),
+        padding=paddings(subject),
+        layers=st.sampled_from((2, 3)),
+        weights=st.integers(0, 2),
+        tokens=st.integers(0, 99),
+    )
+
+
+def far_cases(subject: Subject) -> st.SearchStrategy[RoundingCase]:
+    """Some of them at far positions, where these are computed and can be told."""
+    if not subject.has("position-ids") or absolute_positions(subject.spec):
+        return rounding_cases(subject)
+    near_or_far = st.tuples(rounding_cases(subject), st.booleans())
+    return near_or_far.map(lambda drawn: msgspec.structs.replace(drawn[0], far=drawn[1]))
+
+
+def loud_weights(subject: Subject, case: BatchCase) -> Weights:
+    """Weights whose embeddings are so large that their squares overflow in float16."""
+    weights = subject.weights(case.layers, case.weights)
+    loud = {
+        row.name: weights[row.name] * (LOUD if row.role == "embedding" else 1.0)
+        for row in parameter_table(weights.spec)
+    }
+    return Weights(weights.spec, loud)
+
+
+@claim(
+    slug="agreement.float32",
+    clause="In float32, as near to exact as the reference.",
+    level="must",
+    meaning=(
+        "In float32 the logits are as near to the exact ones as the reference's are. Both run in "
+        "float32, and both are measured against the float64 oracle. A candidate that is right in "
+        "float64 and much worse here computes a part in a lower precision, or in an order that "
+        "cancels. Look for casts."
+    ),
+    catches=("a part computed in half precision",),
+    needs=("weights",),
+    applies=always,
+    cases=rounding_cases,
+    case_type=RoundingCase,
+    examples=5,
+)
+def float32(subject: Subject, case: RoundingCase) -> None:
+    check_rounding(subject, case, "float32", subject.weights(case.layers, case.weights))
+
+
+@claim(
+    slug="agreement.bfloat16",
+    clause="In bfloat16, as near to exact as the reference.",
+    level="must",
+    meaning=(
+        "In bfloat16 the logits are as near to the exact ones as the reference's are, which "
+        "computes norms, softmax and rotary tables in float32. Both run in bfloat16, with the "
+        "same rounded weights, and both are measured against the float64 oracle. A candidate that "
+        "is worse here computes a norm, a softmax or the rotary angles in bfloat16. Look for a "
+        "missing upcast."
+    ),
+    catches=("softmax without upcast", "norm without upcast", "rotary angles in bfloat16"),
+    needs=("weights",),
+    applies=always,
+    cases=far_cases,
+    case_type=RoundingCase,
+    examples=5,
+)
+def bfloat16(subject: Subject, case: RoundingCase) -> None:
+    check_rounding(subject, case, "bfloat16", subject.weights(case.layers, case.weights))
+
+
+@claim(
+    slug="agreement.float16-range",
+    clause="In float16, large activations do not overflow.",
+    level="must",
+    meaning=(
+        "Embeddings are so large that their squares leave the range of float16, as real models' "
+        "activations do; the logits must be as near to the exact ones as those of the reference, "
+        "which takes the statistics of norms in float32. Look for a norm that squares before it casts."
+    ),
+    catches=("norm without upcast", "variance computed in half precision"),
+    needs=("weights",),
+    applies=always,
+    cases=rounding_cases,
+    case_type=RoundingCase,
+    examples=3,
+)
+def float16_range(subject: Subject, case: RoundingCase) -> None:
+    check_rounding(subject, case, "float16", loud_weights(subject, case))

@@ -1,0 +1,128 @@
+"""Rows of a batch do not know of each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from holotype_conformance.candidate import Inputs
+from holotype_conformance.compare import demand_equal
+from holotype_conformance.properties.cases import BatchCase, always, batch_cases, batch_inputs
+from holotype_conformance.property import Violation, claim
+from holotype_conformance.subject import Subject, real_rows
+
+
+def _select(inputs: Inputs, index: Tensor) -> Inputs:
+    """The rows `index` of a batch."""
+    return Inputs(**{name: tensor[index] for name, tensor in inputs.tensors().items()})
+
+
+def _several(subject: Subject) -> st.SearchStrategy[BatchCase]:
+    return batch_cases(subject, batches=st.integers(2, 4))
+
+
+@claim(
+    slug="batch.independence",
+    clause="One row has no effect on another.",
+    level="must",
+    meaning=(
+        "What stands in one row of a batch has no effect on another row. All rows but the first "
+        "get other tokens, all shapes stay the same, and the first row must keep its very bits. "
+        "Look for a softmax or a norm over the batch, a reshape that mixes rows, and state kept "
+        "in the module."
+    ),
+    catches=("softmax over the batch", "rows mixed by a reshape"),
+    needs=(),
+    applies=always,
+    cases=_several,
+    case_type=BatchCase,
+    examples=10,
+)
+def independence(subject: Subject, case: BatchCase) -> None:
+    inputs = batch_inputs(subject, case)
+    other = subject.inputs(tokens=(case.batch, case.length), seed=case.tokens + 1)
+    tokens = other.token_ids.clone()
+    tokens[0] = inputs.token_ids[0]
+    changed = replace(inputs, token_ids=tokens)
+    if inputs.source_ids is not None and other.source_ids is not None:
+        changed = replace(
+            changed, source_ids=torch.cat([inputs.source_ids[:1], other.source_ids[1:]])
+        )
+    rows = real_rows(inputs)[0]
+    for path in subject.paths:
+        model = subject.model(case.setup(path))
+        before = subject.forward(model, inputs).logits[0, rows]
+        after = subject.forward(model, changed).logits[0, rows]
+        if not torch.equal(before, after):
+            raise Violation(
+                f"row 0 moved by {float((before - after).abs().max()):.1e} when only other rows changed;"
+                " expected the same bits",
+                path=path,
+            )
+
+
+@claim(
+    slug="batch.order",
+    clause="Reordered rows give reordered outputs.",
+    level="must",
+    meaning=(
+        "Rows in another order give the same outputs in that order. The rows of a batch are "
+        "reversed, and the outputs must be reversed. Look for anything that is indexed by the "
+        "row's number, such as a mask or positions of the first row used for all."
+    ),
+    catches=("mask of the first row used for all", "position ids of the first row used for all"),
+    needs=(),
+    applies=always,
+    cases=_several,
+    case_type=BatchCase,
+    examples=10,
+)
+def order(subject: Subject, case: BatchCase) -> None:
+    inputs = batch_inputs(subject, case)
+    backwards = torch.arange(case.batch - 1, -1, -1)
+    for path in subject.paths:
+        model = subject.model(case.setup(path))
+        demand_equal(
+            subject.forward(model, _select(inputs, backwards)).logits[backwards],
+            subject.forward(model, inputs).logits,
+            rows=real_rows(inputs),
+            budget=subject.floor,
+            what="the outputs of the reversed batch, reversed back, and of the batch",
+            path=path,
+        )
+
+
+@claim(
+    slug="batch.size",
+    clause="A row gives in a batch what it gives alone.",
+    level="must",
+    meaning=(
+        "A row gives in a batch what it gives alone. Each row is run in a batch of one. Look for "
+        "a broadcast that is only right when the batch has one row."
+    ),
+    catches=("broadcast right only for one row", "capacity shared by the batch"),
+    needs=(),
+    applies=always,
+    cases=_several,
+    case_type=BatchCase,
+    examples=10,
+)
+def size(subject: Subject, case: BatchCase) -> None:
+    inputs = batch_inputs(subject, case)
+    rows = real_rows(inputs)
+    for path in subject.paths:
+        model = subject.model(case.setup(path))
+        together = subject.forward(model, inputs).logits
+        for row in range(case.batch):
+            alone = _select(inputs, torch.tensor([row]))
+            demand_equal(
+                together[row : row + 1],
+                subject.forward(model, alone).logits,
+                rows=rows[row : row + 1],
+                budget=subject.floor,
+                what=f"row {row} in the batch and alone",
+                path=path,
+            )

@@ -1,0 +1,133 @@
+"""The cases that most properties share: a small batch on a small model, and how it is padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from holotype_conformance.candidate import Inputs
+from holotype_conformance.property import Case
+from holotype_conformance.subject import Setup, Subject
+from holotype_spec.schema import LearnedPositions, Spec
+
+Padding = Literal["none", "ones", "left", "right"]
+LONGEST = 24  # beyond every window, bucket and reach of a probe
+
+
+class BatchCase(Case, frozen=True, kw_only=True):
+    """A batch of random tokens on a model with random weights.
+
+    `padding`: no mask at all, a mask of ones, or rows of different lengths padded on one side.
+    """
+
+    length: int
+    batch: int = 1
+    padding: Padding = "none"
+    layers: int = 2
+    weights: int = 0
+    tokens: int = 0
+
+    def setup(self, path: str, **changes: object) -> Setup:
+        """The probe model of this case on one code path."""
+        return Setup(layers=self.layers, weights=self.weights, path=path, **changes)  # type: ignore[arg-type]
+
+
+def lengths(least: int = 1, most: int = LONGEST) -> st.SearchStrategy[int]:
+    """Mostly long ones, because short inputs hide windows and buckets; shrinks to the shortest."""
+    long = st.integers(most // 2 + 1, most)
+    return st.one_of(st.integers(least, most // 2), long, long)
+
+
+def layer_counts() -> st.SearchStrategy[int]:
+    """Two or three layers nearly always, because one hides what the next does not get; shrinks to one."""
+    return st.sampled_from((1, 2, 3, 2, 3, 2, 3))
+
+
+def paddings(
+    subject: Subject, choices: Sequence[Padding] | None = None
+) -> st.SearchStrategy[Padding]:
+    """Those of `choices` that the candidate can be given."""
+    if not subject.has("attention-mask"):
+        return st.just("none")
+    allowed = [
+        choice
+        for choice in choices or ("none", "ones", "left", "right")
+        if choice != "left" or can_pad_left(subject)
+    ]
+    return st.sampled_from(allowed)
+
+
+def can_pad_left(subject: Subject) -> bool:
+    """Left padding moves absolute positions, so these must then be told."""
+    return subject.has("left-padding")
+
+
+def absolute_positions(spec: Spec) -> bool:
+    """Whether a shift of all positions changes the outputs."""
+    return isinstance(spec.architecture.positions, LearnedPositions)
+
+
+def batch_inputs(subject: Subject, case: BatchCase) -> Inputs:
+    """The inputs of a case, token types and a source included where the spec has them."""
+    inputs = subject.inputs(
+        tokens=(case.batch, case.length), seed=case.tokens, types=subject.has("token-types")
+    )
+    return padded(subject, inputs, case.padding)
+
+
+def padded(subject: Subject, inputs: Inputs, padding: Padding) -> Inputs:
+    """`inputs` with row r's first or last tokens declared padding: none of row 0, more further down.
+
+    What stands at the padded positions are arbitrary tokens. Under left padding position ids count the
+    real tokens, for candidates that take them.
+    """
+    if padding == "none":
+        return inputs
+    mask = padding_mask(inputs.token_ids, padding)
+    if padding != "left" or not subject.has("position-ids"):
+        return replace(inputs, attention_mask=mask)
+    return replace(inputs, attention_mask=mask, position_ids=counted_positions(mask))
+
+
+def padding_mask(token_ids: Tensor, padding: Padding) -> Tensor:
+    """(batch, length): ones, or 2r zeros on one side of row r (one zero if there is but one row)."""
+    batch, length = token_ids.shape
+    zeros = 2 * torch.arange(batch) if batch > 1 else torch.ones(1)
+    zeros = torch.zeros(batch) if padding == "ones" else zeros.clamp(max=length - 1)
+    index = torch.arange(length)
+    mask = index >= zeros[:, None] if padding == "left" else index < length - zeros[:, None]
+    return mask.long().to(token_ids.device)
+
+
+def counted_positions(mask: Tensor) -> Tensor:
+    """(batch, length): the number of real tokens before each position; 0 at padding on the left."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def batch_cases(
+    subject: Subject,
+    *,
+    least: int = 1,
+    most: int = LONGEST,
+    batches: st.SearchStrategy[int] | None = None,
+    choices: Sequence[Padding] | None = None,
+) -> st.SearchStrategy[BatchCase]:
+    """Cases of every length, size and padding that the candidate can be given."""
+    return st.builds(
+        BatchCase,
+        length=lengths(least, most),
+        batch=st.integers(1, 4) if batches is None else batches,
+        padding=paddings(subject, choices),
+        layers=layer_counts(),
+        weights=st.integers(0, 2),
+        tokens=st.integers(0, 99),
+    )
+
+
+def always(_spec: object) -> None:
+    """The property applies to every spec."""

@@ -1,0 +1,303 @@
+"""What may depend on what: the dependency matrix of the spec, checked both ways by changing one token."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from holotype_conformance.candidate import Inputs
+from holotype_conformance.compare import demand_equal
+from holotype_conformance.properties.cases import (
+    BatchCase,
+    always,
+    batch_inputs,
+    layer_counts,
+    lengths,
+    paddings,
+)
+from holotype_conformance.property import Violation, claim
+from holotype_conformance.subject import Subject, real_rows
+from holotype_spec.dependencies import dependencies, source_dependencies
+from holotype_spec.schema import Spec
+
+
+class PerturbationCase(BatchCase, frozen=True, kw_only=True):
+    """A batch whose token at `position` is replaced by another one, in every row."""
+
+    position: int
+
+
+def perturbation_cases(subject: Subject) -> st.SearchStrategy[PerturbationCase]:
+    def at_length(length: int) -> st.SearchStrategy[PerturbationCase]:
+        return st.builds(
+            PerturbationCase,
+            length=st.just(length),
+            position=st.integers(0, length - 1),
+            batch=st.integers(1, 3),
+            padding=paddings(subject),
+            layers=layer_counts(),
+            weights=st.integers(0, 2),
+            tokens=st.integers(0, 99),
+        )
+
+    return lengths(2).flatmap(at_length)
+
+
+def decodes(spec: Spec) -> str | None:
+    """Whether the stack that writes the logits is causal."""
+    bidirectional = spec.architecture.structure == "encoder"
+    return "an encoder may see the future" if bidirectional else None
+
+
+def has_source(spec: Spec) -> str | None:
+    """Whether there is a source to look at."""
+    both = spec.architecture.structure == "encoder-decoder"
+    return None if both else "the spec has no source"
+
+
+def _changed(tokens: Tensor, position: int, vocabulary: int) -> Tensor:
+    """`tokens` with another token at `position`, neither 0 nor the one that stands there."""
+    other = tokens.clone()
+    other[:, position] = other[:, position] % (vocabulary - 1) + 1
+    return other
+
+
+def _pairs(subject: Subject, case: BatchCase, inputs: Inputs) -> Tensor:
+    """(batch, length, length) bool: output i of a row may depend on its input j, for real i."""
+    spec = subject.probe(case.layers)
+    masks = inputs.attention_mask
+    matrices = [
+        dependencies(
+            spec,
+            case.length,
+            attention_mask=None if masks is None else masks[row].cpu().numpy().astype(bool),
+        )
+        for row in range(case.batch)
+    ]
+    return torch.stack([torch.from_numpy(matrix) for matrix in matrices])
+
+
+@claim(
+    slug="causality.future-perturbation",
+    clause="No output depends on a forbidden input.",
+    level="must",
+    meaning=(
+        "An output never depends on an input that the spec's dependency matrix forbids: nothing "
+        "after it, nothing beyond the reach of its windows, no padding. One token is replaced by "
+        "another, everything else and all shapes stay the same, and every output that may not "
+        "depend on it must keep its very bits. A model that fails reads what it is to predict: "
+        "its training loss is too good and its generation is bad. Look at the mask: its diagonal, "
+        "whether it is applied in every layer and on every path, whether a padding mask replaces "
+        "it instead of joining it, and whether a softmax or a norm runs over the wrong axis."
+    ),
+    catches=(
+        "mask dropped, or off by one",
+        "mask in the first layer only",
+        "padding mask replaces the causal mask",
+        "window one too wide",
+        "softmax over the wrong axis",
+    ),
+    needs=(),
+    applies=decodes,
+    cases=perturbation_cases,
+    case_type=PerturbationCase,
+    examples=30,
+)
+def future_perturbation(subject: Subject, case: PerturbationCase) -> None:
+    inputs = batch_inputs(subject, case)
+    changed = replace(
+        inputs,
+        token_ids=_changed(inputs.token_ids, case.position, subject.probe(2).vocab_size),
+    )
+    forbidden = ~_pairs(subject, case, inputs)[:, :, case.position] & real_rows(inputs).cpu()
+    for path in subject.paths:
+        model = subject.model(case.setup(path))
+        before = subject.forward(model, inputs).logits
+        after = subject.forward(model, changed).logits
+        moved = (before != after).any(-1).cpu() & forbidden
+        if moved.any():
+            row, i = moved.nonzero()[-1].tolist()
+            size = float((before[row, i] - after[row, i]).abs().max())
+            raise Violation(
+                f"output {i} depends on input {case.position}, pair ({i}, {case.position}): it moved by"
+                f" {size:.1e} when that token changed, and must not move at all",
+                pair=[i, case.position],
+                row=row,
+                moved=size,
+                path=path,
+            )
+
+
+class PairCase(BatchCase, frozen=True, kw_only=True):
+    """A batch in which every token is changed in turn."""
+
+
+def required_cases(subject: Subject) -> st.SearchStrategy[PairCase]:
+    return st.builds(
+        PairCase,
+        length=lengths(1, 20),
+        batch=st.just(3),
+        padding=paddings(subject),
+        layers=layer_counts(),
+        weights=st.integers(0, 2),
+        tokens=st.integers(0, 99),
+    )
+
+
+@claim(
+    slug="causality.required-dependence",
+    clause="Every output depends on every allowed input.",
+    level="must",
+    meaning=(
+        "An output depends on every input that the spec's dependency matrix allows: its past, "
+        "itself, its whole window, and in a bidirectional model everything. Each token is "
+        "replaced in turn, and every output that may depend on it must move. A model that fails "
+        "is blind where it should see: the mirror image of a leak. Look for an encoder that is "
+        "silently causal, a mask that hides the token itself, a window that is one too narrow, or "
+        "keys lost from a cache or a block."
+    ),
+    catches=(
+        "encoder silently causal",
+        "mask that hides the diagonal",
+        "window one too narrow",
+        "attention output dropped",
+    ),
+    needs=(),
+    applies=always,
+    cases=required_cases,
+    case_type=PairCase,
+    examples=6,
+)
+def required_dependence(subject: Subject, case: PairCase) -> None:
+    inputs = batch_inputs(subject, case)
+    required = _pairs(subject, case, inputs) & real_rows(inputs).cpu()[:, :, None]
+    vocabulary = subject.probe(2).vocab_size
+    for path in subject.paths:
+        model = subject.model(case.setup(path))
+        before = subject.forward(model, inputs).logits
+        for j in range(case.length):
+            changed = replace(inputs, token_ids=_changed(inputs.token_ids, j, vocabulary))
+            still = (before == subject.forward(model, changed).logits).all(-1).cpu()
+            # Of several rows with other tokens one may not move by chance; all of them do not.
+            needed = required[:, :, j]
+            blind = needed.any(0) & (still | ~needed).all(0)
+            if blind.any():
+                i = int(blind.nonzero()[0])
+                raise Violation(
+                    f"output {i} does not depend on input {j}, pair ({i}, {j}): it kept every bit when that"
+                    " token changed, in every row, and must move",
+                    pair=[i, j],
+                    path=path,
+                )
+
+
+@claim(
+    slug="causality.source-dependence",
+    clause="Every output depends on the whole source.",
+    level="must",
+    meaning=(
+        "Every output of the decoder depends on every real token of the source. Each token of the "
+        "source is replaced in turn, and every output of the decoder must move. Look for a causal "
+        "mask in the encoder or in cross-attention, or for a decoder whose cross-attention reads "
+        "the wrong thing."
+    ),
+    catches=(
+        "encoder silently causal",
+        "cross-attention masked causally",
+        "cross-attention dropped",
+    ),
+    needs=(),
+    applies=has_source,
+    cases=required_cases,
+    case_type=PairCase,
+    examples=5,
+)
+def source_dependence(subject: Subject, case: PairCase) -> None:
+    inputs = batch_inputs(subject, case)
+    assert inputs.source_ids is not None
+    source_length = inputs.source_ids.shape[1]
+    spec = subject.probe(case.layers)
+    required = torch.from_numpy(source_dependencies(spec, case.length, source_length))
+    rows = real_rows(inputs).cpu()
+    for path in subject.paths:
+        model = subject.model(case.setup(path))
+        before = subject.forward(model, inputs).logits
+        for j in range(source_length):
+            source = _changed(inputs.source_ids, j, spec.vocab_size)
+            after = subject.forward(model, replace(inputs, source_ids=source)).logits
+            still = (before == after).all(-1).cpu()
+            needed = required[:, j] & rows
+            blind = needed.any(0) & (still | ~needed).all(0)
+            if blind.any():
+                i = int(blind.nonzero()[0])
+                raise Violation(
+                    f"output {i} does not depend on source token {j}: it kept every bit when that token"
+                    " changed, in every row, and must move",
+                    pair=[i, j],
+                    path=path,
+                )
+
+
+class TruncationCase(BatchCase, frozen=True, kw_only=True):
+    """A batch of which the first `kept` positions are computed alone as well."""
+
+    kept: int
+
+
+def truncation_cases(subject: Subject) -> st.SearchStrategy[TruncationCase]:
+    def at_length(length: int) -> st.SearchStrategy[TruncationCase]:
+        return st.builds(
+            TruncationCase,
+            length=st.just(length),
+            kept=st.integers(1, length - 1),
+            batch=st.integers(1, 3),
+            layers=layer_counts(),
+            weights=st.integers(0, 2),
+            tokens=st.integers(0, 99),
+        )
+
+    return lengths(2).flatmap(at_length)
+
+
+@claim(
+    slug="causality.truncation",
+    clause="A prefix gives what it gives in the whole input.",
+    level="must",
+    meaning=(
+        "The outputs of a prefix are those of the whole input, cut: the length of what follows "
+        "changes nothing. The input is cut short, and the outputs that remain must agree to "
+        "rounding. This sees leaks that no single token shows: a capacity, a normaliser or a "
+        "position that depends on the length of the input. Look for anything computed from the "
+        "sequence length or from a sum over positions."
+    ),
+    catches=(
+        "normaliser over future keys",
+        "capacity that depends on the length",
+        "positions counted from the end",
+    ),
+    needs=(),
+    applies=decodes,
+    cases=truncation_cases,
+    case_type=TruncationCase,
+    examples=15,
+)
+def truncation(subject: Subject, case: TruncationCase) -> None:
+    inputs = batch_inputs(subject, case)
+    short = replace(
+        inputs,
+        token_ids=inputs.token_ids[:, : case.kept],
+        token_types=None if inputs.token_types is None else inputs.token_types[:, : case.kept],
+    )
+    for path in subject.paths:
+        model = subject.model(case.setup(path))
+        demand_equal(
+            subject.forward(model, short).logits,
+            subject.forward(model, inputs).logits[:, : case.kept],
+            rows=real_rows(short),
+            budget=subject.floor,
+            what="the outputs of the prefix alone and of the whole input",
+            path=path,
+        )

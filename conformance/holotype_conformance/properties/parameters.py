@@ -1,0 +1,191 @@
+"""What a model has: as many parameters as the spec says, in the right shapes, tied where it ties."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from holotype_conformance.adapters.reference import run_reference
+from holotype_conformance.compare import demand_equal
+from holotype_conformance.properties.agreement import (
+    AgreementCase,
+    agreement_cases,
+    agreement_inputs,
+    backward,
+)
+from holotype_conformance.properties.cases import always
+from holotype_conformance.property import Case, Violation, claim
+from holotype_conformance.subject import Setup, Subject, candidate_code, real_rows
+from holotype_reference.checkpoints import published
+from holotype_spec.parameters import count_parameters, parameter_table
+from holotype_spec.schema import Spec
+
+
+class SizeCase(Case, frozen=True, kw_only=True):
+    """The full model, built on the meta device."""
+
+    size: str = "full"
+
+
+class LayersCase(Case, frozen=True, kw_only=True):
+    """A probe of so many layers."""
+
+    layers: int
+
+
+def _demand_count(model: nn.Module, spec: Spec, what: str) -> None:
+    expected = count_parameters(spec)
+    found = sum(parameter.numel() for parameter in model.parameters())
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    if frozen:
+        raise Violation(
+            f"{frozen[0]} does not require a gradient ({len(frozen)} such)", frozen=frozen[:5]
+        )
+    if found != expected.total:
+        raise Violation(
+            f"{what} has {found:,} parameters; expected {expected.total:,} ({found - expected.total:+,})"
+            f"{_where(model, spec)}",
+            found=found,
+            expected=expected.total,
+        )
+
+
+def _where(model: nn.Module, spec: Spec) -> str:
+    """Which tensors differ, if the names are the canonical or the published ones."""
+    own = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for stated in (_canonical_shapes(spec), _published_shapes(spec)):
+        if len(own.keys() & stated.keys()) * 2 > len(stated):
+            return _differences(own, stated)
+    return ""
+
+
+def _differences(own: Mapping[str, tuple[int, ...]], stated: Mapping[str, tuple[int, ...]]) -> str:
+    missing = [f"no {name}" for name in stated if name not in own]
+    unexpected = [f"unexpected {name} {own[name]}" for name in own if name not in stated]
+    misshaped = [
+        f"{name} is {own[name]}, expected {stated[name]}"
+        for name in own
+        if name in stated and own[name] != stated[name]
+    ]
+    found = [*missing, *unexpected, *misshaped]
+    more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+    return ": " + "; ".join(found[:3]) + more if found else ""
+
+
+def _canonical_shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
+    return {parameter.name: parameter.shape for parameter in parameter_table(spec)}
+
+
+def _published_shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
+    empty = {name: _nowhere(shape) for name, shape in _canonical_shapes(spec).items()}
+    return {name: tuple(tensor.shape) for name, tensor in published(spec, empty).items()}
+
+
+def _nowhere(shape: tuple[int, ...]) -> Tensor:
+    return torch.empty(shape, device="meta")
+
+
+@claim(
+    slug="parameters.count",
+    clause="The full size has exactly the spec's parameters.",
+    level="must",
+    meaning=(
+        "The full-size model has exactly as many unique trainable parameters as the spec's "
+        "arithmetic. The model is built at full size on the meta device, which allocates nothing, "
+        "and its parameters are counted, shared ones once. If its names are the published ones, "
+        "the message lists what is missing, too much or of another shape. Look for biases that "
+        "should not be, an untied head, a wrong width."
+    ),
+    catches=("bias added", "head not tied", "feed-forward of another width"),
+    needs=(),
+    applies=always,
+    cases=lambda subject: st.just(SizeCase()),
+    case_type=SizeCase,
+    examples=1,
+)
+def count(subject: Subject, case: SizeCase) -> None:
+    with candidate_code("build on the meta device"), torch.device("meta"):
+        model = subject.candidate.build(subject.spec, subject.paths[0])
+    _demand_count(model, subject.spec, f"{subject.spec.name} at full size")
+
+
+@claim(
+    slug="parameters.scaling",
+    clause="So do probes: each layer has its own.",
+    level="must",
+    meaning=(
+        "The count is exact for probes of any depth too: every layer has its own parameters. "
+        "Probes of one to four layers, with sizes that all differ, are built and counted. Look "
+        "for a size that is hard-coded, or layers that share what they should not."
+    ),
+    catches=("hard-coded size", "layers share parameters"),
+    needs=(),
+    applies=always,
+    cases=lambda subject: st.builds(LayersCase, layers=st.integers(1, 4)),
+    case_type=LayersCase,
+    examples=4,
+)
+def scaling(subject: Subject, case: LayersCase) -> None:
+    model = subject.fresh_model(Setup(layers=case.layers, path=subject.paths[0]))
+    _demand_count(model, subject.probe(case.layers), f"a probe of {case.layers} layers")
+
+
+@claim(
+    slug="parameters.training-step",
+    clause="After a training step it is still the reference.",
+    level="must",
+    meaning=(
+        "After one step of gradient descent the candidate is still the reference: what is tied "
+        "moves together, and nothing else does. Candidate and reference, with the same weights, "
+        "take one step of plain gradient descent on the same objective, and their logits are "
+        "compared again. A tie that is a copy gets two gradients and falls apart; a frozen or "
+        "detached parameter stays behind."
+    ),
+    catches=("tie that is a copy", "parameter without gradient"),
+    needs=("weights",),
+    applies=always,
+    cases=agreement_cases,
+    case_type=AgreementCase,
+    examples=4,
+)
+def training_step(subject: Subject, case: AgreementCase) -> None:
+    inputs = agreement_inputs(subject, case)
+    setup = Setup(layers=case.layers, weights=case.weights)
+    for path in subject.paths:
+        model = subject.fresh_model(case.setup(path))
+        reference = subject.fresh_reference(setup)
+        for each in (model, reference):
+            backward(subject, each, inputs, case.tokens)
+        rate = _rate(reference)
+        for each in (model, reference):
+            _step(each, rate)
+        demand_equal(
+            subject.forward(model, inputs).logits,
+            run_reference(reference, inputs).logits.detach(),
+            rows=real_rows(inputs),
+            budget=100 * subject.floor,
+            what="after one step of gradient descent the logits and the reference's",
+            path=path,
+        )
+
+
+def _rate(reference: nn.Module) -> float:
+    """A rate at which the step is a hundredth of the weights: seen well, and far from chaos."""
+    weights = sum(float(parameter.detach().square().sum()) for parameter in reference.parameters())
+    slope = sum(
+        float(parameter.grad.square().sum())
+        for parameter in reference.parameters()
+        if parameter.grad is not None
+    )
+    return 0.01 * math.sqrt(weights / slope) if slope else 0.0
+
+
+def _step(model: nn.Module, rate: float) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.sub_(rate * parameter.grad)

@@ -1,0 +1,98 @@
+"""A property: one small claim about an implementation, with a permanent name.
+
+A property is a function ``check(subject, case)`` that returns when the claim holds for that case and raises `Violation`
+when it does not. Cases are small frozen structs, drawn by Hypothesis and shrunk by it to the smallest one that fails;
+the same struct, written as JSON, reruns exactly that case. The engine is pytest (see `holotype_conformance.plugin`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+    from holotype_conformance.candidate import Capability
+    from holotype_conformance.subject import Subject
+    from holotype_spec.schema import Spec
+
+Level = Literal["must", "should"]
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one run of a property is decided by: whole numbers, booleans and names, never tensors.
+
+    The fields of a subclass stand in the order in which a person wants to read them.
+    """
+
+
+class Violation(AssertionError):
+    """The property does not hold for this case.
+
+    Args:
+        summary: one sentence: what was seen, with the measured number, and what was expected.
+        facts: more measurements, name -> value, for reports.
+    """
+
+    def __init__(self, summary: str, **facts: Any) -> None:
+        super().__init__(summary)
+        self.summary = summary
+        self.facts = facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Property:
+    """One claim.
+
+    Attributes:
+        slug: its permanent name, ``group.claim``.
+        clause: the clause of the spec that it states, one sentence.
+        level: a `must` decides whether a candidate conforms; a `should` is reported.
+        meaning: for `holotype explain`: why it matters, and how the bug behind a failure is found and mended.
+        catches: the bugs that it is there to catch, a phrase each.
+        needs: capabilities of the candidate without which it cannot run.
+        applies: None when the spec has what the property speaks of, else the reason for the skip.
+        cases: the strategy that draws cases for a subject.
+        case_type: the struct that a case is.
+        check: the claim itself.
+        examples: cases drawn in the quick profile; the full profile draws ten times as many.
+    """
+
+    slug: str
+    clause: str
+    level: Level
+    meaning: str
+    catches: tuple[str, ...]
+    needs: tuple[Capability, ...]
+    applies: Callable[[Spec], str | None]
+    cases: Callable[[Subject], SearchStrategy[Any]]
+    case_type: type[Case]
+    check: Callable[[Subject, Any], None]
+    examples: int = 20
+
+
+_REGISTRY: dict[str, Property] = {}
+
+
+def register(property_: Property) -> Property:
+    """Add a property to the suite. Two with one slug are a mistake of ours."""
+    if property_.slug in _REGISTRY:
+        raise ValueError(f"two properties are called {property_.slug!r}")
+    _REGISTRY[property_.slug] = property_
+    return property_
+
+
+def claim(**facts: Any) -> Callable[[Callable[[Subject, Any], None]], Property]:
+    """Decorate a check: make it the `Property` that `facts` describe, and register that."""
+    return lambda check: register(Property(check=check, **facts))
+
+
+def all_properties() -> Iterable[Property]:
+    """Every property of the suite, in reading order. Imports torch and hypothesis."""
+    importlib.import_module("holotype_conformance.properties")  # registers them
+    return tuple(_REGISTRY.values())

@@ -1,0 +1,295 @@
+"""What a run says, as data: requests, events, results and reports. No torch here.
+
+The parent process, the worker that runs the candidate and the pytest plugin speak these structs to each other, as
+JSON lines; reports are drawn from them.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+import shlex
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+Outcome = Literal["passed", "failed", "expected-failure", "unexpected-pass", "skipped", "error"]
+Level = Literal["must", "should"]
+Profile = Literal["quick", "full"]
+Kind = Literal["model", "attention"]
+OUTCOMES: tuple[Outcome, ...] = (
+    "passed",
+    "failed",
+    "expected-failure",
+    "unexpected-pass",
+    "skipped",
+    "error",
+)
+
+
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
+    """A deviation with which the reference agrees with the candidate, up to `residual`."""
+
+    deviation: str
+    title: str
+    residual: float | None = None
+
+
+class Counterexample(msgspec.Struct, frozen=True, kw_only=True):
+    """The smallest case found that breaks a property, what was measured, and the line that reruns it."""
+
+    case: dict[str, Any]
+    facts: dict[str, Any]
+    rerun: str
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one property under one spec.
+
+    `reason` says in a sentence what was seen (or why it was skipped); it is None only for a plain pass.
+    `cases` is the number of cases judged, those of the shrinking included. `details` is a traceback or what
+    the candidate printed, for `--verbose`.
+    """
+
+    property: str
+    level: Level
+    outcome: Outcome
+    seconds: float
+    reason: str | None = None
+    counterexample: Counterexample | None = None
+    diagnosis: tuple[Diagnosis, ...] = ()
+    clause: str = ""
+    meaning: str = ""
+    cases: int = 0
+    details: str | None = None
+
+    @builtins.property  # `property` is a field here
+    def ran(self) -> bool:
+        """Whether the candidate was judged by this property."""
+        return self.outcome not in ("skipped", "error")
+
+    @builtins.property  # `property` is a field here
+    def breaks(self) -> bool:
+        """Whether this result alone makes the candidate not conform."""
+        must_failed = self.outcome == "failed" and self.level == "must"
+        return must_failed or self.outcome in ("unexpected-pass", "error")
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run took place; `versions` is by distribution name."""
+
+    python: str
+    torch: str
+    platform: str
+    device: str
+    versions: dict[str, str]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """One spec's part of a run: what ``--json`` writes.
+
+    `unusable` is the reason why the candidate could not be run at all, else None; `parameters` is the exact
+    count of the full-size spec.
+    """
+
+    holotype: str
+    spec: str
+    candidate: str
+    conforms: bool
+    seed: int
+    profile: Profile
+    parameters: int | None
+    unusable: str | None
+    environment: Environment | None
+    counts: dict[Outcome, int]
+    results: tuple[Result, ...]
+
+    @property
+    def ran(self) -> int:
+        """How many properties judged the candidate."""
+        return sum(result.ran for result in self.results)
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be run.
+
+    `target` and `specs` stand as the user wrote them; `written` gives for the name of a spec what was written
+    where that is something else (the path of a file). `limit` is in seconds for a property, 0 for none. `kind` is
+    what sort of thing the target is; a kernel has no spec to be named.
+    """
+
+    target: str
+    specs: tuple[str, ...]
+    properties: tuple[str, ...] = ()
+    profile: Profile = "quick"
+    seed: int = 0
+    device: str = "cpu"
+    case: str | None = None
+    limit: float = 60.0
+    expected: dict[str, str] = {}
+    written: dict[str, str] = {}
+    kind: Kind = "model"
+
+    def rerun(self, spec: str, slug: str, case: Mapping[str, Any] | None) -> str:
+        """The command that reruns exactly one case (or, without one, one property)."""
+        if self.kind == "attention":
+            words = ["holotype", "check-attention", self.target]
+        else:
+            words = ["holotype", "check", self.target, "--spec", self.written.get(spec, spec)]
+        words += ["--property", slug]
+        if self.device != "cpu":
+            words += ["--device", self.device]
+        if self.seed:
+            words += ["--seed", str(self.seed)]
+        if case is None:
+            words += ["--profile", self.profile] if self.profile != "quick" else []
+        else:
+            words += ["--case", msgspec.json.encode(case).decode()]
+        return shlex.join(words)
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker is told: the request, what is finished already, and the specs that need no first run.
+
+    `finished` are (spec, slug) pairs.
+    """
+
+    request: Request
+    finished: tuple[tuple[str, str], ...] = ()
+    smoked: tuple[str, ...] = ()
+
+
+# Events: what a worker tells its parent, one JSON line each ---------------------------------------------------
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    """One line from the worker."""
+
+
+class Ready(Event, frozen=True, tag="ready"):
+    """Our own imports are done; the target comes next."""
+
+    environment: Environment
+
+
+class Resolved(Event, frozen=True, tag="resolved"):
+    """The target was imported."""
+
+    title: str
+
+
+class Planned(msgspec.Struct, frozen=True, kw_only=True):
+    """One property that is going to run (or to be skipped) under one spec."""
+
+    spec: str
+    property: str
+    level: Level
+    clause: str
+    meaning: str
+
+
+class Collected(Event, frozen=True, tag="collected"):
+    """Everything that this worker is going to report on."""
+
+    plan: tuple[Planned, ...]
+    environment: Environment
+
+
+class Smoke(Event, frozen=True, tag="smoke"):
+    """The first run of a spec starts: one probe, one forward."""
+
+    spec: str
+
+
+class Unusable(Event, frozen=True, tag="unusable"):
+    """The candidate cannot be run at all under this spec."""
+
+    spec: str
+    reason: str
+
+
+class Started(Event, frozen=True, tag="started"):
+    """A property starts."""
+
+    spec: str
+    property: str
+
+
+class Trying(Event, frozen=True, tag="trying"):
+    """A case of the property under way starts; if the process dies, this one was the last."""
+
+    case: dict[str, Any]
+
+
+class Judged(Event, frozen=True, tag="judged"):
+    """A property has failed; what follows is the search for a diagnosis."""
+
+    spec: str
+    result: Result
+
+
+class Finished(Event, frozen=True, tag="finished"):
+    """All is said about a property."""
+
+    spec: str
+    result: Result
+
+
+class Rejected(Event, frozen=True, tag="rejected"):
+    """The request makes no sense (a target that does not import, a glob that matches nothing, …), or, if
+    `unrunnable`, the candidate cannot be run at all."""
+
+    message: str
+    details: str = ""
+    unrunnable: bool = False
+
+
+class Done(Event, frozen=True, tag="done"):
+    """The worker has nothing more to say."""
+
+
+AnyEvent = (
+    Ready
+    | Resolved
+    | Collected
+    | Smoke
+    | Unusable
+    | Started
+    | Trying
+    | Judged
+    | Finished
+    | Rejected
+    | Done
+)
+
+
+def plain(value: Any) -> Any:
+    """`value` in terms that JSON can carry: a NaN or an infinity as its name, anything unknown as text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, str):
+        return encodable(value)
+    if isinstance(value, int) or value is None:
+        return value
+    if isinstance(value, dict):
+        return {encodable(str(key)): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, msgspec.Struct):
+        return plain(msgspec.to_builtins(value))
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return plain(value.item())
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return encodable(str(value))
+
+
+def encodable(text: str) -> str:
+    """`text` with a question mark for what no encoding can carry: a candidate's message may hold anything."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def count(results: tuple[Result, ...]) -> dict[Outcome, int]:
+    """How many results there are of each outcome, zeros included."""
+    return {outcome: sum(result.outcome == outcome for result in results) for outcome in OUTCOMES}

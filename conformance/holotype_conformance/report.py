@@ -1,0 +1,230 @@
+"""The report that a person reads: one line a property, failures explained below, the verdict last.
+
+Plain text, 80 columns unless the terminal is narrower; only lines that are to be copied (reruns) are never broken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from textwrap import wrap
+from typing import Any
+
+import msgspec
+
+from holotype_conformance.records import Outcome, Report, Result, encodable
+
+WIDTH = 80
+MARKS: dict[Outcome, str] = {
+    "passed": "✓",
+    "failed": "✗",
+    "expected-failure": "~",
+    "unexpected-pass": "!",
+    "skipped": "–",
+    "error": "!",
+}
+COLOURS: dict[Outcome, str] = {
+    "passed": "green",
+    "failed": "red",
+    "expected-failure": "yellow",
+    "unexpected-pass": "red",
+    "skipped": "bright_black",
+    "error": "red",
+}
+ASCII = str.maketrans(
+    {
+        "✓": "+",
+        "✗": "x",
+        "–": "-",
+        "—": "-",
+        "…": "...",
+        "·": "|",
+        "×": "x",
+        "’": "'",
+        "→": "->",
+        "≤": "<=",
+        "√": "sqrt",
+    }
+)
+# Control characters and terminal escapes: what a candidate raises or prints must not steer the reader's terminal.
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_LABEL = 12
+
+
+class Painter:
+    """How text is drawn: whether with colours, and whether the encoding has our marks."""
+
+    def __init__(self, *, colour: bool = False, unicode: bool = True, width: int = WIDTH) -> None:
+        self.colour = colour
+        self.unicode = unicode
+        self.width = width
+
+    def paint(self, text: str, colour: str | None = None, *, bold: bool = False) -> str:
+        """`text`, coloured where colours are wanted."""
+        if not self.colour:
+            return text
+        from click import style
+
+        return style(text, fg=colour, bold=bold or None)
+
+    def finish(self, lines: Iterable[str]) -> str:
+        """The lines as one text that the encoding can carry."""
+        text = "\n".join(line.rstrip() for line in lines)
+        if self.unicode:
+            return text
+        return text.translate(ASCII).encode("ascii", "replace").decode()
+
+
+def clean(text: str) -> str:
+    """`text` without control characters other than tabs and line ends."""
+    return _CONTROL.sub("", encodable(text.replace("\r\n", "\n")))
+
+
+def report_text(report: Report, painter: Painter, *, verbose: bool = False) -> str:
+    """The whole report on one spec."""
+    lines = [*_header(report, painter), ""]
+    if report.unusable is None:
+        for group, results in groupby(
+            report.results, lambda result: result.property.partition(".")[0]
+        ):
+            lines += [painter.paint(group, bold=True), *_group(list(results), painter), ""]
+    for result in report.results:
+        hidden = result.outcome in ("passed", "skipped") or report.unusable is not None
+        known = result.outcome == "expected-failure" and not verbose
+        if not hidden and not known:
+            lines += [*failure_lines(result, painter, verbose=verbose), ""]
+    return painter.finish([*lines, *_verdict(report, painter)])
+
+
+def _header(report: Report, painter: Painter) -> Iterator[str]:
+    title = clean(report.candidate)
+    heading = f"holotype {report.holotype}: {title} against {report.spec}"
+    yield from (painter.paint(line, bold=True) for line in _wrapped(heading, painter))
+    facts = []
+    if report.parameters is not None:
+        facts.append(f"{report.parameters:,} parameters")
+    facts += [report.profile, f"seed {report.seed}"]
+    if report.environment is not None:
+        facts += [report.environment.device, f"torch {report.environment.torch}"]
+        facts.append(f"Python {report.environment.python}")
+    yield from _wrapped(" · ".join(facts), painter)
+
+
+def _group(results: list[Result], painter: Painter) -> Iterator[str]:
+    names = [result.property.partition(".")[2] or result.property for result in results]
+    column = max(map(len, names)) + 2
+    for name, result in zip(names, results, strict=True):
+        said = result.clause if result.outcome == "passed" else result.reason or result.clause
+        room = painter.width - 4 - column
+        mark = painter.paint(MARKS[result.outcome], COLOURS[result.outcome])
+        weight = "" if result.level == "must" or result.outcome != "failed" else "(should) "
+        line = _cut(f"{weight}{clean(said)}", room)
+        dim = result.outcome == "skipped"
+        yield f"  {mark} {name:<{column}}{painter.paint(line, COLOURS['skipped']) if dim else line}"
+
+
+def _cut(text: str, room: int) -> str:
+    """The first line of `text`, cut at a word to fit."""
+    first = " ".join(text.split("\n")[0].split())
+    if len(first) <= room:
+        return first
+    head = first[: max(room - 1, 1)]
+    return (head.rsplit(" ", 1)[0] if " " in head else head).rstrip(",;:.") + "…"
+
+
+def failure_text(result: Result) -> str:
+    """A failure as plain text, for pytest."""
+    return Painter().finish(failure_lines(result, Painter()))
+
+
+def failure_lines(result: Result, painter: Painter, *, verbose: bool = False) -> Iterator[str]:
+    """What was seen, the smallest counterexample, what it means and the line that reruns it."""
+    mark = painter.paint(MARKS[result.outcome], COLOURS[result.outcome])
+    outcome = "" if result.outcome == "failed" else f", {result.outcome.replace('-', ' ')}"
+    yield f"{mark} {painter.paint(result.property, bold=True)} ({result.level}{outcome})"
+    yield from _entry("seen", result.reason or "", painter)
+    yield from _entry("expected", result.clause, painter)
+    found = result.counterexample
+    if found is not None and found.case:
+        yield from _entry("case", _fields(found.case), painter)
+    if found is not None and found.facts:
+        yield from _entry("measured", _fields(found.facts), painter)
+    for diagnosis in result.diagnosis:
+        yield from _entry("diagnosis", _diagnosed(diagnosis.title, diagnosis.residual), painter)
+    if result.outcome != "error":
+        yield from _entry("meaning", result.meaning, painter)
+    if found is not None:
+        yield _label("rerun", painter) + found.rerun  # in one piece, to be copied
+    if verbose and result.details:
+        yield from ("  | " + clean(line) for line in result.details.splitlines())
+
+
+def _entry(label: str, text: str, painter: Painter) -> Iterator[str]:
+    lines = wrap(clean(text), painter.width - _LABEL, break_on_hyphens=False)
+    if lines:
+        yield _label(label, painter) + lines[0]
+        yield from (" " * _LABEL + line for line in lines[1:])
+
+
+def _label(label: str, painter: Painter) -> str:
+    return f"  {painter.paint(label, 'cyan')}{' ' * (_LABEL - 2 - len(label))}"
+
+
+def _fields(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {_value(value)}" for name, value in values.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _counted(outcome: Outcome, number: int) -> str:
+    plurals = {
+        "error": "errors",
+        "unexpected-pass": "unexpected passes",
+        "expected-failure": "expected failures",
+    }
+    words = plurals.get(outcome, outcome) if number > 1 else outcome.replace("-", " ")
+    return f"{number} {words}"
+
+
+def _diagnosed(title: str, residual: float | None) -> str:
+    return title if residual is None else f"{title} (residual {residual:.1e})"
+
+
+def _verdict(report: Report, painter: Painter) -> Iterator[str]:
+    if report.unusable is not None:
+        said = f"{clean(report.candidate)} could not be run at all: {clean(report.unusable)}"
+        yield from _wrapped(said, painter)
+        return
+    counts = ", ".join(_counted(*entry) for entry in report.counts.items() if entry[1])
+    cases = sum(result.cases for result in report.results)
+    seconds = sum(result.seconds for result in report.results)
+    yield from _wrapped(f"{counts or 'nothing ran'} ({cases:,} cases in {seconds:.1f} s)", painter)
+    if not report.ran and not report.counts["error"]:
+        return
+    yield from _causes(report, painter)
+    verdict = "conforms to" if report.conforms else "does not conform to"
+    colour = "green" if report.conforms else "red"
+    said = f"{clean(report.candidate)} {verdict} {report.spec}"
+    yield from (painter.paint(line, colour, bold=True) for line in _wrapped(said, painter))
+
+
+def _causes(report: Report, painter: Painter) -> Iterator[str]:
+    """What explains the failures, and how many of them."""
+    failed = [result for result in report.results if result.outcome == "failed"]
+    titles = Counter(result.diagnosis[0].title for result in failed if result.diagnosis)
+    for title, number in titles.most_common(3):
+        whole = "the failure" if len(failed) == 1 else f"{number} of {len(failed)} failures"
+        lines = _wrapped(
+            f"{clean(report.candidate)} {clean(title)}: this explains {whole}", painter
+        )
+        yield from (painter.paint(line, "yellow") for line in lines)
+
+
+def _wrapped(text: str, painter: Painter) -> list[str]:
+    return wrap(text, painter.width, break_long_words=False, break_on_hyphens=False)

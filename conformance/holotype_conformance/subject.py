@@ -1,0 +1,336 @@
+"""The subject of a run: one candidate under one spec, with its probes built, loaded and called under guard.
+
+Whatever candidate code does — raise, exit, return the wrong shape, dtype or NaN — becomes a `Violation` of the property
+that was being checked, so that a run never ends because of a candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from holotype_conformance.candidate import Candidate, Capability, Inputs, Labels, Outputs
+from holotype_conformance.precision import Float64Throughout
+from holotype_conformance.property import Violation
+from holotype_reference.model import Model
+from holotype_reference.model import build as build_reference
+from holotype_reference.weights import Weights, random_weights
+from holotype_spec.probes import probe
+from holotype_spec.schema import Spec
+
+Regime = Literal["bold", "faint"]
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+FLOAT64_FLOOR = (
+    1e-12  # what "equal to rounding" means between two float64 computations of one formula
+)
+
+
+class CandidateUnusable(Exception):
+    """The candidate could not be run at all; the message says what it did."""
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """One built probe: how many layers, which code path, which weights, in which dtype."""
+
+    layers: int = 2
+    path: str = "default"
+    weights: int = 0
+    regime: Regime = "bold"
+    dtype: Literal["float64", "float32", "bfloat16", "float16"] = "float64"
+
+    def on_any_path(self) -> Setup:
+        """The same probe for the reference, which need not take the candidate's paths."""
+        return msgspec.structs.replace(self, path="default")
+
+
+class Subject:
+    """One candidate under one spec.
+
+    Args:
+        candidate: the implementation under test.
+        spec: the full-size spec that it claims to implement.
+        seed: shifts every weight and token that is drawn.
+        device: where models and inputs live.
+    """
+
+    def __init__(
+        self, candidate: Candidate, spec: Spec, *, seed: int = 0, device: str = "cpu"
+    ) -> None:
+        self.candidate = candidate
+        self.spec = spec
+        self.seed = seed
+        self.device = torch.device(device)
+        self.model = lru_cache(maxsize=64)(self._model)
+        self.reference = lru_cache(maxsize=64)(self._reference)
+        self.weights = lru_cache(maxsize=32)(self._weights)
+        self.probe = lru_cache(maxsize=8)(self._probe)
+        self._paths: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The candidate's code paths, each of which must conform."""
+        return self.candidate.paths
+
+    @cached_property
+    def capabilities(self) -> dict[Capability, str | None]:
+        """None for what the candidate can do, else the reason why it cannot."""
+        model = self._build(self.probe(2), self.paths[0], torch.float32)
+        with candidate_code("capabilities"):
+            return self.candidate.capabilities(model, self.probe(2))
+
+    def has(self, capability: Capability) -> bool:
+        """Whether the candidate can do this with this spec."""
+        return self.capabilities[capability] is None
+
+    @cached_property
+    def floor(self) -> float:
+        """The largest relative difference, in float64, between two computations of the same numbers."""
+        stated = self.candidate.floor(self.spec)
+        return max(FLOAT64_FLOOR, stated.relative if stated else 0.0)
+
+    def smoke(self) -> None:
+        """Build one probe and run it once, with whatever weights it has and whatever comes out.
+
+        Raises:
+            CandidateUnusable: it cannot be built or called.
+        """
+        try:
+            model = self._build(self.probe(2), self.paths[0], torch.float32)
+            self.call(model.eval(), self.inputs(tokens=(1, 3)))
+        except Violation as violation:
+            raise CandidateUnusable(violation.summary) from violation
+
+    # Building ---------------------------------------------------------------------------------------------
+
+    def _probe(self, layers: int) -> Spec:
+        return probe(self.spec, layers=layers)
+
+    def _weights(self, layers: int, seed: int, regime: Regime = "bold") -> Weights:
+        return random_weights(self.probe(layers), seed=1000 * self.seed + seed, regime=regime)
+
+    def _build(self, spec: Spec, path: str, dtype: torch.dtype) -> nn.Module:
+        with self._guard("build", dtype), torch.random.fork_rng(devices=[]), building(dtype):
+            torch.manual_seed(self.seed)
+            model = self.candidate.build(spec, path)
+        if not isinstance(model, nn.Module):
+            raise Violation(f"build returned {type(model).__name__}; expected a torch.nn.Module")
+        return model.to(self.device)
+
+    def _model(self, setup: Setup) -> nn.Module:
+        """The candidate's model for `setup`, in eval mode; cached, so never change its weights."""
+        return self.fresh_model(setup)
+
+    def fresh_model(self, setup: Setup) -> nn.Module:
+        """A model of one's own, to train or to break."""
+        dtype = DTYPES[setup.dtype]
+        model = self._build(self.probe(setup.layers), setup.path, dtype)
+        with candidate_code("cast"):
+            model = self.candidate.cast(model, dtype)
+        self._paths[model] = setup.path
+        if self.has("weights"):
+            self.load(model, self.weights(setup.layers, setup.weights, setup.regime))
+        else:
+            embolden(model, seed=1000 * self.seed + setup.weights)
+        return model.eval()
+
+    def load(self, model: nn.Module, weights: Weights) -> None:
+        """Hand weights to the candidate."""
+        with self._guard("load", _dtype(model)):
+            self.candidate.load(model, weights)
+
+    def _reference(self, setup: Setup) -> Model:
+        """The reference for `setup`, in eval mode; cached, so never change its weights."""
+        return self.fresh_reference(setup)
+
+    def fresh_reference(self, setup: Setup) -> Model:
+        """A reference of one's own, with the candidate's weights and dtype."""
+        model = build_reference(self.probe(setup.layers)).to(self.device, DTYPES[setup.dtype])
+        model.load_state_dict(self.weights(setup.layers, setup.weights, setup.regime))
+        return model.eval()
+
+    def restored(self, setup: Setup, folder: Path) -> nn.Module:
+        """The candidate's model as it comes back from a folder, in eval mode."""
+        dtype = DTYPES[setup.dtype]
+        with self._guard("restore", dtype), building(dtype):
+            model = self.candidate.restore(self.probe(setup.layers), folder, setup.path)
+            return model.to(self.device).eval()
+
+    # Inputs -----------------------------------------------------------------------------------------------
+
+    def inputs(
+        self, *, tokens: tuple[int, int], source: int = 7, seed: int = 0, types: bool = False
+    ) -> Inputs:
+        """Random inputs (batch, length) without padding; `source` is the length of an encoder-decoder's source.
+
+        The padding token is never drawn. Where there is none, token 0 stands first: it is as real as any other.
+        """
+        rng = np.random.default_rng([self.seed, seed, *tokens])
+        vocabulary = self.probe(2).vocab_size
+
+        def draw(low: int, high: int, length: int) -> Tensor:
+            return torch.from_numpy(rng.integers(low, high, (tokens[0], length))).to(self.device)
+
+        token_ids = draw(1, vocabulary, tokens[1])
+        padding = self.spec.architecture.padding_id
+        if padding == "none":
+            token_ids[0, 0] = 0
+        else:
+            token_ids[token_ids == padding] = (padding + 1) % vocabulary
+        structure = self.spec.architecture.structure
+        return Inputs(
+            token_ids=token_ids,
+            source_ids=draw(1, vocabulary, source) if structure == "encoder-decoder" else None,
+            token_types=draw(0, self.spec.architecture.token_types, tokens[1]) if types else None,
+        )
+
+    # Calling ----------------------------------------------------------------------------------------------
+
+    def forward(self, model: nn.Module, inputs: Inputs, *, grad: bool = False) -> Outputs:
+        """The candidate's outputs, of the promised shape and dtype and finite at real positions."""
+        with self._named(model), torch.set_grad_enabled(grad):
+            outputs = self.call(model, copies(inputs))
+            return self._checked(model, inputs, outputs)
+
+    def forward_cached(self, model: nn.Module, inputs: Inputs, cache: Any) -> Outputs:
+        """The same for one step with a cache."""
+        with self._named(model), torch.no_grad():
+            outputs = self.call_cached(model, copies(inputs), cache)
+            if outputs.cache is None:
+                raise Violation(
+                    "forward_cached returned no cache; expected the one to hand to the next call"
+                )
+            return self._checked(model, inputs, outputs)
+
+    def call(self, model: nn.Module, inputs: Inputs) -> Outputs:
+        """Whatever the candidate makes of exactly these tensors, unchecked."""
+        with self._guard("forward", _dtype(model)):
+            return self.candidate.forward(model, inputs)
+
+    def call_cached(self, model: nn.Module, inputs: Inputs, cache: Any) -> Outputs:
+        """The same for one step with a cache."""
+        with self._guard("forward with a cache", _dtype(model)):
+            return self.candidate.forward_cached(model, inputs, cache)
+
+    def loss(self, model: nn.Module, inputs: Inputs, labels: Labels) -> Tensor:
+        """The candidate's training loss, a finite scalar."""
+        with self._guard("loss", _dtype(model)), torch.no_grad():
+            loss = self.candidate.loss(model, copies(inputs), labels)
+        if loss.shape != () or not torch.isfinite(loss):
+            raise Violation(f"the loss is {loss!r}; expected one finite number")
+        return loss
+
+    @contextmanager
+    def _named(self, model: nn.Module) -> Iterator[None]:
+        """Say of a violation on which path of the candidate it occurred."""
+        try:
+            yield
+        except Violation as violation:
+            if model in self._paths:
+                violation.facts.setdefault("path", self._paths[model])
+            raise
+
+    @contextmanager
+    def _guard(self, what: str, dtype: torch.dtype) -> Iterator[None]:
+        """Where candidate code runs: what it raises is a violation, and a float64 probe is float64 throughout."""
+        lift = self.candidate.lifted and dtype is torch.float64
+        with candidate_code(what), Float64Throughout() if lift else nullcontext():
+            yield
+
+    def _checked(self, model: nn.Module, inputs: Inputs, outputs: Outputs) -> Outputs:
+        batch, length = inputs.token_ids.shape
+        dtype = _dtype(model)
+        vocabulary = self.probe(2).vocab_size
+        _check_tensor("logits", outputs.logits, (batch, length, vocabulary), dtype)
+        rows = real_rows(inputs)
+        if not torch.isfinite(outputs.logits[rows]).all():
+            row, position = (rows & ~torch.isfinite(outputs.logits).all(-1)).nonzero()[0].tolist()
+            raise Violation(
+                f"the logits are not finite at real position {position} of row {row}",
+                row=row,
+                position=position,
+            )
+        if self.has("next-sentence"):
+            if outputs.next_sentence is None:
+                raise Violation("the outputs have no next-sentence logits; expected (batch, 2)")
+            _check_tensor("next-sentence logits", outputs.next_sentence, (batch, 2), dtype)
+        return outputs
+
+
+@contextmanager
+def building(dtype: torch.dtype) -> Iterator[None]:
+    """Tables that a model computes when it is built are float64 in a float64 probe, and float32 in all others."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.promote_types(dtype, torch.float32))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def candidate_code(what: str) -> Iterator[None]:
+    """Turn whatever the candidate raises, its exits included, into a `Violation`."""
+    try:
+        yield
+    except Violation:
+        raise
+    except (Exception, SystemExit) as error:
+        message = str(error).strip().split("\n")[0] or "no message"
+        raise Violation(f"{what} raised {type(error).__name__}: {message}") from error
+
+
+def copies(inputs: Inputs) -> Inputs:
+    """The same inputs in tensors of their own, so that a candidate which writes into them harms no one else."""
+    return Inputs(**{name: tensor.clone() for name, tensor in inputs.tensors().items()})
+
+
+def real_rows(inputs: Inputs) -> Tensor:
+    """(batch, length) bool: the positions whose output means something."""
+    length = inputs.token_ids.shape[1]
+    if inputs.attention_mask is None:
+        return torch.ones_like(inputs.token_ids, dtype=torch.bool)
+    return inputs.attention_mask[:, -length:].bool()
+
+
+def embolden(model: nn.Module, seed: int) -> None:
+    """Give a model whose parameters we cannot name weights that hide nothing.
+
+    Matrices and tables are drawn at 1.5/√(inputs), vectors half a unit around what they were initialised to, so
+    that gains stay near one and biases near zero but none is the neutral element.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            if parameter.ndim < 2:
+                parameter.add_(0.4 * noise.to(parameter))
+            else:
+                parameter.copy_(1.5 * noise / parameter.shape[-1] ** 0.5)
+
+
+def _check_tensor(what: str, tensor: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if not isinstance(tensor, Tensor):
+        raise Violation(f"the {what} are a {type(tensor).__name__}; expected a tensor")
+    if tuple(tensor.shape) != shape:
+        raise Violation(f"the {what} have the shape {tuple(tensor.shape)}; expected {shape}")
+    wider = torch.promote_types(dtype, torch.float32)  # some codes hand out logits in float32
+    if tensor.dtype not in (dtype, wider):
+        raise Violation(f"the {what} are {tensor.dtype}; expected {dtype}, as the parameters are")
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next(model.parameters()).dtype

@@ -1,0 +1,80 @@
+"""The loss of an encoder-decoder is that of teacher forcing, and a decoder taught otherwise is found out."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from holotype_conformance.adapters.reference import ReferenceCandidate
+from holotype_conformance.candidate import Inputs, Labels
+from holotype_conformance.engine import Settings, judge
+from holotype_conformance.properties.losses import loss, random_labels, taught, teacher_forced
+from holotype_conformance.records import Result
+from holotype_conformance.subject import Subject
+from holotype_spec import load
+
+T5 = load("t5-small")
+
+
+def decoder_input(first: int, labels: Tensor) -> Tensor:
+    start = torch.full_like(labels[:, :1], first)
+    return torch.cat([start, labels[:, :-1]], 1).clamp(min=0)
+
+
+class Taught(ReferenceCandidate):
+    """The reference with a loss that reads what `shift` makes of the labels."""
+
+    paths = ("fused",)
+
+    def __init__(self, shift: Callable[[Tensor], Tensor]) -> None:
+        self.shift = shift
+
+    def loss(self, model: nn.Module, inputs: Inputs, labels: Labels) -> Tensor:
+        assert inputs.token_ids.numel() == 0
+        logits = model(self.shift(labels.tokens), source_ids=inputs.source_ids).logits
+        return F.cross_entropy(logits.flatten(0, 1), labels.tokens.flatten())
+
+
+def verdict(shift: Callable[[Tensor], Tensor]) -> Result:
+    return judge(Subject(Taught(shift), T5), loss, Settings())
+
+
+def test_labels_shifted_behind_the_start_token_pass() -> None:
+    assert verdict(lambda labels: decoder_input(0, labels)).outcome == "passed"
+
+
+@pytest.mark.parametrize(
+    "shift",
+    [
+        pytest.param(lambda labels: decoder_input(1, labels), id="another start token"),
+        pytest.param(lambda labels: labels.clamp(min=0), id="not shifted"),
+        pytest.param(lambda labels: decoder_input(0, decoder_input(0, labels)), id="shifted twice"),
+        pytest.param(lambda labels: labels.roll(1, 1).clamp(min=0), id="rolled"),
+    ],
+)
+def test_another_decoder_input_fails(shift: Callable[[Tensor], Tensor]) -> None:
+    assert verdict(shift).outcome == "failed"
+
+
+def test_the_decoder_reads_the_start_token_and_all_labels_but_the_last() -> None:
+    ignored = -100
+    labels = Labels(tokens=torch.tensor([[5, 6, 7], [8, ignored, ignored]]))
+    inputs = Inputs(token_ids=torch.tensor([[1, 2, 3], [4, 5, 6]]), source_ids=torch.ones(2, 4))
+    assert teacher_forced(T5, inputs, labels).token_ids.tolist() == [[0, 5, 6], [0, 8, 0]]
+    assert taught(inputs).token_ids.shape == (2, 0)
+    decoder = Inputs(token_ids=inputs.token_ids)
+    assert teacher_forced(load("gpt2"), decoder, labels) is decoder
+    assert taught(decoder) is decoder
+
+
+def test_ignored_labels_end_the_rows_of_an_encoder_decoder_each_at_another_place() -> None:
+    subject = Subject(ReferenceCandidate(), T5)
+    for seed in range(20):
+        inputs = subject.inputs(tokens=(3, 4), seed=seed)
+        labelled = random_labels(subject, inputs, seed).tokens >= 0
+        kept = labelled.sum(1).tolist()
+        assert min(kept) >= 1
+        assert len(set(kept)) == 3
+        assert all(row[:count].all() for row, count in zip(labelled, kept, strict=True))

@@ -1,0 +1,262 @@
+"""Reports of one made-up run, as text, JUnit XML and HTML."""
+
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from holotype_conformance.html import html
+from holotype_conformance.junit import junit
+from holotype_conformance.records import (
+    Counterexample,
+    Diagnosis,
+    Environment,
+    Report,
+    Request,
+    Result,
+    count,
+)
+from holotype_conformance.report import Painter, clean, failure_text, report_text
+
+HOSTILE = "boom \x1b[31m<script>alert(1)</script>\x00 & \ud800 " + "long " * 40
+RERUN = "holotype check mine.py:build --spec gpt2 --property a.failed --case '{\"length\":5}'"
+
+
+def result(slug, outcome, **facts):
+    values = {"level": "must", "seconds": 0.25, "clause": f"The clause of {slug}, " + "words " * 20}
+    return Result(property=slug, outcome=outcome, **values | facts)
+
+
+RESULTS = (
+    result("a.passed", "passed", cases=1200),
+    result(
+        "a.failed",
+        "failed",
+        reason=HOSTILE,
+        meaning="Look at the mask.",
+        counterexample=Counterexample(
+            case={"length": 5, "padding": "left"}, facts={"change": 0.123456789}, rerun=RERUN
+        ),
+        diagnosis=(Diagnosis(deviation="mask", title="agrees without a mask", residual=1e-15),),
+        details="Traceback: deep inside",
+    ),
+    result("b.should", "failed", level="should", reason="not so nice"),
+    result("b.skipped", "skipped", reason="the spec has no cache"),
+    result("b.known", "expected-failure", reason="issue 7"),
+    result("b.surprise", "unexpected-pass", reason="remove the entry"),
+    result("b.error", "error", reason="the check itself raised KeyError"),
+)
+
+
+def report(results=RESULTS, **facts):
+    values = {
+        "holotype": "1.0",
+        "spec": "gpt2",
+        "candidate": "mine.py:build",
+        "conforms": False,
+        "seed": 3,
+        "profile": "quick",
+        "parameters": 124439808,
+        "unusable": None,
+        "environment": Environment(
+            python="3.11", torch="2.13", platform="Linux", device="cpu", versions={"numpy": "2.4"}
+        ),
+        "counts": count(results),
+        "results": results,
+    }
+    return Report(**values | facts)
+
+
+# Text -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def text():
+    return report_text(report(), Painter())
+
+
+def test_every_line_but_the_reruns_fits_80_columns(text):
+    assert max(len(line) for line in text.splitlines() if "rerun" not in line) <= 80
+
+
+@pytest.mark.parametrize("width", [50, 65, 100])
+def test_lines_fit_other_widths(width):
+    lines = report_text(report(), Painter(width=width)).splitlines()
+    assert max(len(line) for line in lines if "rerun" not in line) <= width
+
+
+def test_the_header_says_what_was_checked_against_what(text):
+    assert text.startswith(
+        "holotype 1.0: mine.py:build against gpt2\n124,439,808 parameters · quick · seed 3"
+    )
+
+
+def test_properties_stand_under_their_group_with_a_mark_for_the_outcome(text):
+    lines = [line for line in text.splitlines() if re.match(r"  [✓✗–~!] ", line)]
+    assert [line.split()[0] for line in lines] == ["✓", "✗", "✗", "–", "~", "!", "!"]
+    assert [line.split()[1] for line in lines][:2] == ["passed", "failed"]
+    assert "\na\n" in text
+    assert "\nb\n" in text
+
+
+def test_a_failure_shows_what_was_seen_the_case_what_it_means_and_the_line_that_reruns_it(text):
+    block = text[text.index("✗ a.failed (must)") :]
+    assert "  case      length 5, padding left\n" in block
+    assert "  measured  change 0.1235\n" in block
+    assert "  diagnosis agrees without a mask (residual 1.0e-15)\n" in block
+    assert "  meaning   Look at the mask.\n" in block
+    assert f"  rerun     {RERUN}\n" in block
+
+
+def test_the_report_ends_with_the_counts_and_the_verdict(text):
+    assert text.endswith(
+        "\n1 passed, 2 failed, 1 expected failure, 1 unexpected pass, 1 skipped, 1 error"
+        "\n(1,200 cases in 1.8 s)"
+        "\nmine.py:build agrees without a mask: this explains 1 of 2 failures"
+        "\nmine.py:build does not conform to gpt2"
+    )
+
+
+def test_a_report_of_a_conforming_candidate_says_so():
+    good = report_text(report(RESULTS[:1], conforms=True), Painter())
+    assert good.endswith("mine.py:build conforms to gpt2")
+
+
+def test_a_run_in_which_nothing_ran_gives_no_verdict():
+    assert "conform" not in report_text(report(RESULTS[3:4]), Painter())
+
+
+def test_terminal_escapes_of_the_candidate_do_not_reach_the_terminal(text):
+    assert "\x1b" not in text
+    assert "\x00" not in text
+    assert clean("a\x1b]0;title\x07b\x9b31mc\td") == "a]0;titleb31mc\td"
+
+
+def test_colours_are_drawn_only_where_they_are_wanted(text):
+    coloured = report_text(report(), Painter(colour=True))
+    assert "\x1b[31m" in coloured
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == text
+
+
+def test_an_encoding_without_our_marks_gets_ascii():
+    plain = report_text(report(), Painter(unicode=False))
+    assert plain.isascii()
+    assert "  + passed" in plain
+    assert "  x failed" in plain
+
+
+def test_known_failures_are_explained_only_on_demand():
+    assert "~ b.known (" not in report_text(report(), Painter())
+    assert "~ b.known (" in report_text(report(), Painter(), verbose=True)
+
+
+def test_tracebacks_are_shown_only_on_demand():
+    assert "deep inside" not in report_text(report(), Painter())
+    assert "deep inside" in report_text(report(), Painter(), verbose=True)
+
+
+def test_a_candidate_that_could_not_be_run_gets_its_reason_instead_of_a_table():
+    said = report_text(report(unusable="build raised ValueError: no"), Painter())
+    assert said.endswith("mine.py:build could not be run at all: build raised ValueError: no")
+    assert "a.failed" not in said
+
+
+def test_pytest_shows_the_same_block_without_colours():
+    assert failure_text(RESULTS[1]).startswith("✗ a.failed (must)\n  seen      boom <script>")
+
+
+# Reruns ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_rerun_line_repeats_what_decides_the_case_and_is_quoted_for_the_shell():
+    request = Request(target="my file.py:build", specs=("gpt2",), seed=7, device="cuda")
+    assert request.rerun("gpt2", "a.failed", {"length": 5}) == (
+        "holotype check 'my file.py:build' --spec gpt2 --property a.failed --device cuda --seed 7"
+        " --case '{\"length\":5}'"
+    )
+
+
+def test_a_rerun_line_names_the_file_of_a_spec_of_ones_own():
+    request = Request(target="reference", specs=("my.toml",), written={"mine": "my.toml"})
+    assert "--spec my.toml" in request.rerun("mine", "a.failed", None)
+
+
+# JUnit ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def suites():
+    document = junit([report(), report(RESULTS[:1], spec="t5-small", conforms=True)])
+    return ElementTree.fromstring(document.encode())
+
+
+def test_there_is_one_suite_a_spec_and_one_case_a_property(suites):
+    assert [suite.get("name") for suite in suites] == ["gpt2", "t5-small"]
+    names = [case.get("name") for case in suites[0].iter("testcase")]
+    assert names == [each.property for each in RESULTS]
+
+
+def test_the_counts_of_a_suite_are_those_of_its_cases(suites):
+    assert {name: suites[0].get(name) for name in ("tests", "failures", "errors", "skipped")} == {
+        "tests": "7",
+        "failures": "2",  # the must, and the unexpected pass
+        "errors": "1",
+        "skipped": "3",  # skipped, the expected failure and the should
+    }
+    assert suites.get("tests") == "8"
+    assert float(suites[0].get("time")) == pytest.approx(7 * 0.25)
+
+
+def test_a_failed_case_carries_the_whole_explanation(suites):
+    failure = suites[0].find("testcase[@name='a.failed']/failure")
+    assert failure.get("message").startswith("boom <script>")
+    assert RERUN in failure.text
+
+
+def test_a_spec_of_which_nothing_could_be_run_is_an_error_in_junit():
+    document = junit([report((), unusable="the process exited with status 3")])
+    suite = ElementTree.fromstring(document.encode())[0]
+    assert suite.get("errors") == "1"
+    assert suite.find("testcase/error").get("message") == "the process exited with status 3"
+
+
+# HTML -----------------------------------------------------------------------------------------------------------
+
+
+class Reader(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.references, self.ids = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        given = dict(attributes)
+        self.references += [given[name] for name in ("src", "href") if name in given]
+        self.ids += [given["id"]] if "id" in given else []
+
+
+@pytest.fixture(scope="module")
+def page():
+    return html([report(), report(RESULTS[:1], spec="t5-small", conforms=True)])
+
+
+def test_the_page_is_whole_without_a_network(page):
+    reader = Reader()
+    reader.feed(page)
+    assert all(reference.startswith("#") for reference in reader.references)
+    assert {reference[1:] for reference in reader.references} <= set(reader.ids)
+
+
+def test_nothing_from_a_candidate_is_markup(page):
+    reader = Reader()
+    reader.feed(page)
+    assert "script" not in reader.tags
+    assert "&lt;script&gt;" in page
+
+
+def test_the_page_has_a_column_for_each_spec_and_explains_each_failure(page):
+    assert "<th>gpt2</th><th>t5-small</th>" in page
+    for each in RESULTS[1:3]:
+        assert f'id="gpt2-{each.property}"' in page
+    assert "--property a.failed --case" in page

@@ -1,0 +1,205 @@
+"""Whatever a candidate does becomes a violation with a sentence that says what it did."""
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from holotype_conformance.adapters.reference import ReferenceCandidate
+from holotype_conformance.candidate import Candidate, Floor, FunctionCandidate, Inputs, Outputs
+from holotype_conformance.property import Violation
+from holotype_conformance.subject import (
+    FLOAT64_FLOOR,
+    CandidateUnusable,
+    Setup,
+    Subject,
+    embolden,
+    real_rows,
+)
+from holotype_reference.model import build
+from holotype_reference.weights import Weights
+from holotype_spec import load
+from holotype_spec.schema import Spec
+
+GPT2 = load("gpt2")
+
+
+class Answering(ReferenceCandidate):
+    """The reference, but `change` has the last word on its outputs."""
+
+    paths = ("fused",)
+
+    def forward(self, model: nn.Module, inputs: Inputs) -> Outputs:
+        return self.change(super().forward(model, inputs))
+
+    def change(self, outputs: Outputs) -> Outputs:
+        raise NotImplementedError
+
+
+def answer(candidate: Candidate) -> Outputs:
+    subject = Subject(candidate, GPT2)
+    return subject.forward(subject.model(Setup(path="fused")), subject.inputs(tokens=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda logits: logits[:, :-1], r"shape \(2, 2, 97\); expected \(2, 3, 97\)"),
+        (lambda logits: logits.float(), r"torch.float32; expected torch.float64"),
+        (lambda logits: logits.index_fill(1, torch.tensor([1]), torch.nan), "position 1 of row 0"),
+        (lambda logits: logits.tolist(), "are a list; expected a tensor"),
+    ],
+)
+def test_wrong_outputs_are_violations(change: Any, said: str) -> None:
+    class Wrong(Answering):
+        def change(self, outputs: Outputs) -> Outputs:
+            return Outputs(logits=change(outputs.logits))
+
+    with pytest.raises(Violation, match=said):
+        answer(Wrong())
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        (lambda: 1 / 0, "forward raised ZeroDivisionError: division by zero"),
+        (lambda: sys.exit(3), "forward raised SystemExit: 3"),
+    ],
+)
+def test_what_a_candidate_raises_is_a_violation(action: Any, said: str) -> None:
+    class Raising(Answering):
+        def change(self, outputs: Outputs) -> Outputs:
+            action()
+            return outputs
+
+    with pytest.raises(Violation, match=said):
+        answer(Raising())
+
+
+def test_nan_at_padding_is_nobodys_business() -> None:
+    class AtPadding(Answering):
+        def change(self, outputs: Outputs) -> Outputs:
+            logits = outputs.logits.clone()
+            logits[0, 0] = torch.nan
+            return Outputs(logits=logits)
+
+    subject = Subject(AtPadding(), GPT2)
+    mask = torch.tensor([[0, 1, 1], [1, 1, 1]])
+    inputs = Inputs(token_ids=torch.tensor([[1, 2, 3], [4, 5, 6]]), attention_mask=mask)
+    outputs = subject.forward(subject.model(Setup(path="fused")), inputs)
+    assert outputs.logits[0, 0].isnan().all()
+
+
+def test_a_candidate_that_writes_into_its_inputs_harms_only_itself() -> None:
+    class Writing(ReferenceCandidate):
+        def forward(self, model: nn.Module, inputs: Inputs) -> Outputs:
+            outputs = super().forward(model, inputs)
+            inputs.token_ids.zero_()
+            return outputs
+
+    subject = Subject(Writing(), GPT2)
+    inputs = subject.inputs(tokens=(2, 3))
+    before = inputs.token_ids.clone()
+    subject.forward(subject.model(Setup(path="fused")), inputs)
+    assert torch.equal(inputs.token_ids, before)
+
+
+def test_a_build_that_fails_makes_the_candidate_unusable() -> None:
+    def broken(spec: Spec) -> nn.Module:
+        raise RuntimeError("no such device")
+
+    with pytest.raises(CandidateUnusable, match="build raised RuntimeError: no such device"):
+        Subject(FunctionCandidate(broken, "broken"), GPT2).smoke()
+
+
+def test_a_bare_function_has_the_capabilities_that_its_forward_names() -> None:
+    class Bare(nn.Module):
+        def __init__(self, spec: Spec) -> None:
+            super().__init__()
+            self.inner = build(spec)
+
+        def forward(self, token_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+            logits: Tensor = self.inner(token_ids, attention_mask=attention_mask).logits
+            return logits
+
+    subject = Subject(FunctionCandidate(Bare, "bare"), GPT2)
+    assert subject.has("attention-mask")
+    assert subject.capabilities["position-ids"] == "its forward takes no `position_ids`"
+    assert subject.capabilities["cache"] == "its forward takes no `past_key_values`"
+    assert "defines no `load`" in (subject.capabilities["weights"] or "")
+    assert subject.capabilities["token-types"] == "the spec has no token types"
+
+
+def test_canonical_names_are_enough_for_weights_to_be_transferred() -> None:
+    subject = Subject(FunctionCandidate(lambda spec: build(spec), "ours"), GPT2)
+    assert subject.has("weights")
+    setup = Setup()
+    ours = dict(subject.reference(setup).named_parameters())
+    for name, parameter in subject.model(setup).named_parameters():
+        assert torch.equal(parameter, ours[name])
+
+
+def test_the_floor_is_rounding_unless_a_candidate_states_another() -> None:
+    class Rough(ReferenceCandidate):
+        def floor(self, spec: Spec) -> Floor:
+            return Floor(relative=1e-6, reason="norms in float32")
+
+    assert Subject(ReferenceCandidate(), GPT2).floor == FLOAT64_FLOOR
+    assert Subject(Rough(), GPT2).floor == 1e-6
+
+
+def test_models_are_built_the_same_whatever_was_drawn_before() -> None:
+    subject = Subject(FunctionCandidate(lambda spec: build(spec), "ours"), GPT2)
+    first = subject.fresh_model(Setup())
+    torch.rand(7)
+    second = subject.fresh_model(Setup())
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_building_leaves_the_random_numbers_and_the_default_dtype_as_they_were() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    Subject(ReferenceCandidate(), GPT2).fresh_model(Setup(path="fused"))
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_bold_weights_of_unknown_names_hide_nothing() -> None:
+    model = build(Subject(ReferenceCandidate(), GPT2).probe(2))
+    embolden(model, seed=3)
+    for name, parameter in model.named_parameters():
+        neutral = 1.0 if name.endswith("norm.weight") else 0.0
+        assert (parameter != neutral).all(), name
+
+
+def test_inputs_never_hold_the_padding_token() -> None:
+    inputs = Subject(ReferenceCandidate(), load("bert-base-uncased")).inputs(tokens=(50, 40))
+    assert inputs.token_ids.min() == 1
+    assert inputs.token_ids.max() == 96
+
+
+def test_token_zero_is_real_where_no_token_is_kept_for_padding() -> None:
+    inputs = Subject(ReferenceCandidate(), GPT2).inputs(tokens=(2, 3))
+    assert inputs.token_ids[0, 0] == 0
+
+
+def test_a_candidate_whose_weights_do_not_load_is_not_unusable() -> None:
+    class Stubborn(ReferenceCandidate):
+        def load(self, model: nn.Module, weights: Weights) -> None:
+            raise KeyError("no such tensor")
+
+    subject = Subject(Stubborn(), GPT2)
+    subject.smoke()
+    with pytest.raises(Violation, match="load raised KeyError"):
+        subject.model(Setup(path="fused"))
+
+
+def test_real_rows_are_those_of_the_newest_tokens() -> None:
+    inputs = Inputs(
+        token_ids=torch.tensor([[5, 6]]), attention_mask=torch.tensor([[0, 1, 1, 1, 0]])
+    )
+    assert real_rows(inputs).tolist() == [[True, False]]
