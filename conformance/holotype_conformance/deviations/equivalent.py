@@ -1,0 +1,163 @@
+"""Changes that are none by mathematics: other ways to write the same model, which no property may flag."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from holotype_conformance.deviations.attention import drop_biases, tile
+from holotype_conformance.deviations.deviation import always, patches
+from holotype_conformance.deviations.features import (
+    biased,
+    both,
+    has_buckets,
+    has_rotary,
+    has_source,
+    scaled,
+    ungrouped,
+    without,
+)
+from holotype_conformance.deviations.patching import (
+    override,
+    override_all,
+    softmax_by,
+    weigh,
+    wide,
+)
+from holotype_reference.attention import Attention
+from holotype_reference.linear import Linear
+from holotype_reference.masks import Mask
+from holotype_reference.model import Model
+from holotype_reference.positions import RelativeBias, Rotary
+
+
+@patches(
+    "equivalent.rotary-shifted",
+    "all rotary positions are shifted by 3",
+    "Only distances count: queries and keys turn by the same angle more, and their product stays.",
+    applies=has_rotary,
+    equivalent=True,
+)
+def rotary_shifted(model: Model) -> None:
+    override_all(model, Rotary, turns=lambda self, at, dtype: Rotary.turns(self, at + 3, dtype))
+
+
+@patches(
+    "equivalent.key-bias",
+    "the bias of the key projection is not added, in a model without rotary positions",
+    "It adds the same to all scores of a query, and a softmax does not see a constant.",
+    applies=both(biased("key"), without(has_rotary)),
+    equivalent=True,
+)
+def key_bias(model: Model) -> None:
+    drop_biases(model, "key")
+
+
+@patches(
+    "equivalent.finite-mask",
+    "masked scores get -10,000 added instead of being left out",
+    "As long as scores are small beside it, exp makes zeros of them.",
+    equivalent=True,
+)
+def finite_mask(model: Model) -> None:
+    def softmax(scores: Tensor, mask: Mask) -> Tensor:
+        return mask.silence((wide(scores) - 10_000.0 * ~mask.visible).softmax(dim=-1))
+
+    weigh(model, softmax_by(softmax))
+
+
+@patches(
+    "equivalent.softmax-written-out",
+    "the softmax is written out as exp over a sum, without the maximum taken off first",
+    "A constant cancels. Only scores that overflow would show it.",
+    equivalent=True,
+)
+def softmax_written_out(model: Model) -> None:
+    def softmax(scores: Tensor, mask: Mask) -> Tensor:
+        powers = wide(scores).exp() * mask.visible
+        # A query without keys has no powers at all, and nothing to divide them by.
+        return powers / powers.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(powers.dtype).tiny)
+
+    weigh(model, softmax_by(softmax))
+
+
+@patches(
+    "equivalent.relative-constant",
+    "every relative bias of a head is larger by one constant",
+    "All scores of a query grow by it, and a softmax does not see a constant.",
+    applies=has_buckets,
+    equivalent=True,
+)
+def relative_constant(model: Model) -> None:
+    def larger(self: RelativeBias, queries: Tensor, keys: Tensor) -> Tensor:
+        bias = RelativeBias.forward(self, queries, keys)
+        constants = torch.arange(bias.shape[1], dtype=bias.dtype, device=bias.device) / 8
+        return bias + constants[:, None, None]
+
+    override_all(model, RelativeBias, forward=larger)
+
+
+@patches(
+    "equivalent.relative-future-bucket",
+    "the decoder's keys after the query have another distance bucket",
+    "They are masked, whatever their bias is: no output depends on that bucket.",
+    applies=both(has_buckets, has_source),
+    equivalent=True,
+)
+def relative_future_bucket(model: Model) -> None:
+    table = model.decoder.relative_bias
+    assert table is not None
+
+    def bucket(self: RelativeBias, ahead: Tensor) -> Tensor:
+        return RelativeBias.bucket(self, ahead).masked_fill(ahead > 0, self.buckets - 1)
+
+    override(table, bucket=bucket)
+
+
+@patches(
+    "equivalent.tiled",
+    "key-value heads are tiled over the query heads, of which there are as many",
+    "Repeating once and tiling once are the same.",
+    applies=ungrouped,
+    equivalent=True,
+)
+def tiled(model: Model) -> None:
+    override_all(model, Attention, share=tile)
+
+
+@patches(
+    "equivalent.scaled-keys",
+    "keys are scaled before their product with the queries, instead of the product",
+    "A factor may stand anywhere in a product.",
+    applies=scaled,
+    equivalent=True,
+)
+def scaled_keys(model: Model) -> None:
+    def attend(
+        self: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: Tensor | None
+    ) -> Tensor:
+        return Attention.attend(self, query, key * Attention.scale(self), value, mask, bias)
+
+    override_all(model, Attention, attend=attend, scale=lambda self: 1.0)
+
+
+@patches(
+    "equivalent.heads-in-turn",
+    "each head's part of the output projection is applied and summed by itself",
+    "A matrix product is a sum of the products of its blocks.",
+    applies=always,
+    equivalent=True,
+)
+def heads_in_turn(model: Model) -> None:
+    width = model.spec.head_dim
+
+    def forward(output: Linear, x: Tensor) -> Tensor:
+        parts = rearrange(x, "batch length (heads width) -> heads batch length width", width=width)
+        blocks = rearrange(output.weight, "size (heads width) -> heads width size", width=width)
+        total: Tensor = sum(part @ block for part, block in zip(parts, blocks, strict=True))
+        return total if output.bias is None else total + output.bias
+
+    for module in model.modules():
+        if isinstance(module, Attention):
+            override(module.output, forward=forward)

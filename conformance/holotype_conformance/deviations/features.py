@@ -1,0 +1,158 @@
+"""What a spec has, as far as deviations ask; and a spec with one field set otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from holotype_spec import schema
+from holotype_spec.schema import Spec
+
+Node = TypeVar("Node", bound=msgspec.Struct)
+
+
+def decodes(spec: Spec) -> bool:
+    """The stack that writes the logits is causal, with a window or without."""
+    return spec.architecture.structure != "encoder"
+
+
+def encodes(spec: Spec) -> bool:
+    """There is a bidirectional stack."""
+    return spec.architecture.structure != "decoder"
+
+
+def has_source(spec: Spec) -> bool:
+    """There is cross-attention."""
+    return spec.architecture.structure == "encoder-decoder"
+
+
+def has_window(spec: Spec) -> bool:
+    return isinstance(spec.architecture.attention.pattern, schema.SlidingWindow)
+
+
+def scaled(spec: Spec) -> bool:
+    """Scores are scaled by 1/√head_dim."""
+    return spec.architecture.attention.scale == "inverse-sqrt-head-dim"
+
+
+def grouped(spec: Spec) -> bool:
+    """Several query heads share a key-value head."""
+    return spec.kv_heads < spec.heads
+
+
+def ungrouped(spec: Spec) -> bool:
+    return spec.kv_heads == spec.heads
+
+
+def has_rotary(spec: Spec) -> bool:
+    return isinstance(spec.architecture.positions, schema.Rotary)
+
+
+def has_scaling(spec: Spec) -> bool:
+    """Rotary positions whose slow pairs are slowed down."""
+    positions = spec.architecture.positions
+    return isinstance(positions, schema.Rotary) and isinstance(
+        positions.scaling, schema.Llama3Scaling
+    )
+
+
+def has_learned(spec: Spec) -> bool:
+    return isinstance(spec.architecture.positions, schema.LearnedPositions)
+
+
+def has_buckets(spec: Spec) -> bool:
+    return isinstance(spec.architecture.positions, schema.RelativeBuckets)
+
+
+def has_ids(spec: Spec) -> bool:
+    """Positions have ids, which a caller may give."""
+    return not has_buckets(spec)
+
+
+def pre_norm(spec: Spec) -> bool:
+    return spec.architecture.residual == "pre-norm"
+
+
+def post_norm(spec: Spec) -> bool:
+    return spec.architecture.residual == "post-norm"
+
+
+def layer_norm(spec: Spec) -> bool:
+    return isinstance(spec.architecture.normalization, schema.LayerNorm)
+
+
+def rms_norm(spec: Spec) -> bool:
+    return isinstance(spec.architecture.normalization, schema.RMSNorm)
+
+
+def final_norm(spec: Spec) -> bool:
+    return spec.architecture.normalization.final
+
+
+def embedding_norm(spec: Spec) -> bool:
+    return spec.architecture.normalization.embedding
+
+
+def gated(spec: Spec) -> bool:
+    return isinstance(spec.architecture.feed_forward, schema.GatedFeedForward)
+
+
+def biased(part: str) -> Callable[[Spec], bool]:
+    """Whether one projection of attention has a bias."""
+    return lambda spec: part in spec.architecture.attention.biases
+
+
+def biased_feed_forward(spec: Spec) -> bool:
+    return spec.architecture.feed_forward.bias
+
+
+def biased_head(spec: Spec) -> bool:
+    return spec.architecture.head.bias
+
+
+def tied(spec: Spec) -> bool:
+    return spec.architecture.tied_embeddings
+
+
+def masked_head(spec: Spec) -> bool:
+    """The head is that of a masked language model."""
+    return isinstance(spec.architecture.head, schema.MaskedLanguageModelHead)
+
+
+def next_sentence(spec: Spec) -> bool:
+    head = spec.architecture.head
+    return isinstance(head, schema.MaskedLanguageModelHead) and head.next_sentence
+
+
+def token_types(spec: Spec) -> bool:
+    return spec.architecture.token_types > 1
+
+
+def drops(spec: Spec) -> bool:
+    """The published model was trained with dropout."""
+    return bool(spec.architecture.dropout.sites)
+
+
+def both(*conditions: Callable[[Spec], bool]) -> Callable[[Spec], bool]:
+    """All of them."""
+    return lambda spec: all(condition(spec) for condition in conditions)
+
+
+def without(condition: Callable[[Spec], bool]) -> Callable[[Spec], bool]:
+    """Not this one."""
+    return lambda spec: not condition(spec)
+
+
+def set_otherwise(spec: Spec, path: str, value: Any) -> Spec:
+    """The spec with the field at ``architecture.PATH`` set to `value`."""
+    return msgspec.structs.replace(
+        spec, architecture=_replaced(spec.architecture, path.split("."), value)
+    )
+
+
+def _replaced(node: Node, path: list[str], value: Any) -> Node:
+    first, *rest = path
+    inner = _replaced(getattr(node, first), rest, value) if rest else value
+    return msgspec.structs.replace(node, **{first: inner})

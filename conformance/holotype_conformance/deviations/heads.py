@@ -1,0 +1,287 @@
+"""The two ends of a model: embeddings, and the heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from holotype_conformance.deviations.deviation import patches, respecifies
+from holotype_conformance.deviations.features import (
+    biased_head,
+    masked_head,
+    next_sentence,
+    set_otherwise,
+    tied,
+    token_types,
+)
+from holotype_conformance.deviations.patching import override, override_all, parts
+from holotype_reference.embeddings import Embeddings
+from holotype_reference.heads import (
+    MaskedLanguageModelHead,
+    Pooler,
+    VocabularyMatrix,
+)
+from holotype_reference.linear import Linear, Table
+from holotype_reference.model import Model
+from holotype_spec import schema
+from holotype_spec.schema import Spec
+
+# Embeddings -----------------------------------------------------------------------------------------------------
+
+
+@patches(
+    "embeddings.scaled",
+    lambda spec: f"token embeddings are multiplied by √{spec.hidden_size}",
+    "Other families scale, this one does not. Under pre-norm the first norm hides most of it.",
+)
+def scaled(model: Model) -> None:
+    size = model.spec.hidden_size
+    override(model.embeddings.token, forward=lambda self, x: Table.forward(self, x) * size**0.5)
+
+
+@patches(
+    "embeddings.token-types-ignored",
+    "token types are accepted and not read: all are 0",
+    "The second sentence is taken for part of the first. Look for an argument that is not handed"
+    " on.",
+    applies=token_types,
+    reports=("huggingface/transformers#48128",),
+)
+def token_types_ignored(model: Model) -> None:
+    override(
+        model.embeddings,
+        forward=lambda self, ids, positions, types: Embeddings.forward(self, ids, positions, None),
+    )
+
+
+@patches(
+    "embeddings.token-types-default-one",
+    "tokens without a type get type 1 instead of 0",
+    "A sentence alone is the first sentence. Only callers that give no token types see it.",
+    applies=token_types,
+    reports=("john-hewitt/structural-probes#13",),
+)
+def token_types_default_one(model: Model) -> None:
+    def forward(self: Embeddings, ids: Tensor, positions: Tensor, types: Tensor | None) -> Tensor:
+        types = torch.ones_like(ids) if types is None else types
+        return Embeddings.forward(self, ids, positions, types)
+
+    override(model.embeddings, forward=forward)
+
+
+@patches(
+    "embeddings.token-types-dropped",
+    "no token-type embedding is added",
+    "A row of the table is missing from every token, that of type 0 included: a model without"
+    " segments is not a model whose segments are all 0.",
+    applies=token_types,
+)
+def token_types_dropped(model: Model) -> None:
+    def forward(self: Embeddings, ids: Tensor, positions: Tensor, types: Tensor | None) -> Tensor:
+        x: Tensor = self.token(ids)
+        if self.position is not None:
+            x = x + self.position(positions)
+        dropped: Tensor = self.dropout(x if self.norm is None else self.norm(x))
+        return dropped
+
+    override(model.embeddings, forward=forward)
+
+
+# The language-model head ----------------------------------------------------------------------------------------
+
+
+def _scales_input(spec: Spec) -> bool:
+    head = spec.architecture.head
+    return isinstance(head, schema.LanguageModelHead) and head.input_scale != "none"
+
+
+def _plain_input(spec: Spec) -> bool:
+    head = spec.architecture.head
+    return isinstance(head, schema.LanguageModelHead) and head.input_scale == "none"
+
+
+@respecifies(
+    "head.scale-dropped",
+    lambda spec: f"the head's input is not scaled (instead of by 1/√{spec.hidden_size})",
+    "Logits are larger by √hidden_size: greedy decoding is right, probabilities and the loss are"
+    " not. The scale belongs to the tied matrix.",
+    applies=_scales_input,
+    reports=("ml-explore/mlx-examples#591", "huggingface/transformers#43681"),
+)
+def scale_dropped(spec: Spec) -> Spec:
+    return set_otherwise(spec, "head.input_scale", "none")
+
+
+@respecifies(
+    "head.scale-added",
+    lambda spec: f"the head's input is scaled by 1/√{spec.hidden_size} (instead of not at all)",
+    "Logits are smaller by √hidden_size: greedy decoding is right, probabilities and the loss are"
+    " not.",
+    applies=_plain_input,
+    reports=("ml-explore/mlx-examples#591",),
+)
+def scale_added(spec: Spec) -> Spec:
+    return set_otherwise(spec, "head.input_scale", "inverse-sqrt-hidden-size")
+
+
+@patches(
+    "head.bias-dropped",
+    "the bias of the vocabulary matrix is not added",
+    "The head has a bias of its own beside the tied matrix, easily lost when the matrix is"
+    " replaced by the embedding.",
+    applies=biased_head,
+)
+def bias_dropped(model: Model) -> None:
+    _add_bias(model, times=-1)
+
+
+@patches(
+    "head.bias-twice",
+    "the bias of the vocabulary matrix is added twice",
+    "The matrix adds its bias and the head adds it again.",
+    applies=biased_head,
+    reports=("huggingface/transformers#2957", "huggingface/transformers#2928"),
+)
+def bias_twice(model: Model) -> None:
+    _add_bias(model, times=1)
+
+
+def _add_bias(model: Model, *, times: int) -> None:
+    def forward(self: VocabularyMatrix, x: Tensor, table: Tensor) -> Tensor:
+        assert self.bias is not None
+        return VocabularyMatrix.forward(self, x, table) + times * self.bias
+
+    override_all(model, VocabularyMatrix, forward=forward)
+
+
+@patches(
+    "head.untied",
+    "the vocabulary matrix is a copy of the token embeddings instead of being them",
+    "Right as long as nothing is trained; then the two fall apart. The model has a matrix too"
+    " many, and it is not in the checkpoint. Tie after loading, and after every change of the"
+    " embeddings.",
+    applies=tied,
+    reports=("huggingface/transformers#43429", "sgl-project/sglang#1508"),
+)
+def untied(model: Model) -> None:
+    matrix = next(parts(model, VocabularyMatrix))
+    matrix.weight = nn.Parameter(model.embeddings.token.weight.detach().clone())
+    fill_when_loaded(model, "head.output.weight", lambda state: state["embeddings.token.weight"])
+
+
+def fill_when_loaded(model: Model, name: str, value: Callable[[dict[str, Tensor]], Tensor]) -> None:
+    """Give a parameter that checkpoints do not have the value that follows from theirs."""
+
+    def fill(_module: nn.Module, state: dict[str, Tensor], *_rest: object) -> None:
+        if name not in state:
+            state[name] = value(state)
+
+    model.register_load_state_dict_pre_hook(fill)  # type: ignore[no-untyped-call]
+
+
+@patches(
+    "head.tie-detached",
+    "the tied vocabulary matrix gets no gradient: only the embedding's use of it does",
+    "Results are right and training is not. Look for a detach, a `.data` or a no_grad where the"
+    " matrix is borrowed.",
+    applies=tied,
+)
+def tie_detached(model: Model) -> None:
+    def forward(self: VocabularyMatrix, x: Tensor, table: Tensor) -> Tensor:
+        return F.linear(x, table.detach(), self.bias)
+
+    override_all(model, VocabularyMatrix, forward=forward)
+
+
+# BERT's heads ---------------------------------------------------------------------------------------------------
+
+
+@patches(
+    "head.norm-dropped",
+    "the masked language model's head has no norm between its two matrices",
+    "Logits have another size. The head is dense, activation, norm, matrix.",
+    applies=masked_head,
+)
+def norm_dropped(model: Model) -> None:
+    for head in parts(model, MaskedLanguageModelHead):
+        override(head.norm, forward=lambda self, x: x)
+
+
+@patches(
+    "head.activation-dropped",
+    "the masked language model's head has no activation",
+    "Two matrices in a row. The head is dense, activation, norm, matrix.",
+    applies=masked_head,
+)
+def activation_dropped(model: Model) -> None:
+    def forward(self: MaskedLanguageModelHead, x: Tensor, table: Tensor) -> Tensor:
+        logits: Tensor = self.output(self.norm(self.transform(x)), table)
+        return logits
+
+    override_all(model, MaskedLanguageModelHead, forward=forward)
+
+
+@patches(
+    "head.transform-dropped",
+    "the masked language model's head is the vocabulary matrix alone",
+    "The matrix reads the last layer as a language model's does. The head is dense, activation,"
+    " norm, matrix.",
+    applies=masked_head,
+)
+def transform_dropped(model: Model) -> None:
+    override_all(
+        model, MaskedLanguageModelHead, forward=lambda self, x, table: self.output(x, table)
+    )
+
+
+@patches(
+    "pooler.last-position",
+    "the pooler reads the last position instead of the first",
+    "Decoders summarise a sequence in its last token, this encoder in its first. Under right"
+    " padding the last position is none.",
+    applies=next_sentence,
+)
+def pooler_last(model: Model) -> None:
+    override_all(model, Pooler, forward=lambda self, x: Pooler.forward(self, x.flip(1)))
+
+
+@patches(
+    "pooler.mean",
+    "the pooler reads the mean of all positions instead of the first",
+    "Sentence encoders average; here the first position speaks for the sequence. Padding enters"
+    " the mean.",
+    applies=next_sentence,
+)
+def pooler_mean(model: Model) -> None:
+    def forward(self: Pooler, x: Tensor) -> Tensor:
+        return Pooler.forward(self, x.mean(dim=1, keepdim=True))
+
+    override_all(model, Pooler, forward=forward)
+
+
+@patches(
+    "pooler.without-tanh",
+    "the pooler has no tanh",
+    "A classifier on top was trained on numbers between -1 and 1.",
+    applies=next_sentence,
+)
+def pooler_without_tanh(model: Model) -> None:
+    override_all(model, Pooler, forward=lambda self, x: Linear.forward(self, x[:, 0]))
+
+
+@patches(
+    "pooler.classes-swapped",
+    "the two next-sentence classes are swapped",
+    "Class 0 says that the second sentence follows the first.",
+    applies=next_sentence,
+)
+def classes_swapped(model: Model) -> None:
+    def classify(self: Model, x: Tensor) -> Tensor:
+        classes = Model.classify(self, x)
+        assert classes is not None
+        return classes.flip(-1)
+
+    override(model, classify=classify)

@@ -1,0 +1,210 @@
+"""How a patch takes hold: one method of one instance is replaced, and nothing that other models share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from functools import cached_property
+from types import MethodType
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange
+from torch import Tensor, nn
+
+from holotype_reference.attention import Attention, SelfAttention, WeightedSum
+from holotype_reference.cache import KeysValues
+from holotype_reference.layers import Layer, Stack
+from holotype_reference.masks import Mask
+from holotype_reference.normalization import LayerNorm, RMSNorm, compute_dtype
+
+Part = TypeVar("Part", bound=nn.Module)
+Norm = LayerNorm | RMSNorm
+MaskRule = Callable[[Mask], Tensor]
+Softmax = Callable[[Tensor, Mask], Tensor]
+Turn = Callable[[Tensor], Tensor]
+Prepare = Callable[[Tensor, Tensor, Tensor, Turn], tuple[Tensor, Tensor, Tensor]]
+
+
+def override(module: nn.Module, **methods: Callable[..., Any]) -> None:
+    """Replace methods of this instance by functions that take it first.
+
+    Inside such a function ``Class.method(instance, …)`` is the original.
+    """
+    for name, function in methods.items():
+        if not hasattr(module, name):
+            raise AttributeError(f"{type(module).__name__} has no method {name!r} to replace")
+        setattr(module, name, MethodType(function, module))
+
+
+def parts(model: nn.Module, kind: type[Part]) -> Iterator[Part]:
+    """Every submodule of a kind."""
+    return (module for module in model.modules() if isinstance(module, kind))
+
+
+def override_all(model: nn.Module, kind: type[nn.Module], **methods: Callable[..., Any]) -> None:
+    """`override` in every submodule of a kind."""
+    for module in parts(model, kind):
+        override(module, **methods)
+
+
+def norms(model: nn.Module) -> Iterator[Norm]:
+    """Every norm of the model."""
+    return (module for module in model.modules() if isinstance(module, LayerNorm | RMSNorm))
+
+
+def layers(stack: Stack) -> Iterator[Layer]:
+    return parts(stack, Layer)
+
+
+# Attention ------------------------------------------------------------------------------------------------------
+
+
+def weigh(model: nn.Module, weighted_sum: WeightedSum) -> None:
+    """Replace in every attention block the weighted sum of the values."""
+
+    def attend(
+        self: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: Tensor | None
+    ) -> Tensor:
+        mixed = weighted_sum(
+            query,
+            self.share(key),
+            self.share(value),
+            mask=mask,
+            bias=bias,
+            scale=self.scale(),
+            dropout=self.dropout if self.training else 0.0,
+        )
+        y: Tensor = self.output(
+            rearrange(mixed, "batch heads queries head_dim -> batch queries (heads head_dim)")
+        )
+        return y
+
+    override_all(model, Attention, attend=attend)
+
+
+def softmax_by(softmax: Softmax) -> WeightedSum:
+    """The weighted sum written out, with another function from scores (batch, heads, queries, keys) to weights."""
+
+    def weighted_sum(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        mask: Mask,
+        bias: Tensor | None,
+        scale: float,
+        dropout: float,
+    ) -> Tensor:
+        scores = scale * einsum(
+            query, key, "batch heads i width, batch heads j width -> batch heads i j"
+        )
+        scores = scores if bias is None else scores + bias
+        weights = F.dropout(softmax(scores, mask).to(query.dtype), dropout)
+        return einsum(weights, value, "batch heads i j, batch heads j width -> batch heads i width")
+
+    return weighted_sum
+
+
+def wide(x: Tensor) -> Tensor:
+    """In at least float32."""
+    return x.to(compute_dtype(x.dtype))
+
+
+def prepare(model: nn.Module, prepared: Prepare) -> None:
+    """Replace in every self-attention what is done to queries, keys and values before they meet."""
+
+    def forward(
+        self: SelfAttention,
+        x: Tensor,
+        *,
+        mask: Mask,
+        turn: Turn | None,
+        bias: Tensor | None,
+        cache: KeysValues | None,
+    ) -> Tensor:
+        query, key, value = (self.split(part(x)) for part in (self.query, self.key, self.value))
+        query, key, value = prepared(query, key, value, turn or (lambda unturned: unturned))
+        if cache is not None:
+            key, value = cache.extend(key, value)
+        return self.attend(query, key, value, mask, bias)
+
+    override_all(model, SelfAttention, forward=forward)
+
+
+def rounded_sum(x: Tensor) -> Tensor:
+    """The sum over the last axis, which is kept, with every partial sum rounded to the dtype of `x`.
+
+    So a kernel adds that has no wider accumulator.
+    """
+    total = torch.zeros_like(x[..., :1])
+    for column in range(x.shape[-1]):
+        total = total + x[..., column : column + 1]
+    return total
+
+
+# Masks ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Redrawn(Mask):
+    """A mask whose matrix is drawn by a rule instead of by its pattern and its padding."""
+
+    rule: MaskRule
+
+    @cached_property
+    def visible(self) -> Tensor:
+        return self.rule(Mask(**{field.name: getattr(self, field.name) for field in fields(Mask)}))
+
+    @cached_property
+    def open(self) -> Tensor:
+        return self.visible | ~self.sighted
+
+    def silence(self, x: Tensor) -> Tensor:
+        return x.masked_fill(~self.sighted, 0.0)
+
+    @property
+    def is_full(self) -> bool:
+        return False
+
+    @property
+    def is_causal(self) -> bool:
+        return False
+
+
+def redraw(mask: Mask, rule: MaskRule) -> Redrawn:
+    """The mask, drawn by a rule that is told what it should be."""
+    return Redrawn(**{field.name: getattr(mask, field.name) for field in fields(Mask)}, rule=rule)
+
+
+def redraw_masks(stack: Stack, rule: MaskRule) -> None:
+    """Draw the masks of a stack's self-attention by a rule."""
+    override(stack, mask=lambda self, *given: redraw(Stack.mask(self, *given), rule))
+
+
+def redraw_source_masks(stack: Stack, rule: MaskRule) -> None:
+    """Draw the masks of a stack's cross-attention by a rule."""
+    override(stack, source_mask=lambda self, *given: redraw(Stack.source_mask(self, *given), rule))
+
+
+def ahead(mask: Mask) -> Tensor:
+    """(1, 1, queries, keys): how far key j is ahead of query i, negative for one behind it."""
+    i = rearrange(_count(mask, mask.queries) + mask.cached, "i -> 1 1 i 1")
+    return rearrange(_count(mask, mask.keys), "j -> 1 1 1 j") - i
+
+
+def _count(mask: Mask, end: int) -> Tensor:
+    return torch.arange(end, device=mask.device)
+
+
+def allowed(mask: Mask) -> Tensor:
+    """(1, 1, queries, keys): what the pattern allows."""
+    return rearrange(mask.allowed(), "i j -> 1 1 i j")
+
+
+def real_keys(mask: Mask) -> Tensor:
+    """(batch or 1, 1, 1, keys): which keys are real."""
+    if mask.padding is None:
+        return _count(mask, mask.keys)[None, None, None] >= 0
+    return rearrange(mask.padding, "batch keys -> batch 1 1 keys")

@@ -1,0 +1,378 @@
+"""Every deviation is the change that its title says, and nothing else."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from holotype_conformance.adapters.reference import run_reference
+from holotype_conformance.candidate import Inputs
+from holotype_conformance.deviations import (
+    DeviatedCandidate,
+    Deviation,
+    UnknownDeviation,
+    all_deviations,
+    applicable,
+    find,
+    names,
+)
+from holotype_conformance.subject import CandidateUnusable, Setup, Subject
+from holotype_conformance.targets import TargetError, resolve
+from holotype_reference.model import Model, build
+from holotype_reference.weights import Weights, random_weights
+from holotype_spec import load, parameter_table
+from holotype_spec import names as spec_names
+from holotype_spec.schema import Spec
+
+GPT2, BERT, T5 = load("gpt2"), load("bert-base-uncased"), load("t5-small")
+LLAMA, MISTRAL = load("llama2-70b"), load("mistral-7b-v0.1")
+CATALOGUE = [load(name) for name in spec_names()]
+SPECS = (GPT2, BERT, T5, LLAMA, MISTRAL, load("llama3-8b"))
+every_deviation = pytest.mark.parametrize(
+    "deviation", all_deviations(), ids=lambda deviation: deviation.slug
+)
+
+
+# The catalogue --------------------------------------------------------------------------------------------------
+
+
+def test_the_catalogue_has_at_least_sixty_deviations_and_five_equivalent_changes() -> None:
+    equivalent = [each for each in all_deviations() if each.equivalent]
+    assert len(all_deviations()) - len(equivalent) >= 60
+    assert len(equivalent) >= 5
+
+
+@every_deviation
+def test_a_deviation_is_described(deviation: Deviation) -> None:
+    assert re.fullmatch(r"[a-z-]+\.[a-z0-9-]+", deviation.slug)
+    assert len(deviation.meaning) > 40
+    for report in deviation.reports:
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+#\d+", report), report
+
+
+@every_deviation
+def test_a_deviation_applies_somewhere_and_its_title_completes_a_sentence(
+    deviation: Deviation,
+) -> None:
+    specs = [spec for spec in CATALOGUE if deviation.applies(spec)]
+    assert specs
+    for spec in specs:
+        assert re.fullmatch(r"[^A-Z.\n].*[^.\s]", deviation.title(spec))
+
+
+def test_titles_have_the_numbers_of_the_full_spec() -> None:
+    window = find("window.one-narrower").title(MISTRAL)
+    assert window == "the sliding window is 4095 instead of 4096"
+    assert find("norm.eps-1e-5").title(BERT) == "the norms' eps is 1e-5 instead of 1e-12"
+    assert find("activation.relu").title(LLAMA) == "the activation is relu instead of silu"
+    assert find("scale.dropped").title(GPT2) == "scores are not scaled (instead of by 1/√64)"
+
+
+def test_a_deviation_that_changes_nothing_does_not_apply() -> None:
+    bert = {deviation.slug for deviation in applicable(BERT)}
+    assert "norm.eps-1e-12" not in bert
+    assert "activation.gelu" not in bert
+    assert not {"mask.dropped", "kv.tiled", "rotary.reversed", "window.dropped"} & bert
+
+
+def test_an_unknown_slug_is_told_the_nearest_names() -> None:
+    with pytest.raises(UnknownDeviation, match=r"did you mean rotary\.pairing"):
+        find("rotary.pairng")
+    assert "rotary.pairing" in names()
+
+
+@every_deviation
+def test_a_changed_field_leaves_the_parameters_as_they_are(deviation: Deviation) -> None:
+    for spec in CATALOGUE:
+        if deviation.applies(spec):
+            assert shapes(deviation.spec(spec)) == shapes(spec)
+
+
+def shapes(spec: Spec) -> list[tuple[str, tuple[int, ...]]]:
+    return [(parameter.name, parameter.shape) for parameter in parameter_table(spec)]
+
+
+# Models ---------------------------------------------------------------------------------------------------------
+
+
+def inputs_of(spec: Spec, *, padded: bool = True, length: int = 13) -> Inputs:
+    """Three rows, of which padding takes 0, 2 and 4 tokens on the right."""
+    generator = torch.Generator().manual_seed(0)
+    tokens, source = (torch.randint(1, 97, (3, n), generator=generator) for n in (length, 7))
+    mask = (torch.arange(length) < length - 2 * torch.arange(3)[:, None]).long()
+    encoder_decoder = spec.architecture.structure == "encoder-decoder"
+    return Inputs(
+        token_ids=tokens,
+        attention_mask=mask if padded else None,
+        token_types=tokens % 2 if spec.architecture.token_types else None,
+        source_ids=source if encoder_decoder else None,
+        source_mask=mask[:, -7:] if encoder_decoder and padded else None,
+    )
+
+
+def model_of(spec: Spec, weights: Weights, *deviations: Deviation) -> Model:
+    """A float64 probe in eval mode."""
+    model = DeviatedCandidate(*deviations).build(spec.probe(), "eager").double()
+    model.load_state_dict(weights)
+    assert isinstance(model.eval(), Model)
+    return model  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def logits_of(model: Model, inputs: Inputs) -> Tensor:
+    """Those at real positions, and the next-sentence ones."""
+    output = run_reference(model, inputs)
+    real = (
+        torch.ones_like(inputs.token_ids)
+        if inputs.attention_mask is None
+        else inputs.attention_mask
+    )
+    logits = output.logits[real.bool()].flatten()
+    return (
+        logits
+        if output.next_sentence is None
+        else torch.cat([logits, output.next_sentence.flatten()])
+    )
+
+
+@every_deviation
+def test_a_patch_leaves_all_other_models_alone(deviation: Deviation) -> None:
+    spec = next(spec for spec in (*SPECS, *CATALOGUE) if deviation.applies(spec))
+    weights, inputs = random_weights(spec.probe(), seed=0), inputs_of(spec)
+    plain = build(spec.probe()).double().eval()
+    plain.load_state_dict(weights)
+    before = logits_of(plain, inputs)
+    model_of(spec, weights, deviation)
+    fresh = build(spec.probe()).double().eval()
+    fresh.load_state_dict(weights)
+    assert torch.equal(logits_of(plain, inputs), before)
+    assert torch.equal(logits_of(fresh, inputs), before)
+
+
+# The same model by other weights --------------------------------------------------------------------------------
+
+# A change that can also be made in the weights must give what the unchanged model gives with those weights.
+Change = Callable[[str, Tensor], Tensor]
+
+
+def zero(*parts: str) -> Change:
+    return lambda name, value: value * 0 if name.endswith(parts) else value
+
+
+def is_gain(name: str) -> bool:
+    return name.endswith("norm.weight")
+
+
+def dealt(axis: str) -> Change:
+    """Neighbouring features belong to different heads."""
+    to_heads = {"rows": "(w h) d -> (h w) d", "bias": "(w h) -> (h w)"}
+
+    def change(name: str, value: Tensor) -> Tensor:
+        if name.split(".")[-2] not in ("query", "key", "value"):
+            return value
+        pattern = to_heads["bias" if value.ndim == 1 else axis]
+        return rearrange(value, pattern, w=8)
+
+    return change
+
+
+def interleaved_as_half_split(name: str, value: Tensor) -> Tensor:
+    """Rows (2i, 2i + 1) of each head are moved to (i, i + 4)."""
+    if not name.endswith(("query.weight", "key.weight")):
+        return value
+    return rearrange(value, "(heads pair two) d -> (heads two pair) d", two=2, pair=4)
+
+
+def tiled_as_repeated(name: str, value: Tensor) -> Tensor:
+    """Query head h of 6 reads key-value head h % 2: put those that read the same one next to each other."""
+    if name.endswith("query.weight"):
+        return rearrange(value, "(group kv width) d -> (kv group width) d", kv=2, width=8)
+    if name.endswith("attention.output.weight"):
+        return rearrange(value, "d (group kv width) -> d (kv group width)", kv=2, width=8)
+    return value
+
+
+def rolled_positions(name: str, value: Tensor) -> Tensor:
+    return value.roll(-1, 0) if name == "embeddings.position.weight" else value
+
+
+def scaled(factor: float, *parts: str) -> Change:
+    return lambda name, value: value * factor if name.endswith(parts) else value
+
+
+def swapped(one: str, other: str) -> Callable[[Weights], dict[str, Tensor]]:
+    def change(weights: Weights) -> dict[str, Tensor]:
+        def partner(name: str) -> str:
+            parts = name.split(".")
+            parts[-2] = {one: other, other: one}.get(parts[-2], parts[-2])
+            return ".".join(parts)
+
+        return {name: weights[partner(name)] for name in weights}
+
+    return change
+
+
+BY_WEIGHTS: list[tuple[str, Spec, Change | Callable[[Weights], dict[str, Tensor]]]] = [
+    ("attention.dropped", GPT2, zero("attention.output.weight", "attention.output.bias")),
+    ("bias.query-dropped", GPT2, zero("query.bias")),
+    ("bias.value-dropped", BERT, zero("value.bias")),
+    ("bias.output-dropped", GPT2, zero("attention.output.bias")),
+    ("bias.feed-forward-up-dropped", GPT2, zero("up.bias")),
+    ("bias.feed-forward-down-dropped", BERT, zero("down.bias")),
+    ("head.bias-dropped", BERT, zero("head.output.bias")),
+    ("head.bias-twice", BERT, scaled(2, "head.output.bias")),
+    ("norm.shift-dropped", GPT2, zero("norm.bias")),
+    ("norm.gain-dropped", LLAMA, lambda name, value: value * 0 + 1 if is_gain(name) else value),
+    ("norm.gain-plus-one", LLAMA, lambda name, value: value + 1 if is_gain(name) else value),
+    ("norm.gain-plus-one", GPT2, lambda name, value: value + 1 if is_gain(name) else value),
+    ("learned.dropped", GPT2, zero("position.weight")),
+    ("learned.offset-by-one", GPT2, rolled_positions),
+    ("relative.dropped", T5, zero("relative_bias.weight")),
+    ("embeddings.token-types-dropped", BERT, zero("token_type.weight")),
+    ("embeddings.scaled", LLAMA, scaled(48**0.5, "token.weight")),  # the probe's size
+    ("head.scale-added", LLAMA, scaled(48**-0.5, "head.output.weight")),
+    ("scale.twice", MISTRAL, scaled(8**-0.5, "query.weight")),
+    ("scale.inverted", MISTRAL, scaled(8.0, "query.weight")),
+    ("scale.dropped", MISTRAL, scaled(8**0.5, "query.weight")),
+    ("scale.hidden-size", LLAMA, scaled((8 / 48) ** 0.5, "query.weight")),
+    ("scale.added", T5, scaled(8**-0.5, "query.weight")),
+    ("heads.query-key-swapped", GPT2, swapped("query", "key")),
+    ("heads.interleaved", T5, dealt("rows")),
+    ("heads.interleaved", GPT2, dealt("rows")),
+    ("gate.swapped", LLAMA, swapped("gate", "up")),
+    ("kv.tiled", LLAMA, tiled_as_repeated),
+    ("rotary.pairing", LLAMA, interleaved_as_half_split),
+    ("pooler.classes-swapped", BERT, lambda n, v: v.flip(0) if n.startswith("next_s") else v),
+]
+
+
+@pytest.mark.parametrize(("slug", "spec", "change"), BY_WEIGHTS)
+def test_the_deviated_model_is_the_model_with_other_weights(
+    slug: str, spec: Spec, change: Callable[..., object]
+) -> None:
+    weights, inputs = random_weights(spec.probe(), seed=0), inputs_of(spec)
+    try:
+        changed = change(weights)
+    except TypeError:
+        changed = {name: change(name, value) for name, value in weights.items()}
+    expected = logits_of(model_of(spec, Weights(weights.spec, changed)), inputs)  # type: ignore[arg-type]
+    actual = logits_of(model_of(spec, weights, find(slug)), inputs)
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(actual, logits_of(model_of(spec, weights), inputs), rtol=1e-3)
+
+
+# The same model on other inputs ---------------------------------------------------------------------------------
+
+
+def test_reversed_rotation_is_the_rotation_at_reversed_positions() -> None:
+    weights, inputs = random_weights(LLAMA.probe(), seed=0), inputs_of(LLAMA)
+    backwards = torch.arange(12, -1, -1).expand(3, -1)
+    told = Inputs(
+        token_ids=inputs.token_ids, attention_mask=inputs.attention_mask, position_ids=backwards
+    )
+    expected = logits_of(model_of(LLAMA, weights), told)
+    actual = logits_of(model_of(LLAMA, weights, find("rotary.reversed")), inputs)
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("slug", "spec"),
+    [
+        ("mask.padding-ignored", GPT2),
+        ("mask.padding-ignored", BERT),
+        ("mask.padding-replaces-causal", GPT2),
+        ("mask.padding-of-first-row", MISTRAL),
+        ("scale.only-without-mask", LLAMA),
+        ("mask.nan-rows", BERT),
+    ],
+)
+def test_a_deviation_in_the_padding_does_not_show_without_padding(slug: str, spec: Spec) -> None:
+    weights, inputs = random_weights(spec.probe(), seed=0), inputs_of(spec, padded=False)
+    actual = logits_of(model_of(spec, weights, find(slug)), inputs)
+    torch.testing.assert_close(actual, logits_of(model_of(spec, weights), inputs))
+
+
+def reach(slug: str, spec: Spec, position: int) -> list[int]:
+    """Which outputs of a model of one layer move when the token at `position` changes."""
+    small = spec.probe(layers=1)
+    model = DeviatedCandidate(find(slug)).build(small, "eager").double().eval()
+    model.load_state_dict(random_weights(small, seed=0))
+    inputs = inputs_of(spec, padded=False)
+    tokens = inputs.token_ids.clone()
+    tokens[:, position] = tokens[:, position] % 96 + 1
+    changed = Inputs(token_ids=tokens, token_types=inputs.token_types, source_ids=inputs.source_ids)
+    with torch.no_grad():
+        before, after = (run_reference(model, each).logits for each in (inputs, changed))
+    return (before != after).any(-1).any(0).nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    ("slug", "spec", "moved"),
+    [
+        ("mask.one-ahead", GPT2, [5, 6, 7, 8, 9, 10, 11, 12]),
+        ("mask.dropped", GPT2, list(range(13))),
+        ("mask.encoder-causal", BERT, [6, 7, 8, 9, 10, 11, 12]),
+        # The probe's window is 5: token 6 is seen from 6 … 10.
+        ("window.one-wider", MISTRAL, [6, 7, 8, 9, 10, 11]),
+        ("window.one-narrower", MISTRAL, [6, 7, 8, 9]),
+        ("window.dropped", MISTRAL, [6, 7, 8, 9, 10, 11, 12]),
+        ("attention.dropped", GPT2, [6]),
+        ("softmax.over-queries", GPT2, list(range(13))),
+        ("length.mean-gate", GPT2, list(range(13))),
+        ("length.capacity", GPT2, [6, 7, 8, 9, 10, 11, 12]),
+    ],
+)
+def test_a_deviated_mask_reaches_as_far_as_its_title_says(
+    slug: str, spec: Spec, moved: list[int]
+) -> None:
+    assert reach(slug, spec, 6) == moved
+
+
+def test_without_upcast_shows_in_half_precision_only() -> None:
+    for slug in ("norm.without-upcast", "softmax.without-upcast", "rotary.without-upcast"):
+        weights, inputs = random_weights(LLAMA.probe(), seed=0), inputs_of(LLAMA)
+        plain, deviated = model_of(LLAMA, weights), model_of(LLAMA, weights, find(slug))
+        torch.testing.assert_close(logits_of(deviated, inputs), logits_of(plain, inputs))
+        narrow = logits_of(deviated.bfloat16(), inputs) - logits_of(plain.bfloat16(), inputs)
+        assert narrow.abs().max() > 0.01, slug
+
+
+def test_two_deviations_act_together() -> None:
+    weights, inputs = random_weights(LLAMA.probe(), seed=0), inputs_of(LLAMA)
+    together = logits_of(
+        model_of(LLAMA, weights, find("kv.tiled"), find("activation.relu")), inputs
+    )
+    relu = find("activation.relu")
+    tiled = {name: tiled_as_repeated(name, value) for name, value in weights.items()}
+    expected = logits_of(model_of(LLAMA, Weights(weights.spec, tiled), relu), inputs)
+    torch.testing.assert_close(together, expected, rtol=1e-9, atol=1e-9)
+
+
+# As a target ----------------------------------------------------------------------------------------------------
+
+
+def test_a_deviation_is_a_target() -> None:
+    candidate = resolve("deviation:window.dropped")
+    assert isinstance(candidate, DeviatedCandidate)
+    assert candidate.title == "reference with window.dropped"
+    Subject(candidate, MISTRAL).smoke()
+
+
+def test_an_unknown_deviation_is_no_target() -> None:
+    with pytest.raises(TargetError, match=r"did you mean window\.dropped"):
+        resolve("deviation:window.droped")
+
+
+def test_a_deviation_cannot_be_run_under_a_spec_to_which_it_does_not_apply() -> None:
+    with pytest.raises(CandidateUnusable, match="does not apply to gpt2"):
+        Subject(resolve("deviation:window.dropped"), GPT2).smoke()
+
+
+def test_an_untied_head_takes_the_weights_of_the_tied_model() -> None:
+    subject = Subject(DeviatedCandidate(find("head.untied")), GPT2)
+    model = subject.model(Setup(path="fused"))
+    table = subject.weights(2, 0)["embeddings.token.weight"]
+    assert torch.equal(model.get_parameter("head.output.weight"), table)
