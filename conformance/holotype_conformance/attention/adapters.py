@@ -1,0 +1,231 @@
+"""Kernels that are named on the command line: torch's, the reference's, and (elsewhere) those of `transformers`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from holotype_conformance.attention.kernel import FunctionKernel, KernelCandidate
+from holotype_reference.attention import PATHS, Path
+from holotype_reference.masks import Mask
+from holotype_spec import schema
+
+BACK_ENDS = {
+    "math": SDPBackend.MATH,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
+
+
+def visible(
+    q: Tensor, k: Tensor, *, mask: Tensor | None, causal: bool, window: int | None
+) -> Tensor | None:
+    """All masks of a call as one, boolean or additive; None for none."""
+    if not causal and window is None:
+        return mask
+    queries, keys = q.shape[2], k.shape[2]
+    diagonal = torch.arange(queries, device=q.device)[:, None] + keys - queries
+    away = diagonal - torch.arange(keys, device=q.device)
+    seen = away >= 0 if causal else torch.ones_like(away, dtype=torch.bool)
+    if window is not None:
+        seen = seen & (away.abs() < window)
+    if mask is None:
+        return seen[None, None]
+    if mask.dtype == torch.bool:
+        return mask & seen
+    return mask.masked_fill(~seen, -math.inf)
+
+
+# torch ---------------------------------------------------------------------------------------------------------------
+
+
+def sdpa(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """`scaled_dot_product_attention`. Its own `is_causal` starts the diagonal at the first key: it is used only for
+    as many queries as keys."""
+    square = causal and mask is None and window is None and q.shape[2] == k.shape[2]
+    told = None if square else visible(q, k, mask=mask, causal=causal, window=window)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=told, is_causal=square, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+    )
+
+
+class OneBackEnd(KernelCandidate):
+    """`scaled_dot_product_attention` on one of its back ends only."""
+
+    def __init__(self, name: str) -> None:
+        self.title = f"sdpa:{name}"
+        self.back_end = BACK_ENDS[name]
+
+    def attention(  # type: ignore[override]
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        window: int | None = None,
+        scale: float | None = None,
+    ) -> Tensor:
+        with sdpa_kernel(self.back_end):
+            return sdpa(q, k, v, mask=mask, causal=causal, window=window, scale=scale)
+
+
+def flex(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """`flex_attention` without a compiler. A boolean mask is a mask function, an additive one a score function."""
+    from torch.nn.attention import flex_attention as module
+
+    told = visible(q, k, mask=mask, causal=causal, window=window)
+    if told is not None:
+        told = told.expand(q.shape[0], q.shape[1], q.shape[2], k.shape[2])
+
+    def score(s: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        assert told is not None
+        entry = told[b, h, i, j]
+        return torch.where(entry, s, -math.inf) if told.dtype == torch.bool else s + entry
+
+    # Without its compiler it is traced anew for every shape all the same, which takes most of the time of a run.
+    with patch.object(module, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True, create=True):
+        return module.flex_attention(
+            q,
+            k,
+            v,
+            score_mod=None if told is None else score,
+            scale=scale,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+
+
+# The reference -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenMask(Mask):
+    """A mask of the reference that is a matrix instead of a pattern.
+
+    Attributes:
+        matrix: broadcastable to (batch, heads, queries, keys), true where a query may see a key.
+    """
+
+    matrix: Tensor
+
+    @cached_property
+    def visible(self) -> Tensor:
+        return self.matrix
+
+    @cached_property
+    def open(self) -> Tensor:
+        return self.visible | ~self.sighted
+
+    def silence(self, x: Tensor) -> Tensor:
+        return x.masked_fill(~self.sighted, 0.0)
+
+    @property
+    def is_full(self) -> bool:
+        return False
+
+    @property
+    def is_causal(self) -> bool:
+        return False
+
+
+class ReferenceKernel(KernelCandidate):
+    """The weighted sum of the reference models, on one of its paths."""
+
+    def __init__(self, path: Path) -> None:
+        self.title = f"reference:{path}"
+        self.path = path
+
+    def attention(  # type: ignore[override]
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        window: int | None = None,
+        scale: float | None = None,
+    ) -> Tensor:
+        group = q.shape[1] // max(k.shape[1], 1)
+        return PATHS[self.path](
+            q,
+            k.repeat_interleave(group, dim=1),
+            v.repeat_interleave(group, dim=1),
+            mask=_reference_mask(q, k, mask=mask, causal=causal, window=window),
+            bias=_bias(mask),
+            scale=q.shape[-1] ** -0.5 if scale is None else scale,
+            dropout=0.0,
+        )
+
+
+def _reference_mask(
+    q: Tensor, k: Tensor, *, mask: Tensor | None, causal: bool, window: int | None
+) -> Mask:
+    """A pattern where the reference has one for it, else a matrix."""
+    queries, keys = q.shape[2], k.shape[2]
+    facts: dict[str, Any] = {"queries": queries, "keys": keys, "padding": None, "device": q.device}
+    told = visible(q, k, mask=mask, causal=causal, window=window)
+    if told is None:
+        return Mask(pattern=schema.Bidirectional(), cached=0, **facts)
+    if mask is None and causal and queries <= keys:
+        pattern = schema.Causal() if window is None else schema.SlidingWindow(window=window)
+        return Mask(pattern=pattern, cached=keys - queries, **facts)
+    matrix = told if told.dtype == torch.bool else told > -math.inf
+    return GivenMask(pattern=schema.Bidirectional(), cached=0, matrix=matrix, **facts)
+
+
+def _bias(mask: Tensor | None) -> Tensor | None:
+    """What an additive mask adds where it does not hide."""
+    if mask is None or mask.dtype == torch.bool:
+        return None
+    return mask.masked_fill(mask == -math.inf, 0.0)
+
+
+# By name -------------------------------------------------------------------------------------------------------------
+
+
+def _of_transformers(name: str) -> KernelCandidate:
+    """Imported when it is asked for: it takes seconds, and need not be installed."""
+    from holotype_conformance.adapters.hf_attention import TransformersKernel
+
+    return TransformersKernel(name)
+
+
+KERNELS: dict[str, Callable[[], KernelCandidate]] = {
+    "sdpa": lambda: FunctionKernel(sdpa, "sdpa"),
+    **{f"sdpa:{name}": partial(OneBackEnd, name) for name in BACK_ENDS},
+    "flex": lambda: FunctionKernel(flex, "flex"),
+    "reference:fused": lambda: ReferenceKernel("fused"),
+    "reference:eager": lambda: ReferenceKernel("eager"),
+    "hf:sdpa": partial(_of_transformers, "sdpa"),
+    "hf:eager": partial(_of_transformers, "eager"),
+}

@@ -1,0 +1,162 @@
+"""How wrong a result may be: at most twice as wrong as the plain implementation's in the same dtype, with a floor.
+
+An error is the largest difference from the oracle, in units of the largest sum of absolute terms: what cancels in a
+sum leaves its rounding behind. The floor is for small problems, in which the plain result is exact by luck.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from holotype_conformance.attention.cases import Problem, as_array
+from holotype_conformance.attention.plain import plain
+from holotype_conformance.attention.subject import KernelSubject
+from holotype_conformance.property import Violation
+
+FACTOR = 2.0
+# The floor in units of rounding. In full precision the powers cost most: exp(score - log of the sum), which backward
+# passes recompute, loses as many units as these numbers are large. Half-precision kernels compute them in float32, and
+# round weights and results.
+FLOORS = {torch.float64: 64.0, torch.float32: 64.0, torch.bfloat16: 4.0, torch.float16: 4.0}
+
+Array = NDArray[np.float64]
+
+
+def rounding(dtype: torch.dtype) -> float:
+    """The floor for results of `dtype`."""
+    return FLOORS[dtype] * torch.finfo(dtype).eps
+
+
+def error(actual: Tensor, expected: Array, size: Array) -> float:
+    """The largest difference in units of the largest `size`."""
+    if expected.size == 0:
+        return 0.0
+    unit = max(float(size.max()), np.finfo(np.float64).tiny)
+    found = float(np.abs(as_array(actual) - expected).max()) / unit
+    return found if np.isfinite(found) else float("inf")
+
+
+def demand_near(
+    actual: Tensor,
+    expected: Array,
+    size: Array,
+    *,
+    budget: float,
+    what: str,
+    than: str = "the formula in float64",
+    **facts: Any,
+) -> None:
+    """Demand that `actual` is within `budget` of `expected`.
+
+    Args:
+        actual: (batch, heads, length, head_dim).
+        expected, size: the same shape; see `error`.
+        budget: the largest error.
+        what: what is compared, for the message.
+        than: with what it is compared.
+        facts: go into the violation.
+
+    Raises:
+        Violation: it is not; the message names the place.
+    """
+    found = error(actual, expected, size)
+    if found <= budget:
+        return
+    difference = np.abs(as_array(actual) - expected).max(axis=-1)
+    batch, head, place = (int(i) for i in np.unravel_index(difference.argmax(), difference.shape))
+    raise Violation(
+        f"{what} differs from {than} by {found:.1e} (relative; the budget is {budget:.1e}), most at"
+        f" place {place} of head {head}, row {batch} of the batch",
+        error=found,
+        budget=budget,
+        batch=batch,
+        head=head,
+        place=place,
+        **facts,
+    )
+
+
+def demand_formula(subject: KernelSubject, problem: Problem, **facts: Any) -> None:
+    """Demand that the kernel's result for a problem is the formula's.
+
+    Queries that see no key are left out.
+    """
+    expected = problem.expected()
+    rows = sighted(problem)
+    output = subject.output(problem.call, rows=rows)
+    reference = plain(problem).masked_fill(~rows, 0.0)
+    measured = error(reference, expected.output, expected.output_size)
+    demand_near(
+        output,
+        expected.output,
+        expected.output_size,
+        budget=allowed(measured, output.dtype),
+        what="the result",
+        **facts,
+    )
+
+
+def demand_gradients(subject: KernelSubject, problem: Problem, **facts: Any) -> None:
+    """Demand that the kernel's gradients by q, k and v are the formula's.
+
+    No gradient arrives at queries that see no key.
+    """
+    upstream = problem.upstream.masked_fill(~sighted(problem), 0.0)
+    problem = replace(problem, upstream=upstream)
+    expected = problem.expected(gradients=True)
+    assert expected.gradients is not None
+    assert expected.gradient_sizes is not None
+    found = subject.differentiated(problem)
+    reference = plain_gradients(problem)
+    for name in ("q", "k", "v"):
+        right, size = getattr(expected.gradients, name), getattr(expected.gradient_sizes, name)
+        measured = error(reference[name], right, size)
+        demand_near(
+            getattr(found, name),
+            right,
+            size,
+            budget=allowed(measured, found.output.dtype),
+            what=f"the gradient by {name}",
+            **facts,
+        )
+
+
+def demand_both(subject: KernelSubject, problem: Problem, **facts: Any) -> None:
+    """`demand_formula`, and `demand_gradients` of a kernel that has them.
+
+    Where some query sees no key there are no demands on gradients: that is a property of its own (masks.no-key).
+    """
+    demand_formula(subject, problem, **facts)
+    if subject.has("gradients") and bool(sighted(problem).all()):
+        demand_gradients(subject, problem, **facts)
+
+
+def allowed(measured: float, dtype: torch.dtype) -> float:
+    """The budget, from the error of the plain implementation."""
+    if not np.isfinite(measured):  # it overflowed: no measure of anything
+        return rounding(dtype)
+    return max(FACTOR * measured, rounding(dtype))
+
+
+def plain_gradients(problem: Problem) -> dict[str, Tensor]:
+    """Those of the plain implementation, by name."""
+    leaves = problem.call.with_tensors(lambda x: x.detach().clone())
+    inputs = [x.requires_grad_() for x in (leaves.q, leaves.k, leaves.v)]
+    with torch.enable_grad():
+        output = plain(problem.changed(q=inputs[0], k=inputs[1], v=inputs[2]))
+    return dict(zip("qkv", torch.autograd.grad(output, inputs, problem.upstream), strict=True))
+
+
+def sighted(problem: Problem) -> Tensor:
+    """(batch or 1, heads or 1, queries, 1) boolean: whether a query sees a key."""
+    q = problem.call.q
+    if problem.visible is None:
+        shape = (1, 1, q.shape[2], 1)
+        return torch.full(shape, problem.call.k.shape[2] > 0, device=q.device)
+    return torch.from_numpy(problem.visible).any(-1, keepdim=True).to(q.device)

@@ -1,0 +1,249 @@
+"""What one run of a property is given: a case of a few numbers, and the problem that is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from einops import rearrange
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from holotype_conformance.attention import oracle
+from holotype_conformance.attention.kernel import Call
+from holotype_conformance.property import Case
+
+DType = Literal["float64", "float32", "bfloat16", "float16"]
+DTYPES: dict[DType, torch.dtype] = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+Mask = Literal[
+    "none",
+    "causal",
+    "window",
+    "band",
+    "prefix",
+    "documents",
+    "left-padding",
+    "right-padding",
+    "random",
+]
+Form = Literal["arguments", "boolean", "additive"]
+MASKS: tuple[Mask, ...] = (
+    "causal",
+    "window",
+    "band",
+    "prefix",
+    "documents",
+    "left-padding",
+    "right-padding",
+    "random",
+)
+LONGEST = 40  # beyond a block of 32
+
+
+class AttentionCase(Case, frozen=True, kw_only=True, omit_defaults=True):
+    """One attention problem with random contents.
+
+    `size` is the window's, band's or prefix's, or the length of a document or of the shortest padded row; `form` is
+    how the kernel is told the mask; `data` chooses the contents.
+    """
+
+    queries: int
+    keys: int
+    batch: int = 1
+    heads: int = 1
+    kv_heads: int = 1
+    head_dim: int = 8
+    dtype: DType = "float64"
+    mask: Mask = "none"
+    form: Form = "arguments"
+    size: int = 1
+    data: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A case made into tensors: the call, and what the oracle needs to know of its mask.
+
+    Attributes:
+        call: what the kernel is given.
+        visible: broadcastable to (batch, heads, queries, keys), or None for everything.
+        bias: the same, or None.
+        upstream: the gradient that arrives at the result, shaped as q.
+    """
+
+    call: Call
+    visible: NDArray[np.bool_] | None
+    bias: NDArray[np.float64] | None
+    upstream: Tensor
+
+    def expected(self, *, gradients: bool = False) -> oracle.Attended:
+        """What the formula makes of exactly these numbers."""
+        q, k, v, upstream = (
+            as_array(x) for x in (self.call.q, self.call.k, self.call.v, self.upstream)
+        )
+        return oracle.attention(
+            q,
+            k,
+            v,
+            visible=self.visible,
+            bias=self.bias,
+            scale=self.call.scale,
+            upstream=upstream if gradients else None,
+        )
+
+    def changed(self, **tensors: Tensor) -> Problem:
+        """With other q, k or v."""
+        call = self.call
+        q, k, v = (tensors.get(name, getattr(call, name)) for name in ("q", "k", "v"))
+        return replace(self, call=replace(call, q=q, k=k, v=v))
+
+
+def as_array(x: Tensor) -> NDArray[np.float64]:
+    """`x` in float64, exactly."""
+    return x.detach().to("cpu", torch.float64).numpy()
+
+
+def copied_as(x: Tensor, room: Tensor) -> Tensor:
+    """`room`, with the contents of `x`."""
+    return room.copy_(x)
+
+
+# Making problems -----------------------------------------------------------------------------------------------------
+
+
+def problem(
+    case: AttentionCase,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    draw: Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]] | None = None,
+) -> Problem:
+    """The problem of a case; `draw` makes contents of a shape, by default normal ones.
+
+    Queries and keys are so large that the scores are not near uniform, which would hide most mistakes.
+    """
+    rng = np.random.default_rng([seed, case.data])
+    dtype = DTYPES[case.dtype]
+
+    def tensor(heads: int, length: int, size: float) -> Tensor:
+        shape = (case.batch, heads, length, case.head_dim)
+        numbers = size * rng.standard_normal(shape) if draw is None else draw(rng, shape)
+        return torch.from_numpy(numbers).to(device, dtype)
+
+    q = tensor(case.heads, case.queries, 1.3)
+    k = tensor(case.kv_heads, case.keys, 1.3)
+    v = tensor(case.kv_heads, case.keys, 1.0)
+    upstream = tensor(case.heads, case.queries, 1.0)
+    visible = visibility(case)
+    call = told(case, Call(q=q, k=k, v=v), visible)
+    return Problem(call=call, visible=visible, bias=None, upstream=upstream)
+
+
+def visibility(case: AttentionCase) -> NDArray[np.bool_] | None:
+    """(batch or 1, heads or 1, queries, keys); None for no mask."""
+    n, m = case.queries, case.keys
+    match case.mask:
+        case "none":
+            return None
+        case "causal":
+            found = oracle.causal(n, m)
+        case "window":
+            found = oracle.window(n, m, case.size)
+        case "band":
+            found = oracle.band(n, m, case.size)
+        case "prefix":
+            found = oracle.prefix(n, m, case.size)
+        case "documents":
+            found = oracle.documents(n, m, [max(case.size, 1)] * (m // max(case.size, 1)))
+        case "left-padding" | "right-padding":
+            return _padded(case)
+        case "random":
+            return _random(case)
+    return rearrange(found, "queries keys -> 1 1 queries keys")
+
+
+def _padded(case: AttentionCase) -> NDArray[np.bool_]:
+    """Row b has `size` + b real keys."""
+    real = [min(case.size + row, case.keys) for row in range(case.batch)]
+    side = case.mask.partition("-")[0]
+    found = oracle.padding(case.queries, case.keys, real, side)
+    return rearrange(found, "batch queries keys -> batch 1 queries keys")
+
+
+def _random(case: AttentionCase) -> NDArray[np.bool_]:
+    """Half of all pairs, another half for each head, and for each query at least one key."""
+    rng = np.random.default_rng([7, case.data])
+    found = rng.random((case.batch, case.heads, case.queries, case.keys)) < 0.5
+    if case.keys:
+        sure = rng.integers(0, case.keys, found.shape[:3])
+        found |= sure[..., None] == np.arange(case.keys)
+    return found
+
+
+def told(case: AttentionCase, call: Call, visible: NDArray[np.bool_] | None) -> Call:
+    """`call` with its mask in the form of the case."""
+    if visible is None:
+        return call
+    if case.form == "arguments":
+        size = case.size if case.mask in ("window", "band") else None
+        return replace(call, causal=case.mask in ("causal", "window"), window=size)
+    boolean = torch.from_numpy(visible.copy()).to(call.q.device)
+    mask = boolean if case.form == "boolean" else additive(boolean, call.q.dtype)
+    return replace(call, mask=mask)
+
+
+def additive(visible: Tensor, dtype: torch.dtype, hidden: float = float("-inf")) -> Tensor:
+    """Zero where a key is seen, `hidden` where not."""
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
+        ~visible, hidden
+    )
+
+
+# Drawing cases -------------------------------------------------------------------------------------------------------
+
+
+def lengths(least: int = 1, most: int = LONGEST) -> st.SearchStrategy[int]:
+    """Mostly such as a block of 16 or 32 does not divide; shrinks to the shortest."""
+    return st.one_of(st.integers(least, min(12, most)), st.integers(min(17, most), most))
+
+
+@st.composite
+def cases(
+    draw: st.DrawFn,
+    dtypes: tuple[DType, ...],
+    *,
+    masks: tuple[Mask, ...] = ("none",),
+    forms: tuple[Form, ...] = ("arguments",),
+    equal: bool = True,
+    least: int = 1,
+    most: int = LONGEST,
+    heads: tuple[int, ...] = (1, 2, 3),
+    head_dims: tuple[int, ...] = (8, 16, 32),
+) -> AttentionCase:
+    """Cases with these masks in these forms; `equal` for as many queries as keys."""
+    keys = draw(lengths(least, most))
+    count = draw(st.sampled_from(heads))
+    mask = draw(st.sampled_from(masks))
+    sized = mask not in ("none", "causal", "random")
+    return AttentionCase(
+        queries=keys if equal else draw(lengths(least, most)),
+        keys=keys,
+        batch=draw(st.integers(1, 2)),
+        heads=count,
+        kv_heads=count,
+        head_dim=draw(st.sampled_from(head_dims)),
+        dtype=draw(st.sampled_from(dtypes)),
+        mask=mask,
+        form=draw(st.sampled_from(forms)),
+        size=draw(st.integers(1, max(1, keys))) if sized else 1,
+        data=draw(st.integers(0, 99)),
+    )

@@ -1,0 +1,74 @@
+"""The registry of the properties of kernels: as `holotype_conformance.property`, but of their own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import strategies as st
+
+from holotype_conformance.attention.cases import AttentionCase, Form, Mask, cases
+from holotype_conformance.attention.subject import KernelSubject
+from holotype_conformance.property import Property
+
+Check = Callable[[KernelSubject, Any], None]
+_REGISTRY: dict[str, Property] = {}
+
+
+def claim(
+    *,
+    slug: str,
+    clause: str,
+    meaning: str,
+    catches: tuple[str, ...],
+    cases: Callable[[KernelSubject], st.SearchStrategy[Any]],
+    needs: tuple[str, ...] = (),
+    level: str = "must",
+    examples: int = 12,
+    case_type: Any = AttentionCase,
+) -> Callable[[Check], Property]:
+    """Decorate a check: make it a `Property` of kernels and register that. See `Property` for the arguments."""
+
+    def registered(check: Check) -> Property:
+        if slug in _REGISTRY:
+            raise ValueError(f"two properties are called {slug!r}")
+        _REGISTRY[slug] = Property(
+            slug=slug,
+            clause=clause,
+            level=level,  # type: ignore[arg-type]
+            meaning=meaning,
+            catches=catches,
+            needs=needs,  # type: ignore[arg-type]
+            applies=lambda spec: None,
+            cases=cases,  # type: ignore[arg-type]
+            case_type=case_type,
+            check=check,  # type: ignore[arg-type]
+            examples=examples,
+        )
+        return _REGISTRY[slug]
+
+    return registered
+
+
+def kernel_properties() -> tuple[Property, ...]:
+    """Every property of kernels, in reading order."""
+    importlib.import_module("holotype_conformance.attention.properties")  # registers them
+    return tuple(_REGISTRY.values())
+
+
+def drawn(**options: Any) -> Callable[[KernelSubject], st.SearchStrategy[AttentionCase]]:
+    """Cases in every dtype that the kernel takes; for the options see `cases`."""
+    return lambda subject: cases(subject.dtypes, **options)
+
+
+def forms(subject: KernelSubject, mask: Mask) -> tuple[Form, ...]:
+    """The ways in which this kernel can be told a mask."""
+    ways: list[Form] = []
+    if mask in ("causal", "window", "band") and subject.has(mask):
+        ways.append("arguments")
+    if subject.has("boolean-mask"):
+        ways.append("boolean")
+    if subject.has("additive-mask"):
+        ways.append("additive")
+    return tuple(ways)

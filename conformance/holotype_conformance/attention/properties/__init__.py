@@ -1,0 +1,9 @@
+"""The properties of kernels, one module a group; importing this package registers them in reading order."""
+
+# isort: off
+from holotype_conformance.attention.properties import contract as contract
+from holotype_conformance.attention.properties import formula as formula
+from holotype_conformance.attention.properties import algebra as algebra
+from holotype_conformance.attention.properties import masks as masks
+from holotype_conformance.attention.properties import lengths as lengths
+from holotype_conformance.attention.properties import extremes as extremes

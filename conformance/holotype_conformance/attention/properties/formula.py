@@ -1,0 +1,101 @@
+"""Agreement with the formula in float64, in every dtype, forward and backward."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+from hypothesis import strategies as st
+
+from holotype_conformance.attention.budget import demand_both, demand_formula, demand_gradients
+from holotype_conformance.attention.cases import DTYPES, AttentionCase, DType, Mask, cases
+from holotype_conformance.attention.claims import claim
+from holotype_conformance.attention.subject import KernelSubject
+
+
+def _either(subject: KernelSubject, *dtypes: DType) -> st.SearchStrategy[AttentionCase]:
+    """Without a mask, and causal where the kernel knows that."""
+    known: tuple[Mask, ...] = ("none", "causal") if subject.has("causal") else ("none",)
+    return cases(dtypes, masks=known, most=72)
+
+
+def _forward(dtype: DType) -> None:
+    @claim(
+        slug=f"formula.{dtype}",
+        clause=f"The result is the formula’s in {dtype}.",
+        meaning=(
+            f"In {dtype} the result differs from softmax(scale q kᵀ) v, computed in float64 from "
+            "the same inputs, by at most twice what the plain implementation differs by in the "
+            "same dtype. A larger error means another formula (scale, softmax axis, diagonal), a "
+            "block that is left out or counted twice, or, if only half precision fails, sums that "
+            "are not accumulated in float32."
+        ),
+        catches=("a wrong scale", "the last block dropped", "half-precision accumulation"),
+        needs=(dtype,),
+        cases=lambda subject: _either(subject, dtype),
+        examples=15,
+    )
+    def forward(subject: KernelSubject, case: AttentionCase) -> None:
+        demand_formula(subject, subject.problem(case))
+
+
+for _dtype in DTYPES:
+    _forward(_dtype)
+
+
+class ScaleCase(AttentionCase, frozen=True, kw_only=True, omit_defaults=True):
+    """`percent` is the scale in hundredths."""
+
+    percent: int = 100
+
+
+def _scaled(subject: KernelSubject) -> st.SearchStrategy[ScaleCase]:
+    def scaled(case: AttentionCase, percent: int) -> ScaleCase:
+        return ScaleCase(**msgspec.structs.asdict(case), percent=percent)
+
+    return st.builds(scaled, cases(subject.dtypes), st.integers(-50, 120))
+
+
+@claim(
+    slug="formula.scale",
+    clause="The scale is the one that is asked for.",
+    meaning=(
+        "`scale` multiplies the products of queries and keys, whatever it is, zero and negative "
+        "ones included, and replaces 1/√head_dim. Models without a scale (T5) or with one of "
+        "their own (Gemma) rely on it. Look for a `scale or default`, for a scale applied twice, "
+        "or for one that the backward pass does not know."
+    ),
+    catches=("scale ignored", "zero taken for none", "scale applied on top of the default"),
+    needs=("scale",),
+    cases=_scaled,
+    case_type=ScaleCase,
+    examples=15,
+)
+def scale(subject: KernelSubject, case: ScaleCase) -> None:
+    problem = subject.problem(case)
+    problem = replace(problem, call=replace(problem.call, scale=case.percent / 100))
+    demand_both(subject, problem)
+
+
+def _backward(dtype: DType) -> None:
+    @claim(
+        slug=f"gradients.{dtype}",
+        clause=f"Gradients are the formula’s in {dtype}.",
+        meaning=(
+            f"In {dtype} the gradients by q, k and v each differ from the formula's, computed in "
+            "float64, by at most twice what those of the plain implementation differ by. If the "
+            "forward pass is right, look at what it saves (the logarithm of the sum, the output), "
+            "at the row sums of output · upstream, and at the scale, which belongs to the "
+            "gradients by q and k and not to that by v."
+        ),
+        catches=("the scale forgotten in dq", "dk without the row sums", "a detached v"),
+        needs=(dtype, "gradients"),
+        cases=lambda subject: _either(subject, dtype),
+        examples=12,
+    )
+    def backward(subject: KernelSubject, case: AttentionCase) -> None:
+        demand_gradients(subject, subject.problem(case))
+
+
+for _dtype in DTYPES:
+    _backward(_dtype)

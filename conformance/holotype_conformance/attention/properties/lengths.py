@@ -1,0 +1,122 @@
+"""Every size: around blocks, one, none, more queries than keys, head dims that are no power of two."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from holotype_conformance.attention.budget import demand_both
+from holotype_conformance.attention.cases import AttentionCase, Form, Mask, cases
+from holotype_conformance.attention.claims import claim, drawn
+from holotype_conformance.attention.subject import KernelSubject
+
+EDGES = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129)
+HEAD_DIMS = (1, 2, 3, 5, 7, 12, 20, 24, 33, 40, 48, 65, 72, 80, 96, 112, 160)
+
+
+def _edges(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
+    known: tuple[Mask, ...] = ("none", "causal") if subject.has("causal") else ("none",)
+    length = st.sampled_from(EDGES)
+
+    def case(queries: int, keys: int, mask: Mask, data: int) -> AttentionCase:
+        square = keys if mask == "causal" else queries
+        return AttentionCase(
+            queries=square, keys=keys, mask=mask, data=data, head_dim=16, dtype=subject.dtype
+        )
+
+    return st.builds(case, length, length, st.sampled_from(known), st.integers(0, 9))
+
+
+@claim(
+    slug="lengths.block-edges",
+    clause="Lengths around block sizes are all served.",
+    meaning=(
+        "Lengths of one, and one less and one more than 16, 32, 64 and 128, give what the formula "
+        "gives, forward and backward. Kernels work in blocks: look for the last block that is not "
+        "full, whose padding must be hidden from the maximum, the sum and the gradients."
+    ),
+    catches=("the last block dropped", "the padding of the last block in the sum"),
+    cases=_edges,
+    examples=30,
+)
+def block_edges(subject: KernelSubject, case: AttentionCase) -> None:
+    demand_both(subject, subject.problem(case))
+
+
+@claim(
+    slug="lengths.query-length",
+    clause="Queries and keys may differ in number.",
+    meaning=(
+        "Cross-attention has other numbers of queries than keys, a decoding step has one query. "
+        "Without a mask every query sees all keys. Look for a buffer made with the wrong one of "
+        "the two lengths."
+    ),
+    catches=("the keys cut to the number of queries",),
+    cases=drawn(equal=False, most=72),
+    examples=15,
+)
+def query_length(subject: KernelSubject, case: AttentionCase) -> None:
+    demand_both(subject, subject.problem(case))
+
+
+@claim(
+    slug="lengths.head-dim",
+    clause="A head dim need be no power of two.",
+    meaning=(
+        "Head dims of 1, 3, 80 or 96 give what the formula gives: published models have such. "
+        "Look for a vector width or a tile that is assumed to divide it, and for a scale that is "
+        "computed from the padded size."
+    ),
+    catches=("the rest of a vector dropped", "the scale of the padded head dim"),
+    cases=lambda subject: cases(subject.dtypes, head_dims=HEAD_DIMS, most=24),
+    examples=20,
+)
+def head_dim(subject: KernelSubject, case: AttentionCase) -> None:
+    demand_both(subject, subject.problem(case))
+
+
+class EmptyCase(AttentionCase, frozen=True, kw_only=True, omit_defaults=True):
+    """One of batch and queries is zero."""
+
+
+def _empty(subject: KernelSubject) -> st.SearchStrategy[EmptyCase]:
+    known: list[tuple[Mask, Form]] = [("none", "arguments")]
+    if subject.has("causal"):
+        known.append(("causal", "arguments"))
+    if subject.has("boolean-mask"):
+        known.append(("causal", "boolean"))
+
+    def case(what: str, length: int, way: tuple[Mask, Form]) -> EmptyCase:
+        return EmptyCase(
+            batch=0 if what == "batch" else 2,
+            queries=0 if what == "queries" else length,
+            keys=length,
+            heads=2,
+            kv_heads=2,
+            dtype=subject.dtype,
+            mask=way[0],
+            form=way[1],
+        )
+
+    return st.builds(
+        case, st.sampled_from(("queries", "batch")), st.integers(1, 5), st.sampled_from(known)
+    )
+
+
+@claim(
+    slug="lengths.empty",
+    clause="No rows or no queries give an empty result.",
+    meaning=(
+        "A batch of no rows, or no queries at all, gives an empty result of the right shape, and "
+        "gradients of zero: a batch that was filtered to nothing must not end a run. Look for a "
+        "maximum over an empty axis, or a division of a grid by zero."
+    ),
+    catches=("an error for an empty batch",),
+    cases=_empty,
+    case_type=EmptyCase,
+    examples=8,
+)
+def empty(subject: KernelSubject, case: EmptyCase) -> None:
+    problem = subject.problem(case)
+    subject.output(problem.call)
+    if subject.has("gradients"):
+        subject.differentiated(problem)

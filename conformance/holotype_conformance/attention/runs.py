@@ -1,0 +1,28 @@
+"""One run of the properties of kernels: as `holotype_conformance.runs`, with a kernel in the place of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from holotype_conformance.attention.claims import kernel_properties
+from holotype_conformance.attention.subject import KernelSubject, Protocol
+from holotype_conformance.property import Property
+from holotype_conformance.runs import Run, select
+
+
+class KernelRun(Run):
+    """A request to check a kernel, resolved."""
+
+    def new_subject(self, spec: Any) -> Any:
+        kernel: Any = self.candidate
+        return KernelSubject(kernel, seed=self.request.seed, device=self.request.device)
+
+    def load_specs(self, names: Sequence[str]) -> list[Any]:
+        return [Protocol()]
+
+    def select(self, globs: Sequence[str]) -> list[Property]:
+        return select(globs, kernel_properties())
+
+    def known(self) -> list[str]:
+        return [property_.slug for property_ in kernel_properties()]

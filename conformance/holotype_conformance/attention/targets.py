@@ -1,0 +1,81 @@
+"""From a target on the command line to a kernel."""
+
+from __future__ import annotations
+
+import inspect
+from difflib import get_close_matches
+from typing import Any
+
+from holotype_conformance.attention.adapters import KERNELS
+from holotype_conformance.attention.kernel import FunctionKernel, KernelCandidate
+from holotype_conformance.targets import TargetError, find
+
+EXPECTED = (
+    "expected package.module:attribute or path/to/file.py:attribute, where the attribute is a function"
+    " attention(q, k, v, *, mask=None, causal=False, window=None, scale=None) or a KernelCandidate; or one of "
+    + ", ".join(KERNELS)
+)
+
+
+def resolve_kernel(target: str) -> KernelCandidate:
+    """The kernel that `target` names. Imports it.
+
+    Raises:
+        TargetError: it names nothing, does not import, or is not something that can be checked.
+    """
+    if target in KERNELS:
+        try:
+            return KERNELS[target]()
+        except ModuleNotFoundError as error:
+            raise TargetError(
+                f"the target {target!r} needs the module {error.name!r}, which is not installed:"
+                " try pip install 'holotype[hf]'"
+            ) from error
+    name, _, path = target.partition(":")
+    if not name or not path or any(name == known.partition(":")[0] for known in KERNELS):
+        near = get_close_matches(target, KERNELS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise TargetError(f"{target!r} is not a kernel: {EXPECTED}{hint}")
+    return as_kernel(find(target), target)
+
+
+def as_kernel(found: Any, title: str) -> KernelCandidate:
+    """A `KernelCandidate` made from a function, a `KernelCandidate` object or a `KernelCandidate` class.
+
+    Raises:
+        TargetError: it is none of these, or it does not take q, k and v.
+    """
+    if isinstance(found, type) and issubclass(found, KernelCandidate):
+        try:
+            found = found()
+        except (Exception, SystemExit) as error:
+            raise TargetError(
+                f"{title} is a KernelCandidate class, but calling it without arguments raised"
+                f" {type(error).__name__}: {error}; expected one that can be, or name an instance"
+            ) from error
+    if isinstance(found, KernelCandidate):
+        own = type(found)
+        if own.attention is KernelCandidate.attention and own.function is KernelCandidate.function:
+            raise TargetError(
+                f"{title} is a KernelCandidate that does not define attention(self, q, k, v)"
+            )
+        _check_signature(found.function, title)
+        return found
+    if isinstance(found, type) or not callable(found):
+        raise TargetError(f"{title} is {found!r:.60}; {EXPECTED}")
+    _check_signature(found, title)
+    return FunctionKernel(found, title)
+
+
+def _check_signature(function: Any, title: str) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some C functions have none; then the call will tell
+        return
+    try:
+        signature.bind("q", "k", "v")
+    except TypeError as error:
+        raise TargetError(
+            f"{title} has the signature {signature}; expected a function that can be called as"
+            " attention(q, k, v)"
+        ) from error
