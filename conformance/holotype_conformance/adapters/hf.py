@@ -116,17 +116,14 @@ def supported(model_class: Any, path: str) -> str:
 
 
 def untie(model: Any, spec: Spec) -> None:
-    """Give the output matrix of a fresh model its own values where the spec has it untied.
+    """Give the output matrix of a fresh model its own values where their configuration does not let us say so.
 
-    Their T5 and mT5 classes tie it whatever the configuration says, so that a fresh v1.1 or mT5 model has a table
+    Their T5 and mT5 configurations are tied whatever they are told, so that a fresh v1.1 or mT5 model has a table
     too few. Loading a published file, which holds both matrices, unties it; so do we, before weights are loaded.
     """
-    output = model.get_output_embeddings()
-    if (
-        spec.architecture.tied_embeddings
-        or output.weight is not model.get_input_embeddings().weight
-    ):
+    if spec.architecture.tied_embeddings or not model.config.tie_word_embeddings:
         return
+    output = model.get_output_embeddings()
     output.weight = nn.Parameter(output.weight.detach().clone())
 
 
@@ -143,9 +140,9 @@ def first_position(spec: Spec) -> int:
 
 def arguments(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
     """Our inputs under their names; what stands for the decoder has a prefix there when there is an encoder."""
-    positions = inputs.position_ids
-    if positions is not None:
-        positions = positions + getattr(model, "first_position", 0)
+    positions, first = inputs.position_ids, getattr(model, "first_position", 0)
+    if positions is not None and first:  # else they are handed the very tensor, as a caller would
+        positions = positions + first
     if inputs.source_ids is None:
         given = {
             "input_ids": inputs.token_ids,

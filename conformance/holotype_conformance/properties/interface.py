@@ -80,6 +80,9 @@ def inputs_unchanged(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
     if inputs.source_ids is not None and subject.has("source-mask"):
         inputs = replace(inputs, source_mask=torch.ones_like(inputs.source_ids))
+    if inputs.position_ids is None and subject.has("position-ids"):
+        count = torch.arange(case.length, device=subject.device)
+        inputs = replace(inputs, position_ids=count.repeat(case.batch, 1))
     calls = ["forward", "forward_cached"] if subject.has("cache") else ["forward"]
     for path in subject.paths:
         model = subject.model(case.setup(path))
