@@ -35,6 +35,86 @@ class Unrunnable(click.ClickException):
     exit_code = UNRUNNABLE
 
 
+Command = Callable[..., None]
+
+
+def run_options(*, things: str, drawn: str, subject: str) -> Callable[[Command], Command]:
+    """The options of every command that checks something, in the order of its help.
+
+    The help calls what is checked `subject`; `things` live on a device, and a seed decides what is `drawn`.
+    """
+    options = [
+        click.option(
+            "--property",
+            "properties",
+            multiple=True,
+            metavar="GLOB",
+            help="Only these properties. May be repeated.",
+        ),
+        click.option(
+            "--profile",
+            type=click.Choice(["quick", "full"]),
+            default="quick",
+            show_default=True,
+            help="How many cases are drawn.",
+        ),
+        click.option(
+            "--device", default="cpu", show_default=True, help=f"Where {things} live: cpu, cuda, …"
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help=f"Same seed, same cases and {drawn}.",
+        ),
+        click.option("--case", metavar="JSON", help="Run exactly this case of one property."),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0),
+            metavar="SECONDS",
+            help="Limit for one property; 0 for none.  [default: 60, or 600 in full]",
+        ),
+        click.option(
+            "--expected-failures",
+            type=click.Path(dir_okay=False),
+            metavar="FILE",
+            help='Known failures, TOML lines: "property" = "reason". Strict.',
+        ),
+        click.option(
+            "--json",
+            "json_path",
+            type=OUTPUT,
+            metavar="FILE",
+            help="Write the results as JSON; - for standard output.",
+        ),
+        click.option(
+            "--junit",
+            "junit_path",
+            type=OUTPUT,
+            metavar="FILE",
+            help="Write the results as JUnit XML.",
+        ),
+        click.option(
+            "--html",
+            "html_path",
+            type=OUTPUT,
+            metavar="FILE",
+            help="Write the results as one HTML page.",
+        ),
+        click.option(
+            "--verbose", is_flag=True, help=f"Show tracebacks and what the {subject} printed."
+        ),
+    ]
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
 @click.command("check")
 @click.argument("target")
 @click.option(
@@ -44,55 +124,7 @@ class Unrunnable(click.ClickException):
     metavar="SPEC",
     help="What it claims to be (see holotype list). May be repeated.",
 )
-@click.option(
-    "--property",
-    "properties",
-    multiple=True,
-    metavar="GLOB",
-    help="Only these properties. May be repeated.",
-)
-@click.option(
-    "--profile",
-    type=click.Choice(["quick", "full"]),
-    default="quick",
-    show_default=True,
-    help="How many cases are drawn.",
-)
-@click.option("--device", default="cpu", show_default=True, help="Where models live: cpu, cuda, …")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Same seed, same cases and weights.",
-)
-@click.option("--case", metavar="JSON", help="Run exactly this case of one property.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    help="Limit for one property; 0 for none.  [default: 60, or 600 in full]",
-)
-@click.option(
-    "--expected-failures",
-    type=click.Path(dir_okay=False),
-    metavar="FILE",
-    help='Known failures, TOML lines: "property" = "reason". Strict.',
-)
-@click.option(
-    "--json",
-    "json_path",
-    type=OUTPUT,
-    metavar="FILE",
-    help="Write the results as JSON; - for standard output.",
-)
-@click.option(
-    "--junit", "junit_path", type=OUTPUT, metavar="FILE", help="Write the results as JUnit XML."
-)
-@click.option(
-    "--html", "html_path", type=OUTPUT, metavar="FILE", help="Write the results as one HTML page."
-)
-@click.option("--verbose", is_flag=True, help="Show tracebacks and what the candidate printed.")
+@run_options(things="models", drawn="weights", subject="candidate")
 def check(
     target: str,
     specs: tuple[str, ...],

@@ -7,13 +7,13 @@ from typing import Literal
 import click
 
 from holotype_conformance.commands.check import (
-    OUTPUT,
     SECONDS,
     conclude,
     expected,
     json_object,
     report,
     require_writable,
+    run_options,
     show,
     supervised,
     write,
@@ -24,55 +24,7 @@ PROTOCOL = "attention"  # stands where reports name a spec
 
 @click.command("check-attention")
 @click.argument("target")
-@click.option(
-    "--property",
-    "properties",
-    multiple=True,
-    metavar="GLOB",
-    help="Only these properties. May be repeated.",
-)
-@click.option(
-    "--profile",
-    type=click.Choice(["quick", "full"]),
-    default="quick",
-    show_default=True,
-    help="How many cases are drawn.",
-)
-@click.option("--device", default="cpu", show_default=True, help="Where tensors live: cpu, cuda, …")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Same seed, same cases and numbers.",
-)
-@click.option("--case", metavar="JSON", help="Run exactly this case of one property.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    help="Limit for one property; 0 for none.  [default: 60, or 600 in full]",
-)
-@click.option(
-    "--expected-failures",
-    type=click.Path(dir_okay=False),
-    metavar="FILE",
-    help='Known failures, TOML lines: "property" = "reason". Strict.',
-)
-@click.option(
-    "--json",
-    "json_path",
-    type=OUTPUT,
-    metavar="FILE",
-    help="Write the results as JSON; - for standard output.",
-)
-@click.option(
-    "--junit", "junit_path", type=OUTPUT, metavar="FILE", help="Write the results as JUnit XML."
-)
-@click.option(
-    "--html", "html_path", type=OUTPUT, metavar="FILE", help="Write the results as one HTML page."
-)
-@click.option("--verbose", is_flag=True, help="Show tracebacks and what the kernel printed.")
+@run_options(things="tensors", drawn="numbers", subject="kernel")
 def check_attention(
     target: str,
     properties: tuple[str, ...],
