@@ -21,8 +21,8 @@ class Embeddings(nn.Module):
         match architecture.positions:
             case schema.LearnedPositions(offset=offset):
                 self.position = LearnedPositions(spec.max_positions, d, offset=offset)
-            case schema.Rotary() | schema.RelativeBuckets():
-                pass  # they act inside attention
+            case _:
+                pass  # the others act inside attention
         self.token_type = Table(architecture.token_types, d) if architecture.token_types else None
         self.norm = norm(spec) if architecture.normalization.embedding else None
         self.dropout = nn.Dropout(architecture.dropout.at("embeddings"))

@@ -102,7 +102,7 @@ def _positions(spec: schema.Spec, mask: Tensor | None, length: int) -> Tensor | 
     if mask is None:
         return None
     match spec.architecture.positions:
-        case schema.LearnedPositions() | schema.Rotary():
-            return (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
-        case schema.RelativeBuckets():
+        case schema.RelativeBuckets() | schema.Alibi():
             return None
+        case _:
+            return (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -length:]

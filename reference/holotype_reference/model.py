@@ -40,6 +40,7 @@ from holotype_reference.heads import Pooler, head
 from holotype_reference.inputs import check_inputs
 from holotype_reference.layers import Source, Stack
 from holotype_reference.linear import Linear
+from holotype_reference.support import check_supported
 from holotype_spec import schema
 from holotype_spec.parameters import parameter_table
 
@@ -48,12 +49,15 @@ def build(spec: schema.Spec, *, path: Path = "fused") -> Model:
     """The reference model of a spec, freshly initialised, on the default device and in the default dtype.
 
     Args:
-        spec: any spec, full-size or a probe. Under ``torch.device("meta")`` nothing is allocated.
+        spec: any spec that `holotype_reference.support.unsupported` says nothing of, full-size or a probe. Under
+            ``torch.device("meta")`` nothing is allocated.
         path: how attention is computed: "fused" through torch's kernels, "eager" step by step as in the formula.
 
     Raises:
+        UnsupportedMechanism: the spec has a mechanism that there is no class for yet.
         ValueError: there is no such path.
     """
+    check_supported(spec)
     if path not in PATHS:
         raise ValueError(f"path must be one of {', '.join(PATHS)}, not {path!r}")
     return Model(spec, path=path)

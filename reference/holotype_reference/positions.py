@@ -196,7 +196,7 @@ def rotary(spec: schema.Spec) -> Rotary | None:
     match spec.architecture.positions:
         case schema.Rotary(theta=theta, pairing=pairing, scaling=scaling):
             return Rotary(spec.head_dim, theta=theta, pairing=pairing, scaling=scaling)
-        case schema.LearnedPositions() | schema.RelativeBuckets():
+        case _:
             return None
 
 
@@ -210,5 +210,5 @@ def relative_bias(spec: schema.Spec, pattern: schema.Pattern) -> RelativeBias | 
                 max_distance=max_distance,
                 bidirectional=isinstance(pattern, schema.Bidirectional),
             )
-        case schema.LearnedPositions() | schema.Rotary():
+        case _:
             return None

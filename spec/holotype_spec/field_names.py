@@ -145,6 +145,7 @@ FIELD_NAMES = (
             "dropout_rate",
             "dropout",
             "hidden_dropout_prob",
+            "hidden_dropout",
             "attention_probs_dropout_prob",
             "attention_dropout",
             "resid_pdrop",

@@ -121,7 +121,16 @@ class RelativeBuckets(Strict, tag="relative-buckets", tag_field="kind"):
     max_distance: Count
 
 
-Positions = LearnedPositions | Rotary | RelativeBuckets
+class Alibi(Strict, tag="alibi", tag_field="kind"):
+    """Each score is lowered in proportion to the distance, by a slope of its head's own (Press et al. 2021, section 3).
+
+    Of 2^k heads head i (from 1) has the slope 2^(-8 i / 2^k). Where the heads are no power of two, the first 2^k
+    of them, as many as fit, have those slopes, and the others every other slope of twice as many heads, from the
+    first on (the authors' release, get_slopes).
+    """
+
+
+Positions = LearnedPositions | Rotary | RelativeBuckets | Alibi
 
 
 # Normalisation and feed-forward ---------------------------------------------------------------------------

@@ -22,14 +22,14 @@ from holotype_conformance.deviations import (
 from holotype_conformance.subject import CandidateUnusable, Setup, Subject
 from holotype_conformance.targets import TargetError, resolve
 from holotype_reference.model import Model, build
+from holotype_reference.support import supported
 from holotype_reference.weights import Weights, random_weights
 from holotype_spec import load, parameter_table
-from holotype_spec import names as spec_names
 from holotype_spec.schema import Spec
 
 GPT2, BERT, T5 = load("gpt2"), load("bert-base-uncased"), load("t5-small")
 LLAMA, MISTRAL = load("llama2-70b"), load("mistral-7b-v0.1")
-CATALOGUE = [load(name) for name in spec_names()]
+CATALOGUE = [load(name) for name in supported()]
 SPECS = (GPT2, BERT, T5, LLAMA, MISTRAL, load("llama3-8b"))
 every_deviation = pytest.mark.parametrize(
     "deviation", all_deviations(), ids=lambda deviation: deviation.slug

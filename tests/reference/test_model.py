@@ -10,10 +10,11 @@ import torch
 
 import holotype_spec
 from holotype_reference.model import Model, Output, build
+from holotype_reference.support import supported
 from holotype_reference.weights import random_weights
 from holotype_spec.schema import Spec
 
-NAMES = holotype_spec.names()
+NAMES = supported()
 FAMILIES = [
     "gpt2",
     "bert-base-uncased",

@@ -5,6 +5,7 @@ import pytest
 
 from holotype_spec import load, names
 from holotype_spec.schema import (
+    Alibi,
     LearnedPositions,
     Llama3Scaling,
     NoScaling,
@@ -46,6 +47,12 @@ PUBLISHED = {
     "roberta-base": (12, 768, 12, 12, 64, 3072, 50265, 512, 1e-5),
     "roberta-large": (24, 1024, 16, 16, 64, 4096, 50265, 512, 1e-5),
     "gpt-1": (12, 768, 12, 12, 64, 3072, 40478, 512, 1e-5),
+    "bloom-560m": (24, 1024, 16, 16, 64, 4096, 250880, 2048, 1e-5),
+    "bloom-1b1": (24, 1536, 16, 16, 96, 6144, 250880, 2048, 1e-5),
+    "bloom-1b7": (24, 2048, 16, 16, 128, 8192, 250880, 2048, 1e-5),
+    "bloom-3b": (30, 2560, 32, 32, 80, 10240, 250880, 2048, 1e-5),
+    "bloom-7b1": (30, 4096, 32, 32, 128, 16384, 250880, 2048, 1e-5),
+    "bloom-176b": (70, 14336, 112, 112, 128, 57344, 250880, 2048, 1e-5),
     "opt-125m": (12, 768, 12, 12, 64, 3072, 50272, 2048, 1e-5),
     "opt-1.3b": (24, 2048, 32, 32, 64, 8192, 50272, 2048, 1e-5),
     "opt-2.7b": (32, 2560, 32, 32, 80, 10240, 50272, 2048, 1e-5),
@@ -157,6 +164,7 @@ def test_the_positions_are_those_of_the_papers() -> None:
     assert found["codellama-34b"] == found["mistral-7b-v0.3"] == found["qwen2-7b"] == million
     assert found["qwen1.5-7b"] == found["qwen2.5-72b"] == million
     assert found["yi-6b"] == found["qwen1.5-4b"] == rotary(5_000_000.0)
+    assert found["bloom-560m"] == found["bloom-176b"] == Alibi()
     assert found["deepseek-llm-67b"] == found["vicuna-13b"] == found["llama-65b"]
 
 
@@ -184,7 +192,7 @@ def test_only_t5_leaves_its_scores_unscaled_and_where_tied_scales_the_input_of_i
     assert set(scales.values()) == {("inverse-sqrt-head-dim", "none")}
 
 
-OLDER = ("bert", "distilbert", "gpt", "gpt2", "opt", "roberta", "t5")
+OLDER = ("bert", "bloom", "distilbert", "gpt", "gpt2", "opt", "roberta", "t5")
 
 
 def test_the_embeddings_are_tied_but_in_the_llama_line_and_in_large_qwens() -> None:
@@ -215,6 +223,7 @@ MECHANISMS = {
     "distilbert": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 0),
     "roberta": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 1),
     "gpt": ("post-norm", "layer", False, False, "plain", "gelu-tanh", True, 4, 0.1, 0),
+    "bloom": ("pre-norm", "layer", True, True, "plain", "gelu-tanh", True, 4, 0.0, 0),
     "opt": ("pre-norm", "layer", False, True, "plain", "relu", True, 4, 0.1, 0),
     "gpt2": ("pre-norm", "layer", False, True, "plain", "gelu-tanh", True, 4, 0.1, 0),
     "llama": ("pre-norm", "rms", False, True, "gated", "silu", False, 0, 0.0, 0),

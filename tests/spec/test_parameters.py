@@ -53,6 +53,12 @@ TOTALS = {
     "yi-6b": 6_061_035_520,
     "yi-34b": 34_388_917_248,
     "deepseek-llm-7b": 6_910_365_696,
+    "bloom-560m": 559_214_592,
+    "bloom-1b1": 1_065_314_304,
+    "bloom-1b7": 1_722_408_960,
+    "bloom-3b": 3_002_557_440,
+    "bloom-7b1": 7_069_016_064,
+    "bloom-176b": 176_247_271_424,
     "qwen1.5-1.8b": 1_836_828_672,
     "qwen1.5-4b": 3_950_369_280,
     "qwen1.5-110b": 111_209_914_368,
@@ -203,6 +209,7 @@ def test_the_class_of_transformers_has_as_many_parameters(name: str, scale: str)
 
 def _components_of_theirs(model: Any) -> Iterator[tuple[str, int]]:
     marks = (
+        ("norms", ("word_embeddings_layernorm",)),
         ("token-type embeddings", ("token_type_embeddings",)),
         (
             "position embeddings",

@@ -89,10 +89,9 @@ def _property(property_: Property) -> Iterator[str]:
 
 def _deviation(deviation: Deviation) -> Iterator[str]:
     import holotype_spec
+    from holotype_reference.support import supported
 
-    specs = [
-        spec for spec in map(holotype_spec.load, holotype_spec.names()) if deviation.applies(spec)
-    ]
+    specs = [spec for spec in map(holotype_spec.load, supported()) if deviation.applies(spec)]
     yield f"{deviation.slug} ({'equivalent ' if deviation.equivalent else ''}deviation)"
     yield ""
     if specs:

@@ -22,6 +22,7 @@ from holotype_conformance.deviations.deviation import Deviation, find, names
 from holotype_conformance.deviations.features import has_source
 from holotype_conformance.deviations.kills import Verdict, killer, verdicts
 from holotype_conformance.property import Property, all_properties
+from holotype_reference.support import supported
 from holotype_spec.schema import Spec
 
 SPECS = ("gpt2", "bert-base-uncased", "t5-small", "llama2-70b", "mistral-7b-v0.1")
@@ -58,9 +59,7 @@ def specs_of(deviation: Deviation) -> list[Spec]:
     It is an encoder-decoder, which takes twice the time, only where no other will do.
     """
     specs = [spec for spec in map(holotype_spec.load, SPECS) if deviation.applies(spec)]
-    specs = specs or [
-        next(filter(deviation.applies, map(holotype_spec.load, holotype_spec.names())))
-    ]
+    specs = specs or [next(filter(deviation.applies, map(holotype_spec.load, supported())))]
     fast = [spec for spec in specs if not has_source(spec)] or specs
     first = fast[crc32(deviation.slug.encode()) % len(fast)]
     return [first, *(spec for spec in specs if spec is not first)]
