@@ -1,0 +1,1 @@
+"""Benchmarks: exact counts, paired timings, comparisons, and the gates that are made of them."""

@@ -1,0 +1,144 @@
+"""What is counted, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from holotype_conformance.bench.counters import Counts, count
+from holotype_conformance.bench.formulas import triangle
+
+FLOAT = 4  # bytes
+
+
+def with_backward(function: Callable[..., Tensor], *inputs: Tensor) -> Counts:
+    leaves = [x.requires_grad_() for x in inputs]
+
+    def work() -> object:
+        out = function(*leaves)
+        return out, torch.autograd.grad(out, leaves, torch.ones_like(out))
+
+    return count(work, known=leaves)
+
+
+def test_a_matrix_product_is_two_operations_an_entry_of_the_sum() -> None:
+    a, b = torch.ones(3, 4), torch.ones(4, 5)
+    found = count(lambda: a @ b, known=[a, b])
+    assert found == Counts(operators=1, flops=2 * 3 * 4 * 5, allocated=15 * FLOAT, peak=15 * FLOAT)
+
+
+def test_batched_and_biased_products_count_their_product() -> None:
+    a, b, bias = torch.ones(7, 3, 4), torch.ones(7, 4, 5), torch.ones(5)
+    assert count(lambda: torch.bmm(a, b)).flops == 2 * 7 * 3 * 4 * 5
+    assert count(lambda: F.linear(a, torch.ones(5, 4), bias)).flops == 2 * 7 * 3 * 4 * 5
+    assert count(lambda: torch.mv(a[0], torch.ones(4))).flops == 2 * 3 * 4
+    assert count(lambda: torch.dot(bias, bias)).flops == 2 * 5
+    assert count(lambda: torch.einsum("bij,bkj->bik", a, a)).flops == 2 * 7 * 3 * 3 * 4
+
+
+def test_the_backward_pass_of_a_product_is_two_products() -> None:
+    assert with_backward(torch.matmul, torch.ones(3, 4), torch.ones(4, 5)).flops == 3 * 120
+
+
+def test_a_softmax_and_a_norm_count_nothing() -> None:
+    x = torch.ones(6, 7)
+    assert count(lambda: F.layer_norm(x.softmax(-1), (7,))).flops == 0
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_fused_attention_counts_two_products_over_the_pairs_and_five_backward(causal: bool) -> None:
+    q, k, v = torch.ones(2, 3, 5, 8), torch.ones(2, 3, 7, 8), torch.ones(2, 3, 7, 8)
+    pairs = 1 + 2 + 3 + 4 + 5 if causal else 5 * 7
+    found = with_backward(
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal), q, k, v
+    )
+    assert found.flops == (2 + 5) * 2 * 2 * 3 * pairs * 8
+
+
+def test_plain_attention_counts_two_products_forward_and_four_backward() -> None:
+    q, k, v = (torch.ones(1, 2, 6, 8) for _ in range(3))
+    found = with_backward(lambda q, k, v: (q @ k.mT).softmax(-1) @ v, q, k, v)
+    assert found.flops == (2 + 4) * 2 * 2 * 6 * 6 * 8
+
+
+def test_the_triangle_starts_at_the_first_key() -> None:
+    assert triangle(3, 3) == 1 + 2 + 3
+    assert triangle(3, 5) == 1 + 2 + 3
+    assert triangle(5, 3) == 1 + 2 + 3 + 3 + 3
+
+
+def test_views_and_in_place_operations_allocate_nothing() -> None:
+    x = torch.zeros(1000)
+    found = count(lambda: x.view(10, 100).add_(1).t().mul_(2))
+    assert found.allocated == found.peak == 0
+
+
+def test_what_is_freed_is_allocated_but_no_longer_alive() -> None:
+    def work() -> None:
+        first = torch.empty(1000)
+        second = torch.empty(10)
+        del first
+        third = torch.empty(500)
+        del second, third
+
+    assert count(work) == Counts(operators=3, flops=0, allocated=1510 * FLOAT, peak=1010 * FLOAT)
+
+
+def test_what_autograd_keeps_for_the_backward_pass_is_alive() -> None:
+    x = torch.ones(1000, requires_grad=True)
+
+    def work() -> object:  # e^x is kept; then its gradient: the upstream ones, and the product
+        y = x.exp()
+        return torch.autograd.grad(y, x, torch.ones_like(y))
+
+    assert count(work, known=[x]).peak == 3 * 1000 * FLOAT
+
+
+def test_a_storage_that_grows_counts_what_it_grew() -> None:
+    found = count(lambda: torch.empty(1000).resize_(2500))
+    assert (found.allocated, found.peak) == (2500 * FLOAT, 2500 * FLOAT)
+
+
+def test_plain_attention_keeps_a_matrix_of_scores_and_fused_attention_does_not() -> None:
+    q = torch.ones(1, 1, 256, 8)
+    plain = count(lambda: (q @ q.mT).softmax(-1) @ q)
+    fused = count(lambda: F.scaled_dot_product_attention(q, q, q))
+    scores, result = 256 * 256 * FLOAT, 256 * 8 * FLOAT
+    assert plain.peak == 2 * scores
+    assert fused.peak == result + 256 * FLOAT  # and the logarithm of each row's sum
+
+
+CODE = """
+import torch, torch.nn.functional as F
+from holotype_conformance.bench.counters import count
+q = torch.randn(1, 4, 192, 16, requires_grad=True)
+def work():
+    out = F.dropout((q @ q.mT).softmax(-1), 0.1) @ q
+    return out, torch.autograd.grad(out.sum(), q)
+print(count(work, known=[q]))
+"""
+
+
+def test_two_processes_count_the_same() -> None:
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", CODE], check=True, capture_output=True, text=True
+        ).stdout
+        for _ in range(2)
+    ]
+    assert runs[0] == runs[1]
+    assert runs[0].startswith("Counts(")
+
+
+def test_counting_leaves_the_random_numbers_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    count(lambda: torch.rand(100))
+    assert torch.equal(torch.rand(3), expected)
