@@ -25,11 +25,22 @@ class UnsupportedMechanism(ValueError):
         )
 
 
+def _latent(spec: schema.Spec) -> bool:
+    return isinstance(spec.architecture.attention, schema.LatentAttention)
+
+
+def _partly_rotary(spec: schema.Spec) -> bool:
+    positions = spec.architecture.positions
+    return isinstance(positions, schema.Rotary) and positions.fraction < 1
+
+
 def _alibi(spec: schema.Spec) -> bool:
     return isinstance(spec.architecture.positions, schema.Alibi)
 
 
 MISSING: tuple[tuple[str, Uses], ...] = (
+    ("attention over latent vectors (DeepSeek-AI 2024, V2)", _latent),
+    ("rotary positions on a part of each head (GPT-J)", _partly_rotary),
     ("linear biases on the scores (ALiBi, Press et al. 2021)", _alibi),
 )
 

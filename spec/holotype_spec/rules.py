@@ -34,6 +34,7 @@ class Rule:
 STRUCTURE = "architecture.structure"
 HEAD = "architecture.head.kind"
 PATTERN = "architecture.attention.pattern.kind"
+WORKED_OUT = ("position_rows", "rotary_dim")  # properties of a `Spec`
 
 RULES = (
     Rule(
@@ -59,9 +60,9 @@ RULES = (
         mend='correct it, or write architecture.feed_forward.size = "independent"',
     ),
     Rule(
-        reads=("architecture.positions.kind", "head_dim"),
-        holds=lambda kind, head_dim: kind != "rotary" or head_dim % 2 == 0,
-        expected="an even number",
+        reads=("architecture.positions.fraction", "head_dim"),
+        holds=lambda fraction, head_dim: (head_dim * fraction) % 2 == 0,
+        expected="an even number of dimensions that turn ({fraction} of them)",
         mend="rotary positions turn the dimensions of a head in pairs",
     ),
     Rule(
@@ -294,7 +295,7 @@ def _unknown_paths(sound: _Sound, file: str) -> Iterator[Problem]:
     values = sound.values(("family.transformers.fields",))
     if values is None:
         return
-    known = [*_plain_paths(sound.tree), "position_rows"]
+    known = [*_plain_paths(sound.tree), *WORKED_OUT]
     for key, path in values[0].items():
         if path not in known and not sound.is_damaged(tuple(path.split("."))):
             yield Problem(

@@ -51,7 +51,11 @@ class SlidingWindow(Strict, tag="sliding-window", tag_field="kind"):
 Pattern = Bidirectional | Causal | SlidingWindow
 
 
-class Attention(Strict):
+Scale = Literal["inverse-sqrt-head-dim", "none"]
+Projection = Literal["query", "key", "value", "output"]
+
+
+class MultiHeadAttention(Strict, tag="multi-head", tag_field="kind"):
     """Multi-head attention, its query, key and value heads grouped or not (Ainslie et al. 2023).
 
     `pattern` is that of the stack that writes the logits. The encoder of an encoder-decoder is bidirectional
@@ -59,9 +63,32 @@ class Attention(Strict):
     """
 
     pattern: Pattern
-    scale: Literal["inverse-sqrt-head-dim", "none"]
-    biases: tuple[Literal["query", "key", "value", "output"], ...]
+    scale: Scale
+    biases: tuple[Projection, ...]
     head_dim: Literal["hidden-size-over-heads", "independent"]
+
+
+class LatentAttention(Strict, tag="latent", tag_field="kind"):
+    """Keys and values made from one short vector a token, which alone is cached (DeepSeek-AI 2024, V2, section 2.1).
+
+    That vector has `kv_rank` numbers, is normalised, and two matrices make the keys and the values of all heads
+    from it. A query head and its key have `head_dim` numbers (that of the spec's sizes), of which the last
+    `rope_head_dim` carry the rotary positions: those of the keys are made from the residual stream, and all heads
+    share them. A value head has `value_head_dim` numbers. Queries pass through a vector of `query_rank` numbers,
+    normalised too, or are made directly where it is "none".
+    """
+
+    pattern: Pattern
+    scale: Scale
+    biases: tuple[Projection, ...]
+    head_dim: Literal["independent"]
+    query_rank: Count | Literal["none"]
+    kv_rank: Count
+    rope_head_dim: Count
+    value_head_dim: Count
+
+
+Attention = MultiHeadAttention | LatentAttention
 
 
 # Positions ------------------------------------------------------------------------------------------------
@@ -100,11 +127,15 @@ class Rotary(Strict, tag="rotary", tag_field="kind"):
     """Queries and keys are rotated by angles proportional to the position (Su et al. 2021, section 3.2).
 
     `pairing` says which two dimensions of a head turn together in the published weights: `half-split` pairs
-    (i, i + head_dim/2), `interleaved` pairs (2i, 2i + 1).
+    (i, i + half of them), `interleaved` pairs (2i, 2i + 1). `fraction` says how much of each head turns, its
+    first dimensions; the others carry no position (Wang & Komatsuzaki 2021, the GPT-J release).
     """
 
     theta: Positive
     pairing: Literal["half-split", "interleaved"]
+    fraction: Annotated[
+        float, msgspec.Meta(gt=0, le=1, description="a number greater than 0, at most 1")
+    ]
     scaling: Scaling
 
 
@@ -334,13 +365,17 @@ class Transformers(Strict):
 
 
 class Family(Strict):
-    """The head of a spec file."""
+    """The head of a spec file.
+
+    `checkpoint` is the table of the published names of its weights, "none" where there is none here;
+    `transformers` is "none" where that library has no class for it.
+    """
 
     name: Name
     title: str
     sources: Annotated[tuple[Source, ...], msgspec.Meta(min_length=1)]
     checkpoint: Name
-    transformers: Transformers
+    transformers: Transformers | Literal["none"]
 
 
 class Sizes(Strict):
@@ -375,6 +410,12 @@ class Spec(Sizes):
         positions = self.architecture.positions
         offset = positions.offset if isinstance(positions, LearnedPositions) else 0
         return self.max_positions + offset
+
+    @property
+    def rotary_dim(self) -> int:
+        """How many dimensions of a head turn with the position; 0 without rotary positions."""
+        positions = self.architecture.positions
+        return round(self.head_dim * positions.fraction) if isinstance(positions, Rotary) else 0
 
     def probe(self, *, layers: int = 2, groups: int | None = None) -> Spec:
         """This architecture at sizes that expose bugs; see `holotype_spec.probes.probe`."""

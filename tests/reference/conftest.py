@@ -17,6 +17,7 @@ ModelMaker = Callable[..., torch.nn.Module]
 def config_values(spec: Spec) -> dict[str, Any]:
     """The keyword arguments of the configuration class; a dot in a key is a nested table."""
     table = spec.family.transformers
+    assert table != "none"
     values = (
         {key: reduce(getattr, path.split("."), spec) for key, path in table.fields.items()}
         | table.constants
@@ -36,6 +37,7 @@ def their_model() -> ModelMaker:
 
     def make(spec: Spec, attention: str = "eager", device: str = "cpu") -> torch.nn.Module:
         table = spec.family.transformers
+        assert table != "none"
         config = getattr(transformers, table.config_class)(**config_values(spec))
         config._attn_implementation = attention
         with torch.device(device):

@@ -173,7 +173,8 @@ def test_rotary_turns_the_first_pair_by_the_position_and_the_second_by_a_hundred
 ) -> None:
     # Four dimensions, theta 10,000: angles m and m / 100. At m = pi/2 the first pair (a, b) becomes (-b, a).
     spec = changed(
-        probe("llama-7b"), positions=Rotary(theta=1e4, pairing=pairing, scaling=NoScaling())
+        probe("llama-7b"),
+        positions=Rotary(theta=1e4, pairing=pairing, fraction=1.0, scaling=NoScaling()),
     )
     spec = msgspec.structs.replace(spec, head_dim=4)
     rotated = oracle._rotate(spec, np.array([[[1.0, 2.0, 3.0, 4.0]]]), np.array([[math.pi / 2]]))
@@ -197,7 +198,7 @@ def test_scaling_slows_down_pairs_that_turn_too_seldom(original: float, kept: fl
         high_freq_factor=2.0,
         original_max_positions=original,  # type: ignore[arg-type]  # no whole number lies half-way
     )
-    rotary = Rotary(theta=1e4, pairing="half-split", scaling=scaling)
+    rotary = Rotary(theta=1e4, pairing="half-split", fraction=1.0, scaling=scaling)
     assert oracle._frequencies(rotary, 2).tolist() == pytest.approx([kept], rel=1e-12)
 
 

@@ -77,6 +77,7 @@ def test_show_as_json_has_facts_sources_counts_and_costs() -> None:
         "kind": "rotary",
         "theta": 10_000.0,
         "pairing": "half-split",
+        "fraction": 1.0,
         "scaling": {"kind": "none"},
     }
     assert facts["sizes"]["kv_heads"] == 8

@@ -141,7 +141,7 @@ def test_a_variant_that_overrides_one_constant_inherits_the_others() -> None:
 
 
 def rotary(theta: float, scaling: Scaling | None = None) -> Rotary:
-    return Rotary(theta=theta, pairing="half-split", scaling=scaling or NoScaling())
+    return Rotary(theta=theta, pairing="half-split", fraction=1.0, scaling=scaling or NoScaling())
 
 
 def by_factor(factor: float) -> Llama3Scaling:

@@ -24,7 +24,8 @@ def test_a_name_of_another_project_finds_our_field(theirs: str, field: str | Non
 
 @pytest.mark.parametrize("name", names())
 def test_the_table_agrees_with_the_configuration_of_every_family(name: str) -> None:
-    for key, path in load(name).family.transformers.fields.items():
+    theirs = load(name).family.transformers
+    for key, path in () if theirs == "none" else theirs.fields.items():
         # Their table of positions may count the rows in front of the first one.
         assert ours(key) == ("max_positions" if path == "position_rows" else path)
 

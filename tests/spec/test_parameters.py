@@ -157,11 +157,14 @@ def test_the_counts_are_the_sums_over_the_table(name: str) -> None:
     assert len({parameter.name for parameter in table}) == len(table)
 
 
+WITH_CLASS = [name for name in names() if load(name).family.transformers != "none"]
+
 # transformers ----------------------------------------------------------------------------------------------
 
 
 def _configuration(spec: Spec) -> dict[str, Any]:
     told = spec.family.transformers
+    assert told != "none"
     values = {key: _field(spec, path) for key, path in told.fields.items()} | told.constants
     values |= dict.fromkeys(told.absent)
     nested: dict[str, Any] = {}
@@ -189,6 +192,7 @@ def _built(spec: Spec) -> Any:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     told = spec.family.transformers
+    assert told != "none"
     config = getattr(transformers, told.config_class)(**_configuration(spec))
     with torch.device("meta"):
         model = getattr(transformers, told.model_class)(config)
@@ -198,7 +202,7 @@ def _built(spec: Spec) -> Any:
     return model
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", WITH_CLASS)
 @pytest.mark.parametrize("scale", ["full", "probe"])
 def test_the_class_of_transformers_has_as_many_parameters(name: str, scale: str) -> None:
     spec = load(name) if scale == "full" else load(name).probe()
@@ -234,7 +238,7 @@ def _components_of_theirs(model: Any) -> Iterator[tuple[str, int]]:
         yield component, parameter.numel()
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", WITH_CLASS)
 def test_each_component_is_as_large_as_in_transformers(name: str) -> None:
     spec = load(name)
     theirs: dict[str, int] = {}

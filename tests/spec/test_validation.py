@@ -212,7 +212,8 @@ def test_rotary_positions_need_an_even_head() -> None:
     changed["architecture"]["attention"]["head_dim"] = "independent"
     changed["variants"][0]["head_dim"] = 127
     assert mistakes(changed) == [
-        "mine.toml: variants[llama-7b].head_dim = 127: expected an even number; "
+        "mine.toml: variants[llama-7b].head_dim = 127: expected an even number of dimensions that turn "
+        "(1.0 of them); "
         "rotary positions turn the dimensions of a head in pairs"
     ]
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from holotype_conformance.candidate import Candidate, Capability, Inputs, Labels, Outputs
 from holotype_reference.checkpoints import published
 from holotype_reference.weights import Weights
-from holotype_spec.schema import Spec
+from holotype_spec.schema import Spec, Transformers
 
 transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -35,7 +35,7 @@ class TransformersCandidate(Candidate):
     paths = ("sdpa", "eager")
 
     def build(self, spec: Spec, path: str = "sdpa") -> nn.Module:
-        theirs = spec.family.transformers
+        theirs = their_class(spec)
         config = getattr(transformers, theirs.config_class)(**configuration(spec))
         model_class = getattr(transformers, theirs.model_class)
         config._attn_implementation = supported(model_class, path)
@@ -83,7 +83,7 @@ class TransformersCandidate(Candidate):
         model.save_pretrained(folder)  # type: ignore[operator]
 
     def restore(self, spec: Spec, folder: Path, path: str = "sdpa") -> nn.Module:
-        model_class = getattr(transformers, spec.family.transformers.model_class)
+        model_class = getattr(transformers, their_class(spec).model_class)
         model: nn.Module = model_class.from_pretrained(
             folder, attn_implementation=supported(model_class, path), dtype="auto"
         )
@@ -97,9 +97,21 @@ class TransformersCandidate(Candidate):
         return found
 
 
+def their_class(spec: Spec) -> Transformers:
+    """Which class of theirs is this model.
+
+    Raises:
+        ValueError: they have none.
+    """
+    theirs = spec.family.transformers
+    if theirs == "none":
+        raise ValueError(f"transformers has no class for {spec.name}: choose another target")
+    return theirs
+
+
 def configuration(spec: Spec) -> dict[str, Any]:
     """The arguments of their configuration class; a dotted key is a key of a dictionary inside."""
-    theirs = spec.family.transformers
+    theirs = their_class(spec)
     flat: dict[str, Any] = dict.fromkeys(theirs.absent) | theirs.constants
     for key, path in theirs.fields.items():
         flat[key] = reduce(getattr, path.split("."), spec)
@@ -134,7 +146,7 @@ def takes_cache(model: nn.Module) -> bool:
 
 def first_position(spec: Spec) -> int:
     """What their `position_ids` call the first position: 0, or its row in the position table."""
-    counts_rows = spec.family.transformers.position_ids == "rows"
+    counts_rows = their_class(spec).position_ids == "rows"
     return spec.position_rows - spec.max_positions if counts_rows else 0
 
 
