@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from holotype_spec import areas as areas
     from holotype_spec import costs as costs
     from holotype_spec import dependencies as dependencies
     from holotype_spec import field_names as field_names
@@ -44,7 +45,7 @@ _HOMES = {
     "probe": "probes",
     "Spec": "schema",
 }
-_MODULES = ("costs", "dependencies", "field_names")
+_MODULES = ("areas", "costs", "dependencies", "field_names")
 
 __all__ = [*_HOMES, *_MODULES]
 

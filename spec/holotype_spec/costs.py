@@ -8,6 +8,7 @@ costs three times the forward pass, because the backward pass computes two produ
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from holotype_spec.parameters import count_matrix_weights, count_parameters, stacks
@@ -90,6 +91,105 @@ def memory_bytes(spec: Spec, dtype: str) -> int:
         ValueError: unknown `dtype`.
     """
     return _bytes(count_parameters(spec).total, dtype)
+
+
+# Whole passes ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """The least that some work takes: operations, and bytes that must move between memory and processor."""
+
+    flops: int
+    bytes: int
+
+    def times(self, factor: int) -> Cost:
+        """The same work so many times."""
+        return Cost(flops=self.flops * factor, bytes=self.bytes * factor)
+
+
+def attention_cost(
+    pairs: int,
+    *,
+    batch: int,
+    heads: int,
+    kv_heads: int,
+    queries: int,
+    keys: int,
+    head_dim: int,
+    dtype: str,
+    training: bool = False,
+) -> Cost:
+    """Attention alone, over `pairs` pairs of a query and a key that it sees (`holotype_spec.areas.pairs`).
+
+    Bytes are those of queries, keys, values and the result, each moved once; with the backward pass they and the
+    upstream gradient are read again, and their gradients written.
+
+    Raises:
+        ValueError: unknown `dtype`.
+    """
+    flops = 4 * batch * heads * pairs * head_dim
+    values = 2 * batch * head_dim * (heads * queries + kv_heads * keys)
+    if not training:
+        return Cost(flops=flops, bytes=_bytes(values, dtype))
+    upstream = batch * head_dim * heads * queries
+    return Cost(flops=3 * flops, bytes=_bytes(3 * values + upstream, dtype))
+
+
+def pass_cost(
+    spec: Spec, *, batch: int, length: int, dtype: str, cached: int = 0, training: bool = False
+) -> Cost:
+    """One pass over `length` tokens a row that follow `cached` ones; an encoder-decoder reads a source as long.
+
+    Bytes are those of the matrices once, of the cache (what is read of it, and what is added where there is one),
+    and of the logits. Training reads the matrices again and writes their gradients; what it keeps of the forward
+    pass depends on the implementation and is left out.
+
+    Raises:
+        ValueError: unknown `dtype`, or no tokens.
+    """
+    if batch < 1 or length < 1 or cached < 0:
+        raise ValueError(
+            f"batch {batch}, length {length}, cached {cached}: expected at least 1, 1 and 0"
+        )
+    flops = batch * _sequence_flops(spec, length, cached)
+    weights = _bytes(count_matrix_weights(spec), dtype)
+    moved = kv_cache_bytes(spec, cached, dtype) if cached else 0
+    moved += _bytes(length * spec.vocab_size, dtype)
+    if not training:
+        return Cost(flops=flops, bytes=weights + batch * moved)
+    return Cost(flops=3 * flops, bytes=3 * weights + 2 * batch * moved)
+
+
+def _sequence_flops(spec: Spec, length: int, cached: int) -> int:
+    """One row of a batch."""
+
+    def at(context: int) -> int:
+        return flops_per_token(spec, context).forward
+
+    match spec.architecture.structure:
+        case "decoder":
+            return _sum(at, cached + 1, cached + length)
+        case "encoder":
+            return length * at(length)
+        case "encoder-decoder":
+            # Only the decoder's own attention is causal: it spares the upper triangle.
+            spared = 4 * spec.layers * spec.heads * spec.head_dim * length * (length - 1) // 2
+            return length * at(length) - spared
+
+
+def _sum(function: Callable[[int], int], first: int, last: int) -> int:
+    """Of a function made of straight pieces that grow no steeper, without calling it everywhere."""
+    if last - first < 2:
+        return sum(function(x) for x in range(first, last + 1))
+    middle = (first + last) // 2
+    low, high = function(first), function(last)
+    if (function(middle) - low) * (last - first) == (high - low) * (middle - first):
+        return (low + high) * (last - first + 1) // 2
+    return _sum(function, first, middle) + _sum(function, middle + 1, last)
+
+
+# Parts ----------------------------------------------------------------------------------------------------
 
 
 def _cached_values(spec: Spec) -> int:

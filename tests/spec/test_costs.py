@@ -93,3 +93,58 @@ def test_the_memory_is_the_parameters_times_the_width() -> None:
 @pytest.mark.parametrize("name", names())
 def test_every_spec_has_costs(name: str) -> None:
     assert costs.flops_per_token(load(name), load(name).max_positions).training > 0
+
+
+# Whole passes ---------------------------------------------------------------------------------------------
+
+
+def test_a_pass_of_a_decoder_is_the_sum_over_its_tokens() -> None:
+    gpt2 = load("gpt2")
+    each = [costs.flops_per_token(gpt2, context).forward for context in range(1, 101)]
+    found = costs.pass_cost(gpt2, batch=3, length=100, dtype="float32")
+    assert found.flops == 3 * sum(each)
+    assert costs.pass_cost(gpt2, batch=1, length=3, cached=97, dtype="float32").flops == sum(
+        each[97:]
+    )
+
+
+def test_a_pass_across_the_edge_of_the_window_is_summed_exactly() -> None:
+    mistral = load("mistral-7b")
+    each = (costs.flops_per_token(mistral, context).forward for context in range(4081, 4113))
+    found = costs.pass_cost(mistral, batch=1, length=32, cached=4080, dtype="float32")
+    assert found.flops == sum(each)
+
+
+def test_an_encoder_sees_everything_at_every_token() -> None:
+    bert = load("bert-base")
+    assert costs.pass_cost(bert, batch=1, length=10, dtype="float32").flops == (
+        10 * costs.flops_per_token(bert, 10).forward
+    )
+
+
+def test_only_the_decoder_of_an_encoder_decoder_spares_a_triangle() -> None:
+    d, length = 512, 10
+    matrices = 6 * (4 * d * d + 2 * d * 2048) + 6 * (8 * d * d + 2 * d * 2048) + 32_128 * d
+    pairs = 2 * length * length + length * (length + 1) // 2
+    found = costs.pass_cost(load("t5-small"), batch=1, length=length, dtype="float32")
+    assert found.flops == 2 * matrices * length + 4 * 6 * d * pairs
+
+
+def test_decoding_moves_the_matrices_the_cache_and_the_logits() -> None:
+    found = costs.pass_cost(load("gpt2"), batch=2, length=1, cached=100, dtype="float32")
+    assert found.bytes == 4 * (GPT2_MATRICES + 2 * (2 * 12 * 768 * 100 + 50_257))
+
+
+def test_attention_costs_two_products_a_pair_and_three_times_that_with_its_gradients() -> None:
+    sizes = {"batch": 2, "heads": 6, "kv_heads": 3, "queries": 5, "keys": 7, "head_dim": 8}
+    forward = costs.attention_cost(20, dtype="float32", **sizes)
+    assert forward.flops == 2 * 2 * 2 * 6 * 20 * 8
+    assert forward.bytes == 4 * 2 * 8 * (2 * 6 * 5 + 2 * 3 * 7)
+    training = costs.attention_cost(20, dtype="float32", training=True, **sizes)
+    assert training.flops == 3 * forward.flops
+    assert training.bytes == 3 * forward.bytes + 4 * 2 * 8 * 6 * 5
+
+
+def test_a_pass_over_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="length 0"):
+        costs.pass_cost(load("gpt2"), batch=1, length=0, dtype="float32")
