@@ -352,7 +352,7 @@ def _not_in(spec: Spec) -> dict[Capability, str | None]:
     """What no candidate can have, because the spec does not speak of it."""
     architecture = spec.architecture
     absent: dict[Capability, str | None] = {}
-    has_pairs = getattr(architecture.head, "next_sentence", False)
+    has_pairs = getattr(architecture.head, "sentence_pair", "none") != "none"
     absent["next-sentence"] = None if has_pairs else "the spec has no next-sentence head"
     if not architecture.token_types:
         absent["token-types"] = "the spec has no token types"

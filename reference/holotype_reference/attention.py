@@ -68,6 +68,8 @@ class Attention(nn.Module):
         match self.scaling:
             case "inverse-sqrt-head-dim":
                 return float(self.head_dim**-0.5)
+            case "inverse-sqrt-three-head-dims":
+                return float((3 * self.head_dim) ** -0.5)
             case "none":
                 return 1.0
 

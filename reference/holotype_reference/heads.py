@@ -18,12 +18,11 @@ class VocabularyMatrix(nn.Module):
     E is its own matrix or, when tied, the token table, which the embeddings own (Press & Wolf 2016, section 1).
     """
 
-    def __init__(self, spec: schema.Spec) -> None:
+    def __init__(self, spec: schema.Spec, *, bias: bool) -> None:
         super().__init__()
         shape = (spec.vocab_size, spec.hidden_size)
         tied = spec.architecture.tied_embeddings
         self.weight = None if tied else nn.Parameter(torch.empty(shape))
-        bias = spec.architecture.head.bias
         self.bias = nn.Parameter(torch.empty(spec.vocab_size)) if bias else None
 
     def forward(self, x: Tensor, token_table: Tensor) -> Tensor:
@@ -37,7 +36,7 @@ class LanguageModelHead(nn.Module):
 
     def __init__(self, spec: schema.Spec, head: schema.LanguageModelHead) -> None:
         super().__init__()
-        self.output = VocabularyMatrix(spec)
+        self.output = VocabularyMatrix(spec, bias=head.bias)
         self.hidden_size = spec.hidden_size
         self.input_scale = head.input_scale
 
@@ -61,7 +60,7 @@ class MaskedLanguageModelHead(nn.Module):
         super().__init__()
         self.transform = Linear(spec.hidden_size, spec.hidden_size)
         self.norm = norm(spec)
-        self.output = VocabularyMatrix(spec)
+        self.output = VocabularyMatrix(spec, bias=head.bias)
         self.activation = head.activation
 
     def forward(self, x: Tensor, token_table: Tensor) -> Tensor:
@@ -86,3 +85,5 @@ def head(spec: schema.Spec) -> LanguageModelHead | MaskedLanguageModelHead:
             return LanguageModelHead(spec, described)
         case schema.MaskedLanguageModelHead() as described:
             return MaskedLanguageModelHead(spec, described)
+        case described:
+            raise NotImplementedError(f"no head for {type(described).__name__}")

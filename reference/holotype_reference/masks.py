@@ -68,6 +68,8 @@ class Mask:
                 return j <= i
             case schema.SlidingWindow(window=window):
                 return (j <= i) & (j > i - window)
+            case _:
+                raise unknown(self.pattern)
 
     @property
     def is_full(self) -> bool:
@@ -81,6 +83,8 @@ class Mask:
                 return self.queries == 1 and self.keys == self.cached + 1
             case schema.SlidingWindow(window=window):
                 return self.queries == 1 and self.keys == self.cached + 1 <= window
+            case _:
+                raise unknown(self.pattern)
 
     @property
     def is_causal(self) -> bool:
@@ -94,3 +98,10 @@ class Mask:
                 return True
             case schema.SlidingWindow(window=window):
                 return self.keys <= window
+            case _:
+                raise unknown(self.pattern)
+
+
+def unknown(pattern: schema.Pattern) -> NotImplementedError:
+    """What `holotype_reference.support` keeps from getting here."""
+    return NotImplementedError(f"no mask for {type(pattern).__name__}")

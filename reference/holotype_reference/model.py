@@ -95,7 +95,7 @@ class Model(nn.Module):
                 self.encoder = Stack(spec, schema.Bidirectional(), cross=False, path=path)
                 self.decoder = Stack(spec, pattern, cross=True, path=path)
         match spec.architecture.head:
-            case schema.MaskedLanguageModelHead(next_sentence=True):
+            case schema.MaskedLanguageModelHead(sentence_pair="next-sentence" | "sentence-order"):
                 self.pooler = Pooler(spec.hidden_size, spec.hidden_size)
                 self.next_sentence = Linear(spec.hidden_size, 2)
         self.head = head(spec)
@@ -218,7 +218,7 @@ class Model(nn.Module):
     def classify(self, x: Tensor) -> Tensor | None:
         """Does the second sentence follow the first? (batch, length, hidden_size) -> (batch, 2)"""
         match self.spec.architecture.head:
-            case schema.MaskedLanguageModelHead(next_sentence=True):
+            case schema.MaskedLanguageModelHead(sentence_pair="next-sentence" | "sentence-order"):
                 classes: Tensor = self.next_sentence(self.pooler(x))
                 return classes
         return None

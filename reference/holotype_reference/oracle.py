@@ -31,6 +31,7 @@ from holotype_spec.parameters import Stack, parameter_table
 from holotype_spec.schema import (
     Activation,
     GatedFeedForward,
+    LanguageModelHead,
     LayerNorm,
     LearnedPositions,
     Llama3Scaling,
@@ -441,12 +442,12 @@ def _vocabulary(spec: Spec, p: _Scope, x: Array) -> Array:
         x = _norm(
             spec, p / "head.norm", _activate(head.activation, _linear(p / "head.transform", x))
         )
-    elif head.input_scale == "inverse-sqrt-hidden-size":
+    elif isinstance(head, LanguageModelHead) and head.input_scale == "inverse-sqrt-hidden-size":
         # Not in the paper, but in the released T5 code, where the matrix is tied.
         x = x / math.sqrt(spec.hidden_size)
     tied = spec.architecture.tied_embeddings
     matrix = p["embeddings.token.weight" if tied else "head.output.weight"]
-    return x @ matrix.T + (p["head.output.bias"] if head.bias else 0)
+    return x @ matrix.T + (p["head.output.bias"] if getattr(head, "bias", False) else 0)
 
 
 def _next_sentence(spec: Spec, p: _Scope, x: Array) -> Array | None:
@@ -455,7 +456,7 @@ def _next_sentence(spec: Spec, p: _Scope, x: Array) -> Array | None:
     Devlin et al. 2018, section 3.1; the tanh stands in the release only.
     """
     head = spec.architecture.head
-    if not (isinstance(head, MaskedLanguageModelHead) and head.next_sentence):
+    if not (isinstance(head, MaskedLanguageModelHead) and head.sentence_pair != "none"):
         return None
     return _linear(p / "next_sentence", np.tanh(_linear(p / "pooler", x[:, 0])))
 

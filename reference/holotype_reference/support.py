@@ -38,10 +38,65 @@ def _alibi(spec: schema.Spec) -> bool:
     return isinstance(spec.architecture.positions, schema.Alibi)
 
 
+def _positions(kind: type) -> Uses:
+    return lambda spec: isinstance(spec.architecture.positions, kind)
+
+
+def _pattern(kind: type) -> Uses:
+    return lambda spec: isinstance(spec.architecture.attention.pattern, kind)
+
+
+def _head(kind: type) -> Uses:
+    return lambda spec: isinstance(spec.architecture.head, kind)
+
+
+def _factorised(spec: schema.Spec) -> bool:
+    return isinstance(spec.architecture.embeddings.width, schema.FactorisedEmbedding)
+
+
+def _scaled(spec: schema.Spec) -> bool:
+    return spec.architecture.embeddings.scale != "none"
+
+
+def _shared_layers(spec: schema.Spec) -> bool:
+    return spec.architecture.layer_sharing != "none"
+
+
+def _uneven(spec: schema.Spec) -> bool:
+    return isinstance(spec.architecture.encoder_layers, int)
+
+
+def _placed_a_stack(spec: schema.Spec) -> bool:
+    architecture = spec.architecture
+    return architecture.structure == "encoder-decoder" and (
+        isinstance(architecture.positions, schema.LearnedPositions)
+        or architecture.normalization.embedding
+    )
+
+
 MISSING: tuple[tuple[str, Uses], ...] = (
     ("attention over latent vectors (DeepSeek-AI 2024, V2)", _latent),
     ("rotary positions on a part of each head (GPT-J)", _partly_rotary),
     ("linear biases on the scores (ALiBi, Press et al. 2021)", _alibi),
+    (
+        "sines and cosines added to the embeddings (Vaswani et al. 2017)",
+        _positions(schema.Sinusoidal),
+    ),
+    ("gated relative positions (Chi et al. 2021)", _positions(schema.GatedRelativeBuckets)),
+    ("disentangled attention (He et al. 2020)", _positions(schema.Disentangled)),
+    (
+        "relative positions of Transformer-XL (Dai et al. 2019)",
+        _positions(schema.TransformerXLPositions),
+    ),
+    ("permuted order of prediction (Yang et al. 2019)", _pattern(schema.Permutation)),
+    ("mixture of masks (Dong et al. 2019)", _pattern(schema.MixtureOfMasks)),
+    ("head that tells replaced tokens (Clark et al. 2020)", _head(schema.ReplacedTokenHead)),
+    ("enhanced mask decoder (He et al. 2020)", _head(schema.EnhancedMaskDecoder)),
+    ("factorised embeddings (Lan et al. 2019)", _factorised),
+    ("scale of the embeddings (Vaswani et al. 2017)", _scaled),
+    ("layers that share their parameters (Lan et al. 2019)", _shared_layers),
+    ("stacks of different depth", _uneven),
+    ("positions or norm of the embeddings for each stack (Lewis et al. 2019)", _placed_a_stack),
 )
 
 

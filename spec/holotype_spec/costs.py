@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from holotype_spec.parameters import count_matrix_weights, count_parameters, stacks
-from holotype_spec.schema import SlidingWindow, Spec
+from holotype_spec.schema import Disentangled, SlidingWindow, Spec, TransformerXLPositions
 
 BITS = {
     "float64": 64,
@@ -47,12 +47,24 @@ def flops_per_token(spec: Spec, context: int) -> Flops:
         raise ValueError(
             f"context is {context}; a token attends at least to itself, so give 1 or more"
         )
-    # Self-attention in each stack, and the decoder's cross-attention.
-    blocks = spec.layers * (1 if len(stacks(spec)) == 1 else 3)
-    seen = _kept(spec, context) + (blocks // spec.layers - 1) * context
-    attention = 4 * spec.layers * spec.heads * spec.head_dim * seen
+    products = spec.layers * _products(spec, _kept(spec, context))
+    if len(stacks(spec)) > 1:  # the decoder's cross-attention, and the encoder's own
+        products += spec.layers * 2 * context + spec.encoder_depth * _products(spec, context)
+    attention = 2 * spec.heads * spec.head_dim * products
     forward = 2 * count_matrix_weights(spec) + attention
     return Flops(forward=forward, training=3 * forward)
+
+
+def _products(spec: Spec, keys: int) -> int:
+    """Products of vectors of head_dim that a query needs in each head, for scores and for the values."""
+    match spec.architecture.positions:
+        case Disentangled(max_distance=distance, terms=terms):
+            return 2 * keys + len(terms) * 2 * min(keys, distance)
+        case TransformerXLPositions(relative_segments=segments):
+            # A bidirectional stack looks at as many distances again in the other direction.
+            return 2 * keys + 2 * keys + (2 if segments else 0)
+        case _:
+            return 2 * keys
 
 
 def kv_cache_bytes_per_token(spec: Spec, dtype: str) -> int:

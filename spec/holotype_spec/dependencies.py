@@ -16,7 +16,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from holotype_spec.schema import Bidirectional, Causal, Pattern, SlidingWindow, Spec
+from holotype_spec.schema import (
+    Bidirectional,
+    Causal,
+    MixtureOfMasks,
+    Pattern,
+    Permutation,
+    SlidingWindow,
+    Spec,
+)
 
 Matrix = npt.NDArray[np.bool_]
 Mask = Sequence[int] | npt.NDArray[np.generic]
@@ -35,7 +43,8 @@ def layer_mask(pattern: Pattern, length: int, *, attention_mask: Mask | None = N
     """
     query, key = np.arange(length)[:, None], np.arange(length)[None, :]
     match pattern:
-        case Bidirectional():
+        # Without an order of prediction, or a mask drawn, every position may be seen.
+        case Bidirectional() | Permutation() | MixtureOfMasks():
             seen = np.ones((length, length), dtype=bool)
         case Causal():
             seen = key <= query
@@ -58,7 +67,8 @@ def dependencies(spec: Spec, length: int, *, attention_mask: Mask | None = None)
     Raises:
         ValueError: a mask of another length, or with other values than 0 and 1.
     """
-    reached = _through(spec, spec.architecture.attention.pattern, length, attention_mask)
+    pattern = spec.architecture.attention.pattern
+    reached = _through(pattern, length, attention_mask, spec.layers)
     return _no_claim_on_padding(reached, attention_mask)
 
 
@@ -84,7 +94,7 @@ def source_dependencies(
     """
     if spec.architecture.structure != "encoder-decoder":
         raise ValueError(f"{spec.name} is no encoder-decoder: it reads no source")
-    encoded = _through(spec, Bidirectional(), source_length, source_mask)
+    encoded = _through(Bidirectional(), source_length, source_mask, spec.encoder_depth)
     crossed = np.broadcast_to(_real(source_mask, source_length), (length, source_length))
     read = _product(crossed, encoded)
     layer = _layer(spec.architecture.attention.pattern, length, attention_mask)
@@ -94,11 +104,11 @@ def source_dependencies(
     return _no_claim_on_padding(reached, attention_mask)
 
 
-def _through(spec: Spec, pattern: Pattern, length: int, mask: Mask | None) -> Matrix:
+def _through(pattern: Pattern, length: int, mask: Mask | None, layers: int) -> Matrix:
     """The whole stack: the boolean power of one layer, because all its layers see alike."""
     layer = _layer(pattern, length, mask)
     reached: Matrix = np.eye(length, dtype=bool)
-    for _ in range(spec.layers):
+    for _ in range(layers):
         further = _product(layer, reached)
         if np.array_equal(further, reached):  # no later layer reaches further either
             break

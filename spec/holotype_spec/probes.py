@@ -10,11 +10,17 @@ implementation has the knob all the same, and must not turn it in eval mode.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from holotype_spec.schema import (
     Architecture,
+    Disentangled,
     Dropout,
+    Embeddings,
+    FactorisedEmbedding,
+    GatedRelativeBuckets,
     LearnedPositions,
     Llama3Scaling,
     RelativeBuckets,
@@ -29,6 +35,8 @@ ROWS = 41  # of a table of learned positions
 POSITIONS = 2003  # of a model that computes them: far enough for low precision to show
 WINDOW = 5
 BUCKETS, MAX_DISTANCE = 8, 12  # no distance lies on the edge between two buckets
+NARROW = 22  # of a factorised embedding
+NEAR = 6  # a distance within a short input from which on disentangled positions share a row
 HEAD_DIM = 8
 # With theta 500,000 the eight pairs turn 6.4, 1.2, 0.24 … times within 40 positions: one is left alone, one between.
 SCALED_HEAD_DIM, ORIGINAL_POSITIONS = 16, 40
@@ -60,11 +68,11 @@ def probe(spec: Spec, *, layers: int = 2, groups: int | None = None) -> Spec:
         ffn_size=4 * hidden_size if fixed_ffn else 52,
         vocab_size=VOCABULARY,
         max_positions=ROWS if learned else POSITIONS,
-        architecture=_exposing(spec),
+        architecture=_exposing(spec, layers),
     )
 
 
-def _exposing(spec: Spec) -> Architecture:
+def _exposing(spec: Spec, layers: int) -> Architecture:
     architecture = spec.architecture
     attention, positions = architecture.attention, architecture.positions
     if isinstance(attention.pattern, SlidingWindow):
@@ -74,10 +82,32 @@ def _exposing(spec: Spec) -> Architecture:
     if isinstance(positions, Rotary) and (scaling := _scaling(spec)):
         scaling = msgspec.structs.replace(scaling, original_max_positions=ORIGINAL_POSITIONS)
         positions = msgspec.structs.replace(positions, scaling=scaling)
-    dropout = Dropout(rate=DROPOUT, sites=architecture.dropout.sites)
+    if isinstance(positions, GatedRelativeBuckets):
+        positions = GatedRelativeBuckets(buckets=BUCKETS, max_distance=MAX_DISTANCE)
+    if isinstance(positions, Disentangled):
+        positions = msgspec.structs.replace(positions, max_distance=NEAR)
     return msgspec.structs.replace(
-        architecture, attention=attention, positions=positions, dropout=dropout
+        architecture,
+        attention=attention,
+        positions=positions,
+        embeddings=_narrow(architecture.embeddings),
+        encoder_layers=_deeper(architecture.encoder_layers, layers),
+        dropout=Dropout(rate=DROPOUT, sites=architecture.dropout.sites),
     )
+
+
+def _narrow(embeddings: Embeddings) -> Embeddings:
+    if not isinstance(embeddings.width, FactorisedEmbedding):
+        return embeddings
+    width = msgspec.structs.replace(embeddings.width, size=NARROW)
+    return msgspec.structs.replace(embeddings, width=width)
+
+
+def _deeper(
+    encoder_layers: int | Literal["as-decoder", "none"], layers: int
+) -> int | Literal["as-decoder", "none"]:
+    """A number of its own stays one: another than that of the decoder."""
+    return layers + 1 if isinstance(encoder_layers, int) else encoder_layers
 
 
 def _scaling(spec: Spec) -> Llama3Scaling | None:

@@ -34,7 +34,13 @@ class Rule:
 STRUCTURE = "architecture.structure"
 HEAD = "architecture.head.kind"
 PATTERN = "architecture.attention.pattern.kind"
-WORKED_OUT = ("position_rows", "rotary_dim")  # properties of a `Spec`
+# Properties of a `Spec`.
+WORKED_OUT = ("position_rows", "rotary_dim", "embedding_size", "encoder_depth")
+MIXTURE = "architecture.attention.pattern"
+PAIR_TASKS = {
+    "next-sentence": "next-sentence-prediction",
+    "sentence-order": "sentence-order-prediction",
+}
 
 RULES = (
     Rule(
@@ -82,14 +88,17 @@ RULES = (
     ),
     Rule(
         reads=(STRUCTURE, PATTERN),
-        holds=lambda structure, kind: (structure == "encoder") == (kind == "bidirectional"),
-        expected='"bidirectional" in an encoder, "causal" or "sliding-window" in a decoder (this is: {structure})',
+        holds=lambda structure, kind: (
+            (structure == "encoder") == (kind in ("bidirectional", "permutation", "mixture"))
+        ),
+        expected='"bidirectional", "permutation" or "mixture" in an encoder, "causal" or "sliding-window" in a decoder'
+        " (this is: {structure})",
         mend="the pattern is that of the stack that writes the logits",
     ),
     Rule(
         reads=(STRUCTURE, HEAD),
-        holds=lambda structure, kind: (structure == "encoder") == (kind == "masked-language-model"),
-        expected='"masked-language-model" in an encoder, "language-model" in a decoder (this is: {structure})',
+        holds=lambda structure, kind: structure == "encoder" or kind == "language-model",
+        expected='"language-model" in a decoder (this is: {structure})',
         mend="correct the head or the structure",
     ),
     Rule(
@@ -111,12 +120,42 @@ RULES = (
         mend="correct the objective or the structure",
     ),
     Rule(
-        reads=("architecture.objective", "architecture.head.next_sentence"),
-        holds=lambda objective, next_sentence: (
-            ("next-sentence-prediction" in objective) == next_sentence
+        reads=("architecture.objective", "architecture.head.sentence_pair"),
+        holds=lambda objective, sentence_pair: (
+            {"next-sentence-prediction", "sentence-order-prediction"} & set(objective)
+            == {PAIR_TASKS.get(sentence_pair)} - {None}
         ),
-        expected='true exactly where the objective has "next-sentence-prediction"',
+        expected='"next-sentence" or "sentence-order" exactly where the objective has their prediction',
         mend="correct the head or the objective",
+    ),
+    Rule(
+        reads=("architecture.objective", PATTERN),
+        holds=lambda objective, kind: ("permutation-lm" in objective) == (kind == "permutation"),
+        expected='"permutation" exactly where the objective has "permutation-lm"',
+        mend="correct the pattern or the objective",
+    ),
+    Rule(
+        reads=(
+            f"{MIXTURE}.bidirectional",
+            f"{MIXTURE}.left_to_right",
+            f"{MIXTURE}.right_to_left",
+            f"{MIXTURE}.sequence_to_sequence",
+        ),
+        holds=lambda *shares: math.isclose(sum(shares), 1, abs_tol=1e-6),
+        expected="four shares that sum to 1",
+        mend="correct one of them",
+    ),
+    Rule(
+        reads=(STRUCTURE, "architecture.encoder_layers"),
+        holds=lambda structure, layers: (structure == "encoder-decoder") == (layers != "none"),
+        expected='a number or "as-decoder" in an encoder-decoder, "none" elsewhere (this is: {structure})',
+        mend="the layers of the stack that writes the logits are called layers",
+    ),
+    Rule(
+        reads=("architecture.positions.terms",),
+        holds=lambda terms: 0 < len(set(terms)) == len(terms),
+        expected="one or two terms, each once",
+        mend="delete the repetition, or name one",
     ),
     Rule(
         reads=("architecture.objective",),

@@ -31,6 +31,43 @@ class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Frozen, keyword-only, and unknown keys are errors."""
 
 
+# Embeddings -----------------------------------------------------------------------------------------------
+
+
+class HiddenSizeEmbedding(Strict, tag="hidden-size", tag_field="kind"):
+    """Rows as wide as the residual stream (Vaswani et al. 2017, section 3.4)."""
+
+
+class FactorisedEmbedding(Strict, tag="factorised", tag_field="kind"):
+    """Rows of `size` numbers, and a matrix from there to hidden_size (Lan et al. 2019, section 3.1).
+
+    `tables` says which have such rows. "all": those of positions and token types and the norm of the
+    embeddings too, and the matrix comes last. "token": the matrix follows the lookup, all else has
+    hidden_size. A head that shares the token table comes down to `size` first: the transform of a masked
+    language model does it, a language-model head has a matrix of its own for that (Zhang et al. 2022: the
+    OPT release, project_out).
+    """
+
+    size: Count
+    bias: bool
+    tables: Literal["all", "token"]
+
+
+EmbeddingWidth = HiddenSizeEmbedding | FactorisedEmbedding
+
+
+class Embeddings(Strict):
+    """How token ids become the first hidden states.
+
+    With `scale` the token's row is multiplied before anything is added (Vaswani et al. 2017, section 3.4).
+    The two stacks of an encoder-decoder share the token table; tables of positions and the norm of the
+    embeddings each has its own.
+    """
+
+    width: EmbeddingWidth
+    scale: Literal["sqrt-hidden-size", "none"]
+
+
 # Attention ------------------------------------------------------------------------------------------------
 
 
@@ -48,10 +85,32 @@ class SlidingWindow(Strict, tag="sliding-window", tag_field="kind"):
     window: Count
 
 
-Pattern = Bidirectional | Causal | SlidingWindow
+class Permutation(Strict, tag="permutation", tag_field="kind"):
+    """Each position sees those before it in an order drawn anew for each text (Yang et al. 2019, section 2.2).
+
+    Two streams run through the same layers (section 2.3). The content stream starts from the token and sees
+    itself; the query stream starts from one trained vector, sees the content before it but never its own,
+    and writes the logits in pretraining. Without an order everything is seen, by the content stream alone.
+    """
 
 
-Scale = Literal["inverse-sqrt-head-dim", "none"]
+class MixtureOfMasks(Strict, tag="mixture", tag_field="kind"):
+    """Each batch has one of four masks, in these shares (Dong et al. 2019, sections 2.2 and 2.3).
+
+    All positions; those up to and from each one; or, of two segments, the first one whole and the second
+    one up to each of its positions.
+    """
+
+    bidirectional: Rate
+    left_to_right: Rate
+    right_to_left: Rate
+    sequence_to_sequence: Rate
+
+
+Pattern = Bidirectional | Causal | SlidingWindow | Permutation | MixtureOfMasks
+
+
+Scale = Literal["inverse-sqrt-head-dim", "inverse-sqrt-three-head-dims", "none"]
 Projection = Literal["query", "key", "value", "output"]
 
 
@@ -100,6 +159,19 @@ class LearnedPositions(Strict, tag="learned", tag_field="kind"):
     Position p reads row p + `offset`; the table has `max_positions` + `offset` rows.
     """
 
+    offset: Annotated[int, msgspec.Meta(ge=0, le=LARGEST, description="a whole number, at least 0")]
+
+
+class Sinusoidal(Strict, tag="sinusoidal", tag_field="kind"):
+    """Sines and cosines of the position, added to the token embedding (Vaswani et al. 2017, section 3.5).
+
+    Pair i turns by theta^(-2i / hidden_size) a position. `layout` says where its sine and cosine stand:
+    `interleaved` at (2i, 2i + 1), as in the paper; `halves` at (i, i + hidden_size/2), as in its release.
+    Position p has the angles of p + `offset`.
+    """
+
+    theta: Positive
+    layout: Literal["interleaved", "halves"]
     offset: Annotated[int, msgspec.Meta(ge=0, le=LARGEST, description="a whole number, at least 0")]
 
 
@@ -161,7 +233,55 @@ class Alibi(Strict, tag="alibi", tag_field="kind"):
     """
 
 
-Positions = LearnedPositions | Rotary | RelativeBuckets | Alibi
+class GatedRelativeBuckets(Strict, tag="gated-relative-buckets", tag_field="kind"):
+    """Relative buckets whose bias the query scales, by two gates a head (Chi et al. 2021b, section 4.2).
+
+    The gates are logistic functions of the query's products with two trained vectors of head_dim; a trained
+    number a head weighs the second gate. All layers share the table.
+    """
+
+    buckets: Annotated[
+        int,
+        msgspec.Meta(ge=4, le=LARGEST, multiple_of=4, description="a multiple of 4, at least 4"),
+    ]
+    max_distance: Count
+
+
+class Disentangled(Strict, tag="disentangled", tag_field="kind"):
+    """Trained rows for relative positions, attended to and from (He et al. 2020, section 3.1).
+
+    One table of 2 `max_distance` rows serves all layers; distances beyond share the last rows. To the
+    product of query and key come, of those in `terms`, that of the query with the projected row of the
+    distance and that of the key with the row of the opposite distance. Their projections are the layer's
+    own, that of position queries alone with a bias (the DeBERTa release, DisentangledSelfAttention).
+    """
+
+    max_distance: Count
+    terms: tuple[Literal["content-to-position", "position-to-content"], ...]
+
+
+class TransformerXLPositions(Strict, tag="transformer-xl", tag_field="kind"):
+    """Queries meet projected sinusoids of the distance (Dai et al. 2019, section 3.3).
+
+    Each layer has the projection and two trained vectors that take the query's place: one towards the
+    content of the keys, one towards their distance. With `relative_segments` also a third one and two
+    trained rows, for keys of the same segment and of another (Yang et al. 2019, section 2.5).
+    """
+
+    theta: Positive
+    relative_segments: bool
+
+
+Positions = (
+    LearnedPositions
+    | Sinusoidal
+    | Rotary
+    | RelativeBuckets
+    | Alibi
+    | GatedRelativeBuckets
+    | Disentangled
+    | TransformerXLPositions
+)
 
 
 # Normalisation and feed-forward ---------------------------------------------------------------------------
@@ -221,16 +341,36 @@ class LanguageModelHead(Strict, tag="language-model", tag_field="kind"):
 class MaskedLanguageModelHead(Strict, tag="masked-language-model", tag_field="kind"):
     """Dense, activation, norm, then a matrix to the vocabulary (the BERT release).
 
-    With `next_sentence` also a pooler (dense and tanh over the first position) and a matrix to the two
-    classes (Devlin et al. 2018, section 3.1).
+    A `sentence_pair` task adds a pooler (dense and tanh over the first position) and a matrix to the two
+    classes: does the second sentence follow (Devlin et al. 2018, section 3.1), or are the two in order (Lan
+    et al. 2019, section 3.1)?
     """
 
     activation: Activation
     bias: bool
-    next_sentence: bool
+    sentence_pair: Literal["next-sentence", "sentence-order", "none"]
 
 
-Head = LanguageModelHead | MaskedLanguageModelHead
+class EnhancedMaskDecoder(Strict, tag="enhanced-mask-decoder", tag_field="kind"):
+    """A masked-language-model head that learns the absolute positions at last (He et al. 2020, section 3.2).
+
+    The last layer runs `passes` times more over the states of the layer below it: its queries come from the
+    states of the pass before, plus a trained row for each position in the first one. Then dense, activation, norm and
+    a matrix to the vocabulary follow.
+    """
+
+    activation: Activation
+    bias: bool
+    passes: Count
+
+
+class ReplacedTokenHead(Strict, tag="replaced-token", tag_field="kind"):
+    """Dense, activation, then one number a token: was it replaced? (Clark et al. 2020, section 2)."""
+
+    activation: Activation
+
+
+Head = LanguageModelHead | MaskedLanguageModelHead | EnhancedMaskDecoder | ReplacedTokenHead
 
 
 # Dropout --------------------------------------------------------------------------------------------------
@@ -304,6 +444,9 @@ class Architecture(Strict):
     the labels, shifted right by one to make room. Other models have "none": what a tokenizer puts before a
     text belongs to the text.
 
+    `encoder_layers` is what an encoder-decoder has in front of the `layers` of its decoder. With
+    `layer_sharing` "all" one layer's parameters serve them all (Lan et al. 2019, section 3.1).
+
     `padding_id` is the token that fills up a batch and is never text, if the vocabulary keeps one for that;
     what its embedding learns is nobody's concern.
     """
@@ -312,7 +455,10 @@ class Architecture(Strict):
     objective: Annotated[tuple[Objective, ...], msgspec.Meta(min_length=1)]
     decoder_start_id: TokenId | Literal["none"]
     padding_id: TokenId | Literal["none"]
+    encoder_layers: Count | Literal["as-decoder", "none"]
+    layer_sharing: Literal["all", "none"]
     residual: Literal["pre-norm", "post-norm"]
+    embeddings: Embeddings
     attention: Attention
     positions: Positions
     normalization: Normalization
@@ -396,8 +542,8 @@ class Sizes(Strict):
 class Spec(Sizes):
     """One model, whole: what `holotype_spec.load` returns and everything else is built from.
 
-    `layers` counts those of one stack (an encoder-decoder has as many in the other). `max_positions` is
-    the rows of a learned table, or the context that a model without one was trained for.
+    `layers` counts those of the stack that writes the logits. `max_positions` is the rows of a learned
+    table, or the context that a model without one was trained for.
     """
 
     family: Family
@@ -416,6 +562,25 @@ class Spec(Sizes):
         """How many dimensions of a head turn with the position; 0 without rotary positions."""
         positions = self.architecture.positions
         return round(self.head_dim * positions.fraction) if isinstance(positions, Rotary) else 0
+
+    @property
+    def embedding_size(self) -> int:
+        """Numbers in a row of the token table."""
+        width = self.architecture.embeddings.width
+        return width.size if isinstance(width, FactorisedEmbedding) else self.hidden_size
+
+    @property
+    def encoder_depth(self) -> int:
+        """Layers of the encoder, 0 where there is none."""
+        if self.architecture.structure == "encoder":
+            return self.layers
+        match self.architecture.encoder_layers:
+            case "none":
+                return 0
+            case "as-decoder":
+                return self.layers
+            case depth:
+                return depth
 
     def probe(self, *, layers: int = 2, groups: int | None = None) -> Spec:
         """This architecture at sizes that expose bugs; see `holotype_spec.probes.probe`."""

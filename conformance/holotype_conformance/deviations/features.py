@@ -109,7 +109,7 @@ def biased_feed_forward(spec: Spec) -> bool:
 
 
 def biased_head(spec: Spec) -> bool:
-    return spec.architecture.head.bias
+    return bool(getattr(spec.architecture.head, "bias", False))
 
 
 def tied(spec: Spec) -> bool:
@@ -123,7 +123,7 @@ def masked_head(spec: Spec) -> bool:
 
 def next_sentence(spec: Spec) -> bool:
     head = spec.architecture.head
-    return isinstance(head, schema.MaskedLanguageModelHead) and head.next_sentence
+    return isinstance(head, schema.MaskedLanguageModelHead) and head.sentence_pair != "none"
 
 
 def token_types(spec: Spec) -> bool:
