@@ -151,6 +151,10 @@ class Candidate:
     absent: Mapping[Capability, str] = {}
     lifted: bool = True
 
+    def refusal(self, spec: Spec) -> str | None:
+        """Why there is nothing that this candidate could build for `spec`, or None."""
+        return None
+
     def build(self, spec: Spec, path: str = "default") -> nn.Module:
         """A model with the sizes of `spec`.
 
@@ -341,7 +345,9 @@ def _named_as_stated(model: nn.Module, spec: Spec) -> bool:
     """Whether names *and shapes* are the stated ones: ports often keep the names and turn the matrices round."""
     own = _shapes(dict(model.named_parameters(remove_duplicate=False)))
     canonical = random_weights(spec, seed=0)
-    return own in (_shapes(canonical), _shapes(canonical.published()))
+    if own == _shapes(canonical):
+        return True
+    return spec.family.checkpoint != "none" and own == _shapes(canonical.published())
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -360,6 +366,8 @@ def _not_in(spec: Spec) -> dict[Capability, str | None]:
         absent["cache"] = "an encoder has no cache"
     if architecture.structure != "encoder-decoder":
         absent["source-mask"] = "the spec has no source"
+    if spec.family.generic:
+        absent["weights"] = "a generic spec has no weights to hand over"
     if isinstance(architecture.positions, RelativeBuckets):
         absent["position-ids"] = "positions relative to each other have no ids"
     return absent

@@ -31,6 +31,7 @@ from holotype_conformance.records import (
     plain,
 )
 from holotype_conformance.subject import Subject
+from holotype_spec.schema import Spec
 
 FULL = 10  # the full profile draws this many times the cases of the quick one
 SHRINKING = 150  # cases tried after the first failure; small cases need a third of it
@@ -193,6 +194,8 @@ def _attempt(
 def reason_to_skip(subject: Subject, property_: Property) -> str | None:
     """Why the property says nothing about this subject, or None. An empty reason is a mistake of ours."""
     reason = property_.applies(subject.spec)
+    if reason is None:
+        reason = not_promised(subject.spec, property_)
     if reason is not None or not property_.needs:
         return reason
     capabilities = subject.capabilities
@@ -200,6 +203,15 @@ def reason_to_skip(subject: Subject, property_: Property) -> str | None:
         (why for need in property_.needs if (why := capabilities[need]) is not None),
         None,
     )
+
+
+def not_promised(spec: Spec, property_: Property) -> str | None:
+    """What the property asks about and a generic spec leaves open, or None."""
+    if property_.reference or property_.binds == "all":
+        open_fields = ["numbers to compare with"] if spec.family.generic else []
+    else:
+        open_fields = [field for field in property_.binds if not spec.family.binds(field)]
+    return f"a generic spec promises no {open_fields[0].split('.')[-1]}" if open_fields else None
 
 
 def _run_cases(trial: _Trial, settings: Settings, case: Case | None) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from holotype_conformance.candidate import Capability
     from holotype_conformance.subject import Subject
-    from holotype_spec.schema import Spec
+    from holotype_spec.schema import Binding, Spec
 
 Level = Literal["must", "should"]
 
@@ -56,6 +56,10 @@ class Property:
         meaning: for `holotype explain`: why it matters, and how the bug behind a failure is found and mended.
         catches: the bugs that it is there to catch, a phrase each.
         needs: capabilities of the candidate without which it cannot run.
+        binds: fields of the spec that it takes at their word, "all" of them where it counts; under a generic spec
+            that does not promise them it is skipped.
+        reference: whether it compares with our reference or oracle, for which the spec must promise everything
+            and the reference have every mechanism.
         applies: None when the spec has what the property speaks of, else the reason for the skip.
         cases: the strategy that draws cases for a subject.
         case_type: the struct that a case is.
@@ -73,6 +77,8 @@ class Property:
     cases: Callable[[Subject], SearchStrategy[Any]]
     case_type: type[Case]
     check: Callable[[Subject, Any], None]
+    binds: tuple[Binding, ...] | Literal["all"] = ()
+    reference: bool = False
     examples: int = 20
 
 

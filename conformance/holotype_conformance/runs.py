@@ -83,6 +83,10 @@ class Run:
         """What the candidate is held against."""
         return [holotype_spec.load(name) for name in names]
 
+    def refusal(self, spec: Spec) -> str | None:
+        """Why the candidate has nothing to show under `spec`, or None."""
+        return self.candidate.refusal(spec)
+
     def select(self, globs: Sequence[str]) -> list[Property]:
         """The properties that any of `globs` matches."""
         return select(globs)
@@ -96,6 +100,9 @@ class Run:
     def _check(self) -> None:
         check_device(self.request.device)
         check_expected(self.request.expected, [spec.name for spec in self.specs], self.known())
+        for spec in self.specs:
+            if refusal := self.refusal(spec):
+                raise RequestError(f"{self.request.target} against {spec.name}: {refusal}")
         if self.request.case is None:
             return
         if len(self.properties) != 1 or len(self.specs) != 1:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from holotype_spec import field_names as field_names
     from holotype_spec.catalogue import aliases as aliases
     from holotype_spec.catalogue import families as families
+    from holotype_spec.catalogue import generics as generics
     from holotype_spec.catalogue import load as load
     from holotype_spec.catalogue import names as names
     from holotype_spec.errors import Problem as Problem
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "aliases": "catalogue",
     "families": "catalogue",
+    "generics": "catalogue",
     "load": "catalogue",
     "names": "catalogue",
     "Problem": "errors",

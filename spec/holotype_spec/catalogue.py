@@ -17,6 +17,7 @@ from holotype_spec.schema import Spec
 
 MODELS = Path(__file__).parent / "models"
 NAME = re.compile(r'^name = "([^"]+)"', re.MULTILINE)
+GENERIC = re.compile(r"^binding = \[", re.MULTILINE)
 ALIASES = re.compile(r"^aliases = \[(.*?)\]", re.MULTILINE | re.DOTALL)
 
 
@@ -27,6 +28,7 @@ class Entry(NamedTuple):
     family: str
     aliases: tuple[str, ...]
     path: Path
+    generic: bool
 
 
 def load(name: str) -> Spec:
@@ -49,18 +51,27 @@ def load(name: str) -> Spec:
 
 
 def names(family: str | None = None) -> list[str]:
-    """The name of every spec of the catalogue, or of one family, families in the order of the alphabet.
+    """The name of every model of the catalogue, or of one family, families in the order of the alphabet.
+
+    The generic specs are no models: `generics` has them, and their family.
 
     Raises:
         UnknownSpec: there is no such family.
     """
     if family is not None and family not in families():
         raise UnknownSpec(family, _nearest(family, families()), what="family")
-    return [entry.name for entry in entries() if family in (None, entry.family)]
+    if family is None:
+        return [entry.name for entry in entries() if not entry.generic]
+    return [entry.name for entry in entries() if entry.family == family]
+
+
+def generics() -> list[str]:
+    """The name of every generic spec: a kind of model, for implementations of what is in no catalogue."""
+    return [entry.name for entry in entries() if entry.generic]
 
 
 def families() -> list[str]:
-    """The name of every family of the catalogue."""
+    """The name of every family of the catalogue, the generic one included."""
     return list(dict.fromkeys(entry.family for entry in entries()))
 
 
@@ -85,6 +96,7 @@ def _scan(path: Path) -> list[Entry]:
             family=family,
             aliases=tuple(re.findall(r'"([^"]+)"', _first(ALIASES, variant))),
             path=path,
+            generic=GENERIC.search(head) is not None,
         )
         for variant in variants
     ]

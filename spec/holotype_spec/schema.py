@@ -510,11 +510,30 @@ class Transformers(Strict):
         return hash((self.config_class, self.model_class, *sorted(self.fields.items())))
 
 
+# What a generic spec can promise, and a property or a builder may then rely on: the paths of fields of a `Spec`.
+Binding = Literal[
+    "vocab_size",
+    "max_positions",
+    "architecture.structure",
+    "architecture.objective",
+    "architecture.decoder_start_id",
+    "architecture.padding_id",
+    "architecture.attention.pattern",
+    "architecture.positions",
+    "architecture.token_types",
+    "architecture.dropout",
+]
+
+
 class Family(Strict):
     """The head of a spec file.
 
     `checkpoint` is the table of the published names of its weights, "none" where there is none here;
     `transformers` is "none" where that library has no class for it.
+
+    `binding` is what the members promise. A model is all that its spec says, so a family of models binds "all",
+    and need not say so. A generic family is no model but a kind of model: it binds the fields that it lists, and all
+    others are hints to whoever builds one.
     """
 
     name: Name
@@ -522,6 +541,16 @@ class Family(Strict):
     sources: Annotated[tuple[Source, ...], msgspec.Meta(min_length=1)]
     checkpoint: Name
     transformers: Transformers | Literal["none"]
+    binding: tuple[Binding, ...] | Literal["all"] = "all"
+
+    @property
+    def generic(self) -> bool:
+        """Whether its members are kinds of models, and most of their fields hints."""
+        return self.binding != "all"
+
+    def binds(self, field: Binding) -> bool:
+        """Whether the members promise this field."""
+        return self.binding == "all" or field in self.binding
 
 
 class Sizes(Strict):
@@ -536,7 +565,7 @@ class Sizes(Strict):
     ffn_size: Count
     vocab_size: Count
     max_positions: Count
-    parameters: PublishedCount
+    parameters: PublishedCount | Literal["none"]
 
 
 class Spec(Sizes):

@@ -34,6 +34,13 @@ class TransformersCandidate(Candidate):
     title = "hf"
     paths = ("sdpa", "eager")
 
+    def refusal(self, spec: Spec) -> str | None:
+        if spec.family.generic:
+            return "a generic spec names no class: say which one you mean, as in hf:LlamaForCausalLM"
+        if spec.family.transformers == "none":
+            return "transformers has no class for it"
+        return None
+
     def build(self, spec: Spec, path: str = "sdpa") -> nn.Module:
         theirs = their_class(spec)
         config = getattr(transformers, theirs.config_class)(**configuration(spec))

@@ -21,6 +21,9 @@ class KernelRun(Run):
     def load_specs(self, names: Sequence[str]) -> list[Any]:
         return [Protocol()]
 
+    def refusal(self, spec: Any) -> None:
+        return None
+
     def select(self, globs: Sequence[str]) -> list[Property]:
         return select(globs, kernel_properties())
 

@@ -243,7 +243,12 @@ def _run(request: Request, specs: Sequence[Spec], *, verbose: bool) -> list[Repo
 
     record = supervised(request, verbose=verbose)
     return [
-        report(request, record, spec.name, parameters=count_parameters(spec).total)
+        report(
+            request,
+            record,
+            spec.name,
+            parameters=None if spec.family.generic else count_parameters(spec).total,
+        )
         for spec in specs
     ]
 

@@ -101,6 +101,7 @@ def taught(inputs: Inputs) -> Inputs:
         "mean of means",
     ),
     needs=("loss",),
+    binds=("architecture.objective",),
     applies=always,
     cases=lambda subject: batch_cases(
         subject, least=4, choices=("none", "right"), batches=st.integers(1, 3)

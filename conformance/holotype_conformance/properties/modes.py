@@ -118,6 +118,7 @@ def drops(spec: Spec) -> str | None:
     ),
     catches=("dropout never on",),
     needs=(),
+    binds=("architecture.dropout",),
     applies=drops,
     cases=lambda subject: batch_cases(subject, batches=st.integers(2, 3), least=4),
     case_type=BatchCase,
@@ -164,6 +165,7 @@ SAME_SITES = 1.75
     ),
     catches=("dropout missing at one site", "dropout at a wrong site"),
     needs=("weights",),
+    reference=True,
     applies=drops,
     cases=lambda subject: st.builds(
         SitesCase, length=st.integers(5, 8), weights=st.integers(0, 2), tokens=st.integers(0, 99)
