@@ -31,6 +31,7 @@ from holotype_conformance.records import (
     plain,
 )
 from holotype_conformance.subject import Subject
+from holotype_reference.support import unsupported
 from holotype_spec.schema import Spec
 
 FULL = 10  # the full profile draws this many times the cases of the quick one
@@ -206,12 +207,15 @@ def reason_to_skip(subject: Subject, property_: Property) -> str | None:
 
 
 def not_promised(spec: Spec, property_: Property) -> str | None:
-    """What the property asks about and a generic spec leaves open, or None."""
-    if property_.reference or property_.binds == "all":
-        open_fields = ["numbers to compare with"] if spec.family.generic else []
-    else:
-        open_fields = [field for field in property_.binds if not spec.family.binds(field)]
-    return f"a generic spec promises no {open_fields[0].split('.')[-1]}" if open_fields else None
+    """What the property asks for and the spec leaves open, or the reference cannot build yet; or None."""
+    if property_.reference and (missing := unsupported(spec)):
+        return f"the reference has no {missing[0]} yet"
+    if property_.binds == "all":
+        return "a generic spec has no numbers to compare with" if spec.family.generic else None
+    for field in property_.binds:
+        if not spec.family.binds(field):
+            return f"a generic spec promises nothing about {field.removeprefix('architecture.')}"
+    return None
 
 
 def _run_cases(trial: _Trial, settings: Settings, case: Case | None) -> None:

@@ -58,8 +58,8 @@ class Property:
         needs: capabilities of the candidate without which it cannot run.
         binds: fields of the spec that it takes at their word, "all" of them where it counts; under a generic spec
             that does not promise them it is skipped.
-        reference: whether it compares with our reference or oracle, for which the spec must promise everything
-            and the reference have every mechanism.
+        reference: whether it compares with our reference or oracle, which must then have every mechanism of the
+            spec; else it is skipped.
         applies: None when the spec has what the property speaks of, else the reason for the skip.
         cases: the strategy that draws cases for a subject.
         case_type: the struct that a case is.

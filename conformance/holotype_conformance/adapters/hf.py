@@ -36,7 +36,9 @@ class TransformersCandidate(Candidate):
 
     def refusal(self, spec: Spec) -> str | None:
         if spec.family.generic:
-            return "a generic spec names no class: say which one you mean, as in hf:LlamaForCausalLM"
+            return (
+                "a generic spec names no class: say which one you mean, as in hf:LlamaForCausalLM"
+            )
         if spec.family.transformers == "none":
             return "transformers has no class for it"
         return None

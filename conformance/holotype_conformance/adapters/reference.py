@@ -9,6 +9,7 @@ from torch import nn
 from holotype_conformance.candidate import Candidate, Inputs, Outputs
 from holotype_reference.attention import Path
 from holotype_reference.model import Model, Output, build
+from holotype_reference.support import unsupported
 from holotype_reference.weights import Weights
 from holotype_spec.schema import Spec
 
@@ -19,6 +20,10 @@ class ReferenceCandidate(Candidate):
     title = "reference"
     paths: tuple[str, ...] = ("fused", "eager")
     lifted = False
+
+    def refusal(self, spec: Spec) -> str | None:
+        missing = unsupported(spec)
+        return f"the reference has no {', no '.join(missing)} yet" if missing else None
 
     def build(self, spec: Spec, path: str = "fused") -> nn.Module:
         return build(spec, path=cast(Path, path))

@@ -165,6 +165,7 @@ SAME_SITES = 1.75
     ),
     catches=("dropout missing at one site", "dropout at a wrong site"),
     needs=("weights",),
+    binds="all",
     reference=True,
     applies=drops,
     cases=lambda subject: st.builds(

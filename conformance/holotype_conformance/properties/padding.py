@@ -13,6 +13,7 @@ from holotype_conformance.candidate import Inputs
 from holotype_conformance.compare import demand_equal
 from holotype_conformance.properties.cases import (
     BatchCase,
+    Padding,
     absolute_positions,
     always,
     batch_cases,
@@ -205,7 +206,7 @@ def all_ones(subject: Subject, case: BatchCase) -> None:
     level="must",
     meaning=(
         "Padding of the source changes nothing, in the encoder and in cross-attention, on either "
-        "side. Sources of different lengths are padded, and each row must give what it gives with "
+        "side (on the right alone where positions are absolute). Sources of different lengths are padded, and each row must give what it gives with "
         "its own source alone; what stands at the padding is changed too. An encoder can mask "
         "correctly while cross-attention does not: look at the mask that the decoder hands to it."
     ),
@@ -221,7 +222,9 @@ def all_ones(subject: Subject, case: BatchCase) -> None:
 def source(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
     assert inputs.source_ids is not None
-    for side in ("right", "left"):
+    # Left padding moves absolute positions, and those of a source cannot be told.
+    sides: tuple[Padding, ...] = ("right", "left")
+    for side in sides[:1] if absolute_positions(subject.spec) else sides:
         mask = padding_mask(inputs.source_ids, side)
         masked = replace(inputs, source_mask=mask)
         for path in subject.paths:
