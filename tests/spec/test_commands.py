@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from holotype_conformance.commands.catalogue import list_specs, show_spec
-from holotype_spec import load, names, parameter_table
+from holotype_spec import generics, load, names, parameter_table
 
 
 def run_list(*arguments: str) -> Result:
@@ -41,12 +41,14 @@ def test_list_filters_by_structure_and_objective_and_both() -> None:
         *names("mt5"),
         *names("t5"),
         *names("t5-v1_1"),
+        "encoder-decoder",
     ]
     sentences = listed("--objective", "next-sentence-prediction")
     assert sentences == names("bert")
     masked = listed("--objective", "masked-lm", "--structure", "encoder", "--family", "roberta")
     assert masked == ["roberta-base", "roberta-large"]
     assert listed("--objective", "causal-lm", "--structure", "encoder") == []
+    assert listed("--family", "generic") == ["causal-decoder", "encoder", "encoder-decoder"]
 
 
 def test_an_unknown_objective_exits_2_with_the_known_ones() -> None:
@@ -57,7 +59,8 @@ def test_an_unknown_objective_exits_2_with_the_known_ones() -> None:
 
 def test_list_as_json_has_an_object_a_model() -> None:
     rows = json.loads(run_list("--json").output)
-    assert [row["name"] for row in rows] == names()
+    assert [row["name"] for row in rows] == [*names(), *generics()]
+    assert {row["parameters"] for row in rows[-3:]} == {None}
     assert rows[names().index("gpt2")] == {
         "name": "gpt2",
         "family": "gpt2",
@@ -111,6 +114,18 @@ def test_a_page_fits_eighty_columns_but_for_addresses(name: str) -> None:
     assert result.exit_code == 0
     lines = [line for line in result.output.splitlines() if "https://" not in line]
     assert max(map(len, [*lines, *run_list().output.splitlines()])) <= 80
+
+
+def test_a_generic_spec_shows_what_it_promises_apart_from_its_hints() -> None:
+    page = run_show("causal-decoder").output
+    promised, hints = page.partition("\nHints\n")[::2]
+    assert "attention.pattern  causal" in promised
+    assert "ffn_size" in hints
+    assert "holotype check TARGET --spec causal-decoder" in hints
+    assert max(len(line) for line in page.splitlines() if "https://" not in line) <= 80
+    facts = json.loads(run_show("causal-decoder", "--json").output)
+    assert "architecture.attention.pattern" in facts["binding"]
+    assert facts["parameters"]["total"] is facts["costs"] is None
 
 
 @pytest.mark.parametrize("arguments", [("gpt2-xxl",), ("gpt2-xxl", "--json")])

@@ -47,11 +47,11 @@ class BadInput(click.ClickException):
 def list_specs(
     family: str | None, structure: str | None, objective: str | None, as_json: bool
 ) -> None:
-    """The catalogue: every model that has a spec."""
-    from holotype_spec import UnknownSpec, names
+    """The catalogue: every model that has a spec, and the generic specs for what is no model of it."""
+    from holotype_spec import UnknownSpec, generics, names
 
     try:
-        found = names(family)
+        found = names(family) if family else [*names(), *generics()]
     except UnknownSpec as error:
         raise BadInput(str(error)) from None
     _check_objective(objective)
@@ -75,6 +75,11 @@ def show_spec(spec: str, as_json: bool, parameters: bool) -> None:
     it has several variants.
     """
     model = _load(spec)
+    if model.family.generic:
+        from holotype_conformance.commands import generic
+
+        _echo(json.dumps(generic.facts(model), indent=2) if as_json else generic.page(model))
+        return
     facts = _facts(model)
     if parameters:
         facts["parameters"]["table"] = _table(model)
@@ -114,7 +119,7 @@ def _summary(spec: Spec) -> dict[str, Any]:
         "name": spec.name,
         "family": spec.family.name,
         "structure": spec.architecture.structure,
-        "parameters": count_parameters(spec).total,
+        "parameters": None if spec.family.generic else count_parameters(spec).total,
         "aliases": list(spec.aliases),
     }
 
@@ -186,7 +191,7 @@ def _listing(rows: list[dict[str, Any]]) -> str:
             row["name"],
             row["family"],
             SHORT.get(row["structure"], row["structure"]),
-            f"{row['parameters']:,}",
+            "any" if row["parameters"] is None else f"{row['parameters']:,}",
             " ".join(row["aliases"]),
         )
         for row in rows
@@ -204,21 +209,23 @@ def _listing(rows: list[dict[str, Any]]) -> str:
 def _page(spec: Spec, facts: dict[str, Any]) -> str:
     aliases = f", also called {', '.join(spec.aliases)}" if spec.aliases else ""
     lines = [f"{spec.name}: {spec.family.title}{aliases}"]
-    lines += _section("Sizes", _aligned(_sizes_told(facts)))
-    lines += _section("Architecture", _aligned(list(_flat(facts["architecture"]))))
-    lines += _section("Parameters", _parameters_told(facts["parameters"]))
-    lines += _section("Costs", _costs_told(facts["costs"]))
-    lines += _section("Sources", _sources_told(facts["sources"]))
+    lines += section("Sizes", aligned(_sizes_told(facts)))
+    lines += section("Architecture", aligned(list(flat(facts["architecture"]))))
+    lines += section("Parameters", _parameters_told(facts["parameters"]))
+    lines += section("Costs", _costs_told(facts["costs"]))
+    lines += section("Sources", sources_told(facts["sources"]))
     if table := facts["parameters"].get("table"):
-        lines += _section("Every parameter", _table_told(table, spec.layers))
+        lines += section("Every parameter", _table_told(table, spec.layers))
     return "\n".join(lines)
 
 
-def _section(title: str, lines: list[str]) -> list[str]:
+def section(title: str, lines: list[str]) -> list[str]:
+    """A part of a page under its title."""
     return ["", title, *(f"  {line}" for line in lines)]
 
 
-def _aligned(pairs: list[tuple[str, str]], *, right: bool = False) -> list[str]:
+def aligned(pairs: list[tuple[str, str]], *, right: bool = False) -> list[str]:
+    """One line a pair, in two columns."""
     left = max(len(name) for name, _ in pairs)
     wide = max(len(text) for _, text in pairs) if right else 0
     return [f"{name:<{left}}  {text:>{wide}}".rstrip() for name, text in pairs]
@@ -231,11 +238,11 @@ def _sizes_told(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return list(told.items())
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """The leaves of the architecture, each with its path; the kind of a mechanism stands at its own name."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield (prefix.rstrip(".") if key == "kind" else prefix + key), _plain(value)
 
@@ -255,7 +262,7 @@ def _parameters_told(parameters: dict[str, Any]) -> list[str]:
         "without the pretraining heads": parameters["backbone"],
     }
     shares = [f"{count / total:6.1%}" for count in counts.values()]
-    lines = _aligned([(name, f"{count:,}") for name, count in counts.items()], right=True)
+    lines = aligned([(name, f"{count:,}") for name, count in counts.items()], right=True)
     note = f": {published['note']}" if published["note"] else ""
     told = f"published as {published['published']} ({published['source']}){note}"
     return [
@@ -279,7 +286,7 @@ def _costs_told(costs: dict[str, Any]) -> list[str]:
             ),
         ]
     pairs += [(f"weights in {dtype}", _binary(size)) for dtype, size in memory.items()]
-    return _aligned(pairs, right=True)
+    return aligned(pairs, right=True)
 
 
 def _si(number: float) -> str:
@@ -298,7 +305,8 @@ def _binary(number: float) -> str:
     return f"{number:,.4g} TiB"
 
 
-def _sources_told(sources: list[dict[str, str]]) -> list[str]:
+def sources_told(sources: list[dict[str, str]]) -> list[str]:
+    """Each source with its address."""
     lines = []
     for source in sources:
         lines += wrap(f"{source['id']}: {source['title']}", WIDTH - 2, subsequent_indent="  ")
@@ -310,7 +318,7 @@ def _table_told(table: list[dict[str, Any]], layers: int) -> list[str]:
     """One line a parameter; those of the layers once, because all layers have the same."""
     shown = [row for row in table if not _layer(row["name"])]
     last = f"{{0..{layers - 1}}}" if layers > 1 else "0"
-    return _aligned(
+    return aligned(
         [
             (row["name"].replace(".layers.0.", f".layers.{last}."), f"{tuple(row['shape'])}")
             for row in shown

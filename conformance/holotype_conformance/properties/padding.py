@@ -206,9 +206,10 @@ def all_ones(subject: Subject, case: BatchCase) -> None:
     level="must",
     meaning=(
         "Padding of the source changes nothing, in the encoder and in cross-attention, on either "
-        "side (on the right alone where positions are absolute). Sources of different lengths are padded, and each row must give what it gives with "
-        "its own source alone; what stands at the padding is changed too. An encoder can mask "
-        "correctly while cross-attention does not: look at the mask that the decoder hands to it."
+        "side (on the right alone where positions are absolute). Sources of different lengths are "
+        "padded, and each row must give what it gives with its own source alone; what stands at "
+        "the padding is changed too. An encoder can mask correctly while cross-attention does "
+        "not: look at the mask that the decoder hands to it."
     ),
     catches=("cross-attention mask dropped", "encoder mask dropped"),
     needs=("source-mask",),
