@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -19,8 +19,9 @@ from hypothesis import HealthCheck, Phase, Verbosity
 from hypothesis.errors import HypothesisException, Unsatisfiable
 from hypothesis.internal.conjecture import providers
 
+from holotype_conformance.arithmetic import arithmetic
 from holotype_conformance.limits import TimedOut, time_limit
-from holotype_conformance.property import Case, Property, Violation
+from holotype_conformance.property import Case, Property, Undecided, Violation
 from holotype_conformance.records import (
     Counterexample,
     Diagnosis,
@@ -51,6 +52,7 @@ class Settings:
         seed: the same seed draws the same cases and weights.
         limit: seconds of wall-clock time for the property, 0 for no limit.
         case: run exactly this case (as JSON) instead of drawing.
+        named: the property was asked for by its own name, whatever it costs.
         rerun: writes the command that reruns a case.
         trying: is told of each case before it runs.
         judged: is told of a failure before its diagnosis is looked for.
@@ -60,6 +62,7 @@ class Settings:
     seed: int = 0
     limit: float = 60.0
     case: str | None = None
+    named: bool = False
     rerun: Callable[[Mapping[str, Any]], str] = lambda case: ""
     trying: Callable[[dict[str, Any]], None] = lambda case: None
     judged: Callable[[Result], None] = lambda result: None
@@ -70,7 +73,7 @@ class _Broken(Exception):
 
 
 class _Stopped(BaseException):
-    """The check itself went wrong: there is nothing to shrink."""
+    """The check itself went wrong, or has nothing to say: there is nothing to shrink."""
 
 
 class _Trial:
@@ -174,6 +177,8 @@ def _attempt(
     try:
         with time_limit(settings.limit):
             reason = reason_to_skip(trial.subject, trial.property)
+            if reason is None:
+                reason = _too_costly(trial, settings)
             if reason is not None:
                 explained = "skipped without a reason: a mistake of this property"
                 return ("skipped", reason, None) if reason else ("error", explained, None)
@@ -186,6 +191,8 @@ def _attempt(
     except Unsatisfiable:
         return "error", "no case was drawn that this property accepts", None
     except _Stopped as stopped:
+        if isinstance(stopped.__cause__, Undecided):
+            return "skipped", str(stopped.__cause__), None
         return _mistake(stopped.__cause__ or stopped)
     except Exception as error:
         return _mistake(error)
@@ -197,8 +204,12 @@ def reason_to_skip(subject: Subject, property_: Property) -> str | None:
     reason = property_.applies(subject.spec)
     if reason is None:
         reason = not_promised(subject.spec, property_)
-    if reason is not None or not property_.needs:
+    if reason is not None:
         return reason
+    if property_.dtypes and not set(property_.dtypes) & set(subject.asked):
+        return f"it runs in {_either(property_.dtypes)}, which --dtype leaves out"
+    if not property_.needs:
+        return None
     capabilities = subject.capabilities
     return next(
         (why for need in property_.needs if (why := capabilities[need]) is not None),
@@ -218,11 +229,24 @@ def not_promised(spec: Spec, property_: Property) -> str | None:
     return None
 
 
+def _either(dtypes: Sequence[str]) -> str:
+    *others, last = dtypes
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _too_costly(trial: _Trial, settings: Settings) -> str | None:
+    """Why a property that takes long is left to the full profile."""
+    wanted = settings.profile == "full" or settings.named or settings.case is not None
+    if wanted or not trial.property.costly:
+        return None
+    return "a case takes seconds: it runs with --profile full, or by its own name"
+
+
 def _run_cases(trial: _Trial, settings: Settings, case: Case | None) -> None:
     if case is not None:
         trial(case)
         return
-    times = FULL if settings.profile == "full" else 1
+    times = FULL if settings.profile == "full" and not trial.property.costly else 1
 
     @hypothesis.seed(settings.seed)
     @hypothesis.settings(
@@ -301,7 +325,11 @@ def _undisturbed() -> Iterator[None]:
     """What a candidate sets for the whole process is put back, and its warnings stay its own."""
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     torch.set_num_threads(1)  # probes are tiny: more threads cost more than they give
-    with warnings.catch_warnings(), torch.set_grad_enabled(torch.is_grad_enabled()):
+    with (
+        warnings.catch_warnings(),
+        torch.set_grad_enabled(torch.is_grad_enabled()),
+        arithmetic(),
+    ):
         warnings.simplefilter("ignore")
         try:
             yield

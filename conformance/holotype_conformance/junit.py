@@ -54,7 +54,8 @@ def _properties(report: Report) -> Tree.Element:
     if report.environment is not None:
         environment = report.environment
         facts |= {"python": environment.python, "platform": environment.platform}
-        facts |= {"device": environment.device} | environment.versions
+        facts |= {"device": environment.device, "threads": str(environment.threads)}
+        facts |= environment.arithmetic | environment.versions
     for name, value in facts.items():
         Tree.SubElement(properties, "property", {"name": name, "value": _text(value)})
     return properties

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from holotype_conformance.property import Property
-from holotype_conformance.records import Profile, Request
+from holotype_conformance.records import DType, Profile, Request
 from holotype_conformance.runs import Run
 from holotype_conformance.suite import conclude
 from holotype_conformance.targets import as_candidate, resolve
@@ -48,6 +48,7 @@ def parametrize_properties(
     profile: Profile = "quick",
     seed: int = 0,
     device: str = "cpu",
+    dtypes: Sequence[DType] = (),
     timeout: float = 60.0,
     expected_failures: dict[str, str] | None = None,
 ) -> pytest.MarkDecorator:
@@ -66,6 +67,7 @@ def parametrize_properties(
         profile: quick, or full with ten times the cases.
         seed: same seed, same cases and weights.
         device: where models live.
+        dtypes: compare numbers in these only; all by default.
         timeout: seconds for one property, 0 for no limit.
         expected_failures: slug -> reason; strict.
 
@@ -82,6 +84,7 @@ def parametrize_properties(
         profile=profile,
         seed=seed,
         device=device,
+        dtypes=tuple(dtypes),
         limit=timeout,
         expected=expected_failures or {},
     )

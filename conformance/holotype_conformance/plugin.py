@@ -59,6 +59,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--holotype-case", metavar="JSON", help="run exactly this case of one property")
     add("--holotype-device", default="cpu", metavar="DEVICE", help="where models live: cpu, cuda")
     add(
+        "--holotype-dtype",
+        action="append",
+        choices=("float64", "float32", "bfloat16", "float16"),
+        default=[],
+        help="compare numbers in this dtype only; may be repeated",
+    )
+    add(
         "--holotype-timeout",
         type=float,
         default=60.0,

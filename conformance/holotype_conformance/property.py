@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from holotype_conformance.records import DType
+
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from holotype_spec.schema import Binding, Spec
 
 Level = Literal["must", "should"]
+ALL_DTYPES: tuple[DType, ...] = ("float64", "float32", "bfloat16", "float16")
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,6 +48,13 @@ class Violation(AssertionError):
         self.facts = facts
 
 
+class Undecided(Exception):
+    """Raised by a check that finds out only on its way that it can say nothing; the message is the reason of the skip.
+
+    It is for what depends on the machine, and holds for all cases alike: a compiler or a kernel that is not there.
+    """
+
+
 @dataclass(frozen=True, kw_only=True)
 class Property:
     """One claim.
@@ -65,6 +75,9 @@ class Property:
         case_type: the struct that a case is.
         check: the claim itself.
         examples: cases drawn in the quick profile; the full profile draws ten times as many.
+        dtypes: those in which it compares numbers; it is skipped where none of them was asked for. Empty if it
+            compares none.
+        costly: a case takes seconds. It runs in the full profile or by its own name, with no more than `examples`.
     """
 
     slug: str
@@ -80,6 +93,8 @@ class Property:
     binds: tuple[Binding, ...] | Literal["all"] = ()
     reference: bool = False
     examples: int = 20
+    dtypes: tuple[DType, ...] = ("float64",)
+    costly: bool = False
 
 
 _REGISTRY: dict[str, Property] = {}

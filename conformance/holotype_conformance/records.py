@@ -17,6 +17,7 @@ import msgspec
 Outcome = Literal["passed", "failed", "expected-failure", "unexpected-pass", "skipped", "error"]
 Level = Literal["must", "should"]
 Profile = Literal["quick", "full"]
+DType = Literal["float64", "float32", "bfloat16", "float16"]
 Kind = Literal["model", "attention"]
 OUTCOMES: tuple[Outcome, ...] = (
     "passed",
@@ -77,13 +78,18 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a run took place; `versions` is by distribution name."""
+    """Where a run took place; `versions` is by distribution name.
+
+    `arithmetic` is what torch was told about the precision of its arithmetic while properties were judged.
+    """
 
     python: str
     torch: str
     platform: str
     device: str
     versions: dict[str, str]
+    threads: int = 1
+    arithmetic: dict[str, str] = {}
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,8 +121,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be run.
 
     `target` and `specs` stand as the user wrote them; `written` gives for the name of a spec what was written
-    where that is something else (the path of a file). `limit` is in seconds for a property, 0 for none. `kind` is
-    what sort of thing the target is; a kernel has no spec to be named.
+    where that is something else (the path of a file). `dtypes` is empty for all of them. `limit` is in seconds for a
+    property, 0 for none. `kind` is what sort of thing the target is; a kernel has no spec to be named.
     """
 
     target: str
@@ -125,6 +131,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     profile: Profile = "quick"
     seed: int = 0
     device: str = "cpu"
+    dtypes: tuple[DType, ...] = ()
     case: str | None = None
     limit: float = 60.0
     expected: dict[str, str] = {}
@@ -140,6 +147,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         words += ["--property", slug]
         if self.device != "cpu":
             words += ["--device", self.device]
+        for dtype in self.dtypes if case is None else ():
+            words += ["--dtype", dtype]
         if self.seed:
             words += ["--seed", str(self.seed)]
         if case is None:

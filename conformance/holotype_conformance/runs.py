@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 import torch
 
 import holotype_spec
+from holotype_conformance.arithmetic import arithmetic, settings
 from holotype_conformance.candidate import Candidate
 from holotype_conformance.engine import CaseError, Settings, judge, read_case
 from holotype_conformance.expected import expect, expectation
@@ -35,6 +36,10 @@ from holotype_conformance.records import (
 from holotype_conformance.subject import CandidateUnusable, Subject
 from holotype_spec.schema import Spec
 
+MEND = (
+    "expected cpu, or cuda or cuda:N where torch was built with CUDA and nvidia-smi lists a GPU; leave out"
+    " --device for the CPU"
+)
 ALWAYS_NAMED = ("holotype", "torch", "numpy", "hypothesis", "pytest")
 
 
@@ -77,7 +82,14 @@ class Run:
 
     def new_subject(self, spec: Spec) -> Subject:
         """What the properties judge."""
-        return Subject(self.candidate, spec, seed=self.request.seed, device=self.request.device)
+        request = self.request
+        return Subject(
+            self.candidate,
+            spec,
+            seed=request.seed,
+            device=request.device,
+            dtypes=request.dtypes,
+        )
 
     def load_specs(self, names: Sequence[str]) -> list[Spec]:
         """What the candidate is held against."""
@@ -131,7 +143,7 @@ class Run:
         self.notify(Smoke(spec=spec.name))
         limit = self.request.limit
         try:
-            with time_limit(limit):
+            with time_limit(limit), arithmetic():
                 self.subject(spec).smoke()
         except TimedOut:
             self._unusable(
@@ -156,6 +168,7 @@ class Run:
             seed=request.seed,
             limit=request.limit,
             case=request.case,
+            named=property_.slug in request.properties,
             rerun=lambda case: request.rerun(spec.name, property_.slug, case),
             trying=lambda case: self.notify(Trying(case=case)),
             judged=lambda result: self.notify(Judged(spec=spec.name, result=result)),
@@ -213,10 +226,13 @@ def check_device(device: str) -> None:
         RequestError: it is not.
     """
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        found = torch.device(device)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError, ImportError) as error:
         said = str(error).strip().split("\n")[0]
-        raise RequestError(f"the device {device!r} cannot be used here: {said}") from error
+        raise RequestError(f"the device {device!r} cannot be used here: {said}; {MEND}") from error
+    if found.type == "meta":
+        raise RequestError(f"the device 'meta' holds no numbers to compare; {MEND}")
 
 
 def check_expected(
@@ -246,12 +262,18 @@ def environment(device: str, module: str = "") -> Environment:
     names += [name for name in ("transformers", "jax", "onnxruntime") if name in sys.modules]
     if module and not module.startswith("holotype_"):
         names += packages_distributions().get(module.partition(".")[0], [])
-    shown = device if device == "cpu" else f"{device}: {torch.cuda.get_device_name(device)}"
+    shown = (
+        f"{device}: {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else device
+    )
+    with arithmetic():
+        told = settings()
     return Environment(
         python=platform.python_version(),
         torch=str(torch.__version__),
         platform=platform.platform(),
         device=shown,
+        threads=torch.get_num_threads(),
+        arithmetic=told,
         versions={name: found for name in names if (found := _version(name))},
     )
 

@@ -6,7 +6,7 @@ that was being checked, so that a run never ends because of a candidate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from holotype_conformance.candidate import Candidate, Capability, Inputs, Labels, Outputs
 from holotype_conformance.precision import Float64Throughout
-from holotype_conformance.property import Violation
+from holotype_conformance.property import ALL_DTYPES, Violation
+from holotype_conformance.records import DType
 from holotype_reference.model import Model
 from holotype_reference.model import build as build_reference
 from holotype_reference.weights import Weights, random_weights
@@ -28,7 +29,7 @@ from holotype_spec.probes import probe
 from holotype_spec.schema import Spec
 
 Regime = Literal["bold", "faint"]
-DTYPES = {
+DTYPES: dict[DType, torch.dtype] = {
     "float64": torch.float64,
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -50,7 +51,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     path: str = "default"
     weights: int = 0
     regime: Regime = "bold"
-    dtype: Literal["float64", "float32", "bfloat16", "float16"] = "float64"
+    dtype: DType = "float64"
 
     def on_any_path(self) -> Setup:
         """The same probe for the reference, which need not take the candidate's paths."""
@@ -65,20 +66,39 @@ class Subject:
         spec: the full-size spec that it claims to implement.
         seed: shifts every weight and token that is drawn.
         device: where models and inputs live.
+        dtypes: those that were asked for; empty for all.
     """
 
     def __init__(
-        self, candidate: Candidate, spec: Spec, *, seed: int = 0, device: str = "cpu"
+        self,
+        candidate: Candidate,
+        spec: Spec,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        dtypes: Collection[DType] = (),
     ) -> None:
         self.candidate = candidate
         self.spec = spec
         self.seed = seed
         self.device = torch.device(device)
+        self.asked = tuple(dtype for dtype in ALL_DTYPES if dtype in (dtypes or ALL_DTYPES))
         self.model = lru_cache(maxsize=64)(self._model)
         self.reference = lru_cache(maxsize=64)(self._reference)
         self.weights = lru_cache(maxsize=32)(self._weights)
         self.probe = lru_cache(maxsize=8)(self._probe)
+        self._elsewhere: dict[torch.device, Subject] = {}
         self._paths: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+    def on(self, device: torch.device) -> Subject:
+        """The same candidate with the same weights and inputs on another device; itself on its own."""
+        if device == self.device:
+            return self
+        if device not in self._elsewhere:
+            self._elsewhere[device] = Subject(
+                self.candidate, self.spec, seed=self.seed, device=str(device), dtypes=self.asked
+            )
+        return self._elsewhere[device]
 
     @property
     def paths(self) -> tuple[str, ...]:

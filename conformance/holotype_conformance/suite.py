@@ -124,6 +124,7 @@ def _run_from_options(config: pytest.Config) -> Run:
             profile=config.getoption("holotype_profile"),
             seed=config.getoption("holotype_seed"),
             device=config.getoption("holotype_device"),
+            dtypes=tuple(config.getoption("holotype_dtype")),
             case=config.getoption("holotype_case"),
             limit=config.getoption("holotype_timeout"),
             expected=read_expected(Path(expected)) if expected else {},

@@ -25,7 +25,7 @@ from holotype_conformance.expected import (
     stale,
 )
 from holotype_conformance.limits import TimedOut, time_limit
-from holotype_conformance.property import Case, Property, Violation
+from holotype_conformance.property import ALL_DTYPES, Case, Property, Undecided, Violation
 from holotype_conformance.records import Result
 from holotype_conformance.runs import RequestError, check_device, select
 
@@ -38,7 +38,7 @@ class Sizes(Case, frozen=True, kw_only=True):
 CASES = st.builds(Sizes, size=st.integers(0, 1000), other=st.integers(0, 1000))
 
 
-def claim(check, *, examples=20, cases=CASES, needs=(), applies=lambda spec: None):
+def claim(check, *, examples=20, cases=CASES, needs=(), applies=lambda spec: None, **facts):
     return Property(
         slug="group.claim",
         clause="A clause.",
@@ -51,11 +51,12 @@ def claim(check, *, examples=20, cases=CASES, needs=(), applies=lambda spec: Non
         case_type=Sizes,
         check=check,
         examples=examples,
+        **facts,
     )
 
 
 def subject(**capabilities):
-    return SimpleNamespace(spec=None, capabilities=capabilities)
+    return SimpleNamespace(spec=None, capabilities=capabilities, asked=ALL_DTYPES)
 
 
 def run(check, *, settings=None, **facts):
@@ -200,13 +201,51 @@ def test_a_missing_capability_skips_with_the_reason_why_it_is_missing():
     assert (without.outcome, without.reason) == ("skipped", "it has none")
 
 
+def test_a_check_that_can_say_nothing_on_this_machine_is_skipped_with_its_reason():
+    calls = []
+
+    def check(subject, case):
+        calls.append(case)
+        raise Undecided("no CUDA device")
+
+    result = run(check)
+    assert (result.outcome, result.reason) == ("skipped", "no CUDA device")
+    assert len(calls) == 1
+
+
+def test_a_property_of_other_dtypes_than_those_asked_for_is_skipped():
+    asked = SimpleNamespace(spec=None, asked=("bfloat16",))
+    property_ = claim(lambda subject, case: None, dtypes=("float64", "float32"))
+    result = judge(asked, property_, Settings())
+    assert result.outcome == "skipped"
+    assert result.reason == "it runs in float64 or float32, which --dtype leaves out"
+    anything = claim(lambda subject, case: None, dtypes=())
+    assert judge(asked, anything, Settings()).outcome == "passed"
+
+
+@pytest.mark.parametrize(
+    ("settings", "cases"),
+    [
+        (Settings(), 0),
+        (Settings(named=True), 4),
+        (Settings(profile="full"), 4),
+        (Settings(case='{"size":1}'), 1),
+    ],
+)
+def test_what_is_costly_runs_on_demand_only_and_no_oftener_then(settings, cases):
+    result = run(lambda subject, case: None, costly=True, examples=4, settings=settings)
+    assert result.outcome == ("passed" if cases else "skipped")
+    assert result.cases == cases
+    assert cases or "--profile full" in result.reason
+
+
 def test_a_candidate_that_fails_while_it_is_asked_what_it_can_do_fails_the_property():
     class Failing(SimpleNamespace):
         @property
         def capabilities(self):
             raise Violation("build raised ValueError: no")
 
-    result = judge(Failing(spec=None), claim(None, needs=("cache",)), Settings())
+    result = judge(Failing(spec=None, asked=ALL_DTYPES), claim(None, needs=("cache",)), Settings())
     assert (result.outcome, result.reason) == ("failed", "build raised ValueError: no")
 
 
@@ -397,3 +436,14 @@ def test_every_glob_must_match_something_and_the_nearest_names_are_told():
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(RequestError, match="cannot be used here"):
         check_device("no-such-device")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_where_there_is_none_is_refused_with_how_to_mend_it():
+    with pytest.raises(RequestError, match="leave out --device for the CPU"):
+        check_device("cuda")
+
+
+def test_a_device_without_numbers_is_refused():
+    with pytest.raises(RequestError, match="'meta' holds no numbers"):
+        check_device("meta")

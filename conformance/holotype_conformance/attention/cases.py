@@ -16,8 +16,8 @@ from torch import Tensor
 from holotype_conformance.attention import oracle
 from holotype_conformance.attention.kernel import Call
 from holotype_conformance.property import Case
+from holotype_conformance.records import DType
 
-DType = Literal["float64", "float32", "bfloat16", "float16"]
 DTYPES: dict[DType, torch.dtype] = {
     "float64": torch.float64,
     "float32": torch.float32,

@@ -27,6 +27,7 @@ def claim(
     level: str = "must",
     examples: int = 12,
     case_type: Any = AttentionCase,
+    costly: bool = False,
 ) -> Callable[[Check], Property]:
     """Decorate a check: make it a `Property` of kernels and register that. See `Property` for the arguments."""
 
@@ -45,6 +46,8 @@ def claim(
             case_type=case_type,
             check=check,  # type: ignore[arg-type]
             examples=examples,
+            dtypes=(),  # they are capabilities of kernels
+            costly=costly,
         )
         return _REGISTRY[slug]
 

@@ -16,7 +16,10 @@ class KernelRun(Run):
 
     def new_subject(self, spec: Any) -> Any:
         kernel: Any = self.candidate
-        return KernelSubject(kernel, seed=self.request.seed, device=self.request.device)
+        request = self.request
+        return KernelSubject(
+            kernel, seed=request.seed, device=request.device, dtypes=request.dtypes
+        )
 
     def load_specs(self, names: Sequence[str]) -> list[Any]:
         return [Protocol()]

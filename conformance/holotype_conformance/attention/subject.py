@@ -6,7 +6,7 @@ property that was being checked. It is always given copies, so that one which wr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -18,12 +18,12 @@ from torch import Tensor
 from holotype_conformance.attention.cases import (
     DTYPES,
     AttentionCase,
-    DType,
     Problem,
     problem,
 )
 from holotype_conformance.attention.kernel import Call, KernelCandidate, KernelCapability
 from holotype_conformance.property import Violation
+from holotype_conformance.records import DType
 from holotype_conformance.subject import CandidateUnusable, candidate_code
 
 
@@ -54,14 +54,23 @@ class KernelSubject:
         kernel: what is under test.
         seed: shifts every number that is drawn.
         device: where tensors live.
+        dtypes: those that were asked for; empty for all.
     """
 
     diagnosable = False  # deviations are of models
 
-    def __init__(self, kernel: KernelCandidate, *, seed: int = 0, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        kernel: KernelCandidate,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        dtypes: Collection[DType] = (),
+    ) -> None:
         self.kernel = kernel
         self.seed = seed
         self.device = torch.device(device)
+        self.asked = tuple(dtype for dtype in DTYPES if dtype in (dtypes or DTYPES))
         self.spec = Protocol()
 
     def problem(self, case: AttentionCase, **options: Any) -> Problem:
@@ -116,7 +125,12 @@ class KernelSubject:
 
     @cached_property
     def _refused_dtypes(self) -> dict[DType, str | None]:
-        return {dtype: self._lack(dtype, _try(dtype=dtype)) for dtype in DTYPES}
+        return {
+            dtype: self._lack(dtype, _try(dtype=dtype))
+            if dtype in self.asked
+            else "--dtype leaves it out"
+            for dtype in DTYPES
+        }
 
     def _lack(self, name: KernelCapability, attempt: Callable[[KernelSubject], None]) -> str | None:
         reason = self.kernel.lacks(name)
@@ -155,7 +169,7 @@ class KernelSubject:
             CandidateUnusable: it takes none.
         """
         if not self.dtypes:
-            reason = self._refused_dtypes["float32"]
+            reason = self._refused_dtypes[self.asked[0]]
             raise CandidateUnusable(f"in no dtype: {reason}")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 if TYPE_CHECKING:
-    from holotype_conformance.records import Report, Request
+    from holotype_conformance.records import DType, Report, Request
     from holotype_conformance.report import Painter
     from holotype_conformance.supervisor import Record
     from holotype_spec import Spec
@@ -59,7 +59,17 @@ def run_options(*, things: str, drawn: str, subject: str) -> Callable[[Command],
             help="How many cases are drawn.",
         ),
         click.option(
-            "--device", default="cpu", show_default=True, help=f"Where {things} live: cpu, cuda, …"
+            "--device",
+            default="cpu",
+            show_default=True,
+            help=f"Where {things} live: cpu, cuda, cuda:N.",
+        ),
+        click.option(
+            "--dtype",
+            "dtypes",
+            type=click.Choice(["float64", "float32", "bfloat16", "float16"]),
+            multiple=True,
+            help="Compare numbers in this one only. May be repeated.",
         ),
         click.option(
             "--seed",
@@ -131,6 +141,7 @@ def check(
     properties: tuple[str, ...],
     profile: Literal["quick", "full"],
     device: str,
+    dtypes: tuple[DType, ...],
     seed: int,
     case: str | None,
     timeout: float | None,
@@ -160,6 +171,7 @@ def check(
         profile=profile,
         seed=seed,
         device=device,
+        dtypes=dtypes,
         case=json_object(case),
         limit=SECONDS[profile] if timeout is None else timeout,
         expected=expected(expected_failures),

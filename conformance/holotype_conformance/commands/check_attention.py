@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -19,6 +19,9 @@ from holotype_conformance.commands.check import (
     write,
 )
 
+if TYPE_CHECKING:
+    from holotype_conformance.records import DType
+
 PROTOCOL = "attention"  # stands where reports name a spec
 
 
@@ -30,6 +33,7 @@ def check_attention(
     properties: tuple[str, ...],
     profile: Literal["quick", "full"],
     device: str,
+    dtypes: tuple[DType, ...],
     seed: int,
     case: str | None,
     timeout: float | None,
@@ -59,6 +63,7 @@ def check_attention(
         profile=profile,
         seed=seed,
         device=device,
+        dtypes=dtypes,
         case=json_object(case),
         limit=SECONDS[profile] if timeout is None else timeout,
         expected=expected(expected_failures),

@@ -374,6 +374,7 @@ def loud_weights(subject: Subject, case: BatchCase) -> Weights:
     cases=rounding_cases,
     case_type=RoundingCase,
     examples=5,
+    dtypes=("float32",),
 )
 def float32(subject: Subject, case: RoundingCase) -> None:
     check_rounding(subject, case, "float32", subject.weights(case.layers, case.weights))
@@ -398,6 +399,7 @@ def float32(subject: Subject, case: RoundingCase) -> None:
     cases=far_cases,
     case_type=RoundingCase,
     examples=5,
+    dtypes=("bfloat16",),
 )
 def bfloat16(subject: Subject, case: RoundingCase) -> None:
     check_rounding(subject, case, "bfloat16", subject.weights(case.layers, case.weights))
@@ -420,6 +422,7 @@ def bfloat16(subject: Subject, case: RoundingCase) -> None:
     cases=rounding_cases,
     case_type=RoundingCase,
     examples=3,
+    dtypes=("float16",),
 )
 def float16_range(subject: Subject, case: RoundingCase) -> None:
     check_rounding(subject, case, "float16", loud_weights(subject, case))

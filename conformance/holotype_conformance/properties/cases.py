@@ -12,6 +12,7 @@ from torch import Tensor
 
 from holotype_conformance.candidate import Inputs
 from holotype_conformance.property import Case
+from holotype_conformance.records import DType
 from holotype_conformance.subject import Setup, Subject
 from holotype_spec.schema import LearnedPositions, Spec
 
@@ -60,6 +61,11 @@ def paddings(
         if choice != "left" or can_pad_left(subject)
     ]
     return st.sampled_from(allowed)
+
+
+def asked(subject: Subject, dtypes: Sequence[DType]) -> st.SearchStrategy[DType]:
+    """Those of `dtypes` in which numbers were asked to be compared."""
+    return st.sampled_from([dtype for dtype in dtypes if dtype in subject.asked])
 
 
 def can_pad_left(subject: Subject) -> bool:

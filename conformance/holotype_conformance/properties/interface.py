@@ -13,12 +13,16 @@ from holotype_conformance.compare import demand_equal
 from holotype_conformance.properties.cases import (
     BatchCase,
     always,
+    asked,
     batch_cases,
     batch_inputs,
     layer_counts,
 )
 from holotype_conformance.property import Case, Violation, claim
+from holotype_conformance.records import DType
 from holotype_conformance.subject import Setup, Subject, copies, real_rows
+
+EVERYDAY: tuple[DType, ...] = ("float32", "float64", "bfloat16")
 
 
 class OutputCase(Case, frozen=True, kw_only=True):
@@ -26,7 +30,7 @@ class OutputCase(Case, frozen=True, kw_only=True):
 
     length: int
     batch: int
-    dtype: str
+    dtype: DType
     layers: int
 
 
@@ -46,16 +50,17 @@ class OutputCase(Case, frozen=True, kw_only=True):
         OutputCase,
         length=st.integers(1, min(41, subject.probe(2).max_positions)),
         batch=st.integers(1, 5),
-        dtype=st.sampled_from(("float32", "float64", "bfloat16")),
+        dtype=asked(subject, EVERYDAY),
         layers=layer_counts(),
     ),
     case_type=OutputCase,
     examples=12,
+    dtypes=EVERYDAY,
 )
 def outputs(subject: Subject, case: OutputCase) -> None:
     inputs = subject.inputs(tokens=(case.batch, case.length))
     for path in subject.paths:
-        setup = Setup(layers=case.layers, dtype=case.dtype, path=path)  # type: ignore[arg-type]
+        setup = Setup(layers=case.layers, dtype=case.dtype, path=path)
         subject.forward(subject.model(setup), inputs)
 
 

@@ -173,6 +173,7 @@ SAME_SITES = 1.75
     ),
     case_type=SitesCase,
     examples=1,
+    dtypes=("float32",),
 )
 def dropout_sites(subject: Subject, case: SitesCase) -> None:
     row = subject.inputs(

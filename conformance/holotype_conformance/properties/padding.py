@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from holotype_conformance.properties.cases import (
     Padding,
     absolute_positions,
     always,
+    asked,
     batch_cases,
     batch_inputs,
     layer_counts,
@@ -26,6 +26,7 @@ from holotype_conformance.properties.cases import (
 )
 from holotype_conformance.properties.causality import has_source
 from holotype_conformance.property import Violation, claim
+from holotype_conformance.records import DType
 from holotype_conformance.subject import Subject, real_rows
 
 
@@ -254,10 +255,13 @@ def _with_source_of_row(inputs: Inputs, row: int, kept: Tensor) -> Inputs:
     )
 
 
+FINITE_IN: tuple[DType, ...] = ("float32", "float64", "bfloat16")
+
+
 class FiniteCase(BatchCase, frozen=True, kw_only=True):
     """A padded batch, run in one dtype: what is finite in one may overflow in another."""
 
-    dtype: Literal["float64", "float32", "bfloat16"] = "float32"
+    dtype: DType = "float32"
 
 
 def _finite_cases(subject: Subject) -> st.SearchStrategy[FiniteCase]:
@@ -266,7 +270,7 @@ def _finite_cases(subject: Subject) -> st.SearchStrategy[FiniteCase]:
         length=lengths(2),
         batch=st.integers(2, 4),
         padding=paddings(subject, ("right", "left")),
-        dtype=st.sampled_from(("float32", "float64", "bfloat16")),
+        dtype=asked(subject, FINITE_IN),
         layers=layer_counts(),
         weights=st.integers(0, 2),
         tokens=st.integers(0, 99),
@@ -289,6 +293,7 @@ def _finite_cases(subject: Subject) -> st.SearchStrategy[FiniteCase]:
     cases=_finite_cases,
     case_type=FiniteCase,
     examples=10,
+    dtypes=FINITE_IN,
 )
 def finite(subject: Subject, case: FiniteCase) -> None:
     inputs = batch_inputs(subject, case)

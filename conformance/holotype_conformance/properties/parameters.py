@@ -111,6 +111,7 @@ def _nowhere(shape: tuple[int, ...]) -> Tensor:
     cases=lambda subject: st.just(SizeCase()),
     case_type=SizeCase,
     examples=1,
+    dtypes=(),
 )
 def count(subject: Subject, case: SizeCase) -> None:
     with candidate_code("build on the meta device"), torch.device("meta"):
@@ -134,6 +135,7 @@ def count(subject: Subject, case: SizeCase) -> None:
     cases=lambda subject: st.builds(LayersCase, layers=st.integers(1, 4)),
     case_type=LayersCase,
     examples=4,
+    dtypes=(),
 )
 def scaling(subject: Subject, case: LayersCase) -> None:
     model = subject.fresh_model(Setup(layers=case.layers, path=subject.paths[0]))

@@ -8,9 +8,10 @@ import msgspec
 from hypothesis import strategies as st
 
 from holotype_conformance.attention.budget import demand_both, demand_formula, demand_gradients
-from holotype_conformance.attention.cases import DTYPES, AttentionCase, DType, Mask, cases
+from holotype_conformance.attention.cases import DTYPES, AttentionCase, Mask, cases
 from holotype_conformance.attention.claims import claim
 from holotype_conformance.attention.subject import KernelSubject
+from holotype_conformance.records import DType
 
 
 def _either(subject: KernelSubject, *dtypes: DType) -> st.SearchStrategy[AttentionCase]:
