@@ -117,4 +117,4 @@ def check_supported(spec: schema.Spec) -> None:
 
 def supported() -> list[str]:
     """The names of the catalogue's specs that the reference builds, in the catalogue's order."""
-    return [name for name in holotype_spec.names() if not unsupported(holotype_spec.load(name))]
+    return [spec.name for spec in holotype_spec.complete() if not unsupported(spec)]

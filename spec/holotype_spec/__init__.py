@@ -17,35 +17,53 @@ if TYPE_CHECKING:
     from holotype_spec import dependencies as dependencies
     from holotype_spec import field_names as field_names
     from holotype_spec.catalogue import aliases as aliases
+    from holotype_spec.catalogue import complete as complete
+    from holotype_spec.catalogue import entries as entries
     from holotype_spec.catalogue import families as families
+    from holotype_spec.catalogue import find as find
     from holotype_spec.catalogue import generics as generics
+    from holotype_spec.catalogue import line_of_descent as line_of_descent
     from holotype_spec.catalogue import load as load
     from holotype_spec.catalogue import names as names
+    from holotype_spec.errors import NoSpec as NoSpec
     from holotype_spec.errors import Problem as Problem
     from holotype_spec.errors import SpecError as SpecError
+    from holotype_spec.errors import UndisclosedValue as UndisclosedValue
     from holotype_spec.errors import UnknownSpec as UnknownSpec
+    from holotype_spec.files import Entry as Entry
+    from holotype_spec.networks import Network as Network
     from holotype_spec.parameters import Counts as Counts
     from holotype_spec.parameters import Parameter as Parameter
     from holotype_spec.parameters import count_parameters as count_parameters
     from holotype_spec.parameters import parameter_table as parameter_table
     from holotype_spec.probes import probe as probe
     from holotype_spec.schema import Spec as Spec
+    from holotype_spec.sketch import Sketch as Sketch
 
 _HOMES = {
     "aliases": "catalogue",
+    "complete": "catalogue",
+    "entries": "catalogue",
     "families": "catalogue",
     "generics": "catalogue",
+    "find": "catalogue",
+    "line_of_descent": "catalogue",
     "load": "catalogue",
     "names": "catalogue",
+    "NoSpec": "errors",
     "Problem": "errors",
     "SpecError": "errors",
+    "UndisclosedValue": "errors",
     "UnknownSpec": "errors",
+    "Entry": "files",
+    "Network": "networks",
     "Counts": "parameters",
     "Parameter": "parameters",
     "count_parameters": "parameters",
     "parameter_table": "parameters",
     "probe": "probes",
     "Spec": "schema",
+    "Sketch": "sketch",
 }
 _MODULES = ("areas", "costs", "dependencies", "field_names")
 

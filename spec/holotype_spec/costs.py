@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from holotype_spec.parameters import count_matrix_weights, count_parameters, stacks
 from holotype_spec.schema import Disentangled, SlidingWindow, Spec, TransformerXLPositions
+from holotype_spec.sketch import answers
 
 BITS = {
     "float64": 64,
@@ -33,6 +34,7 @@ class Flops:
     training: int
 
 
+@answers("the FLOPs a token")
 def flops_per_token(spec: Spec, context: int) -> Flops:
     """What one token costs that attends to `context` keys, itself among them (fewer under a window).
 
@@ -67,6 +69,7 @@ def _products(spec: Spec, keys: int) -> int:
             return 2 * keys
 
 
+@answers("the cache a token")
 def kv_cache_bytes_per_token(spec: Spec, dtype: str) -> int:
     """Bytes of keys and values that each token adds to the cache of the self-attention, up to the window.
 
@@ -79,6 +82,7 @@ def kv_cache_bytes_per_token(spec: Spec, dtype: str) -> int:
     return _bytes(_cached_values(spec), dtype)
 
 
+@answers("the cache")
 def kv_cache_bytes(spec: Spec, length: int, dtype: str, *, source_length: int = 0) -> int:
     """Bytes of the cache after `length` tokens, no more of them than the window keeps.
 
@@ -96,6 +100,7 @@ def kv_cache_bytes(spec: Spec, length: int, dtype: str, *, source_length: int = 
     return _bytes(_cached_values(spec) * (_kept(spec, length) + source_length), dtype)
 
 
+@answers("the memory")
 def memory_bytes(spec: Spec, dtype: str) -> int:
     """Bytes of all parameters of the pretraining model, tied ones once.
 

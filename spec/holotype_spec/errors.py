@@ -47,3 +47,24 @@ class UnknownSpec(ValueError):
         self.nearest = nearest
         hint = f"did you mean {' or '.join(nearest)}?" if nearest else "`holotype list` names all"
         super().__init__(f"unknown {what} {name!r}: {hint}")
+
+
+class NoSpec(UnknownSpec):
+    """The catalogue has an entry of this name, but it is no complete Transformer, and `why` says what it is."""
+
+    def __init__(self, name: str, why: str) -> None:
+        ValueError.__init__(self, f"{name} has no complete spec: {why}")
+        self.name, self.nearest, self.why = name, [], why
+
+
+class UndisclosedValue(ValueError):
+    """A number was asked for that depends on a value which nobody disclosed.
+
+    `model` and `field` name that value, `question` the number.
+    """
+
+    def __init__(self, model: str, field: str, question: str | None = None) -> None:
+        self.model, self.field, self.question = model, field, question
+        what = f"the {field} of {model}" if question is None else f"{question} of {model}"
+        why = "is undisclosed" if question is None else f"depends on {field}, which is undisclosed"
+        super().__init__(f"{what} {why}")

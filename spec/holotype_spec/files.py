@@ -1,78 +1,83 @@
-"""Reading a spec file: TOML, the differences of each variant laid over its family, strict conversion."""
+"""Reading a spec file: TOML, each variant laid over what it starts from, strict conversion."""
 
 from __future__ import annotations
 
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from holotype_spec.descent import Finder, trees
 from holotype_spec.errors import Problem, SpecError
+from holotype_spec.networks import Network
 from holotype_spec.rules import broken_rules
-from holotype_spec.schema import Spec, SpecFile
+from holotype_spec.schema import Architecture, Spec, Strict
+from holotype_spec.sketch import Sketch, checked, sketch
 
 Tree = dict[str, Any]
+Entry = Spec | Sketch | Network
 
 
-@cache
-def read(path: Path) -> tuple[Spec, ...]:
-    """Every variant of the file at `path`, in its order.
+class Outline(Strict):
+    """The tables of a spec file; what stands in them is checked variant by variant."""
 
-    Raises:
-        SpecError: with all mistakes of the file.
-    """
-    return specs(_parse(path), str(path))
+    family: Tree
+    variants: Annotated[list[Tree], msgspec.Meta(min_length=1)]
+    architecture: Tree = msgspec.field(default_factory=dict)
+    network: Tree = msgspec.field(default_factory=dict)
 
 
-def specs(document: Tree, file: str) -> tuple[Spec, ...]:
-    """The specs of a parsed file; `file` is how errors call it.
+def entries(document: Tree, file: str, find: Finder = lambda name: None) -> tuple[Entry, ...]:
+    """What the variants of a parsed file are.
+
+    Args:
+        document: the parsed file.
+        file: how errors call it.
+        find: where the catalogue has a model that a variant may derive from.
 
     Raises:
         SpecError: with all mistakes of the document.
     """
+    whole, lost = trees(document, file, find)
     try:
-        msgspec.convert(document, SpecFile)
-        trees = spec_trees(document)
-        made = tuple(msgspec.convert(tree, Spec) for tree in trees)
+        _check_shared(msgspec.convert(document, Outline))
+        made = tuple(map(_entry, whole.values()))
     except msgspec.ValidationError as error:
         # msgspec stops at the first mistake; the slower second look finds them all.
         from holotype_spec.validation import problems_of
 
-        raise SpecError(problems_of(document, file, first=str(error))) from None
-    if problems := broken_rules(document, dict(enumerate(trees)), file):
+        raise SpecError(problems_of(document, whole, file, lost, first=str(error))) from None
+    if problems := [*lost, *broken_rules(document, whole, file)]:
         raise SpecError(problems)
     return made
 
 
-def spec_trees(document: Tree) -> list[Tree]:
-    """The document's variants as trees of `Spec`: the family's architecture and what differs laid over it."""
-    return [
-        {
-            "aliases": [],
-            **variant,
-            "family": document["family"],
-            "architecture": overlaid(document["architecture"], variant.get("architecture", {})),
-        }
-        for variant in document["variants"]
-    ]
+def _check_shared(outline: Outline) -> None:
+    """What the variants share must be sound even where each of them replaces a part of it."""
+    if outline.architecture:
+        checked(outline.architecture, Architecture, ("architecture",))
 
 
-def overlaid(base: Tree, difference: Tree) -> Tree:
-    """`base` with `difference` laid over it, key by key; a mechanism of another kind replaces the old one whole."""
-    if "kind" in difference and difference["kind"] != base.get("kind"):
-        return difference
-    merged = dict(base)
-    for key, value in difference.items():
-        old = base.get(key)
-        if isinstance(value, dict) and isinstance(old, dict):
-            value = overlaid(old, value)
-        merged[key] = value
-    return merged
+def _entry(tree: Tree) -> Entry:
+    if "network" in tree:
+        return msgspec.convert(tree, Network)
+    try:
+        return msgspec.convert(tree, Spec)
+    except msgspec.ValidationError:
+        if (found := sketch(tree)) is None:
+            raise
+        return found
 
 
-def _parse(path: Path) -> Tree:
+@cache
+def parsed(path: Path) -> Tree:
+    """The document at `path`.
+
+    Raises:
+        SpecError: it is no TOML file.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

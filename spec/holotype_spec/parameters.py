@@ -29,6 +29,7 @@ from holotype_spec.schema import (
     Spec,
     TransformerXLPositions,
 )
+from holotype_spec.sketch import answers
 
 Role = Literal["embedding", "matrix", "bias", "gain", "shift", "score-bias"]
 Stack = Literal["encoder", "decoder"]
@@ -76,6 +77,7 @@ def stacks(spec: Spec) -> tuple[Stack, ...]:
             return ("encoder", "decoder")
 
 
+@answers("the table of parameters")
 def parameter_table(spec: Spec) -> tuple[Parameter, ...]:
     """Every trainable parameter of the pretraining model, tied ones once, in the order of the data."""
     rows = list(_embeddings(spec))
@@ -90,6 +92,7 @@ def stack_layers(spec: Spec, stack: Stack) -> int:
     return spec.encoder_depth if stack == "encoder" else spec.layers
 
 
+@answers("the parameter count")
 def count_parameters(spec: Spec) -> Counts:
     """Exact counts, without building the full table of a deep model: one layer, times the layers."""
     components: dict[str, int] = {}

@@ -14,7 +14,7 @@ from typing import Any
 from holotype_spec.errors import Problem
 
 Tree = Mapping[str, Any]
-Path = tuple[str, ...]
+Path = tuple[str | int, ...]
 MISSING = object()
 
 
@@ -213,7 +213,7 @@ def broken_rules(
     trees: Mapping[int, Tree],
     file: str,
     *,
-    damaged: Collection[tuple[str | int, ...]] = (),
+    damaged: Collection[Path] = (),
 ) -> list[Problem]:
     """Every rule that the document breaks.
 
@@ -225,12 +225,12 @@ def broken_rules(
     """
     problems = list(_of_the_file(document, file))
     for index, tree in trees.items():
-        sound = _Sound(document, index, tree, damaged)
+        sound = Sound(document, index, tree, damaged)
         problems += _of_a_variant(sound, file)
     return list({str(problem): problem for problem in problems}.values())
 
 
-def key_of(document: Tree, path: tuple[str | int, ...]) -> str:
+def key_of(document: Tree, path: Path) -> str:
     """The path inside a file as errors write it, a variant by its name."""
     parts: list[str] = []
     node: Any = document
@@ -251,14 +251,14 @@ def _child(node: Any, part: str | int) -> Any:
     return node[part] if in_range else MISSING
 
 
-def at(node: Any, path: tuple[str | int, ...]) -> Any:
+def at(node: Any, path: Path) -> Any:
     """What stands at the path, or `MISSING`."""
     for part in path:
         node = _child(node, part)
     return node
 
 
-class _Sound:
+class Sound:
     """The values of one variant that are not known to be wrong, and where in the file they stand."""
 
     def __init__(
@@ -266,21 +266,25 @@ class _Sound:
         document: Tree,
         index: int,
         tree: Tree,
-        damaged: Collection[tuple[str | int, ...]],
+        damaged: Collection[Path],
     ) -> None:
         self.document, self.index, self.tree, self.damaged = document, index, tree, damaged
 
-    def place(self, path: Path) -> tuple[str | int, ...]:
-        """Where in the file the value comes from: the variant, or the family's part."""
+    def place(self, path: Path) -> Path:
+        """Where in the file the value comes from: the variant, or what it shares with its family.
+
+        What a variant inherits from a model that it derives from stands elsewhere, and is told as its own.
+        """
         if path[0] == "family":
             return path
-        inherited = path[0] == "architecture" and at(self._variant(), path) is MISSING
-        return path if inherited else ("variants", self.index, *path)
+        shared = path[0] in ("architecture", "network") and at(self._variant(), path) is MISSING
+        derived = "derives_from" in self._variant()
+        return path if shared and not derived else ("variants", self.index, *path)
 
     def values(self, reads: tuple[str, ...]) -> list[Any] | None:
         paths = [tuple(dotted.split(".")) for dotted in reads]
         values = [at(self.tree, path) for path in paths]
-        missing = any(value is MISSING for value in values)
+        missing = any(value is MISSING or value == "undisclosed" for value in values)
         return None if missing or any(map(self.is_damaged, paths)) else values
 
     def _variant(self) -> Any:
@@ -294,7 +298,7 @@ class _Sound:
         )
 
 
-def _of_a_variant(sound: _Sound, file: str) -> Iterator[Problem]:
+def _of_a_variant(sound: Sound, file: str) -> Iterator[Problem]:
     for rule in RULES:
         values = sound.values(rule.reads)
         if values is not None and not rule.holds(*values):
@@ -314,26 +318,39 @@ def _of_a_variant(sound: _Sound, file: str) -> Iterator[Problem]:
     yield from _unknown_paths(sound, file)
 
 
-def _unknown_source(sound: _Sound, file: str) -> Iterator[Problem]:
-    values = sound.values(("family.sources", "parameters.source"))
-    if values is None:
+def _unknown_source(sound: Sound, file: str) -> Iterator[Problem]:
+    sources = sound.values(("family.sources",))
+    if sources is None:
         return
-    ids = [source["id"] for source in values[0]]
-    if values[1] not in ids:
-        yield Problem(
-            file=file,
-            key=key_of(sound.document, sound.place(("parameters", "source"))),
-            value=values[1],
-            expected=f"the id of one of family.sources: {', '.join(ids)}",
-            mend="correct the id or add the source",
-        )
+    ids = [source["id"] for source in sources[0]]
+    for path in _cited(sound.tree):
+        cited = at(sound.tree, path)
+        if not sound.is_damaged(path) and cited not in ids:
+            yield Problem(
+                file=file,
+                key=key_of(sound.document, sound.place(path)),
+                value=cited,
+                expected=f"the id of one of family.sources: {', '.join(ids)}",
+                mend="correct the id or add the source",
+            )
 
 
-def _unknown_paths(sound: _Sound, file: str) -> Iterator[Problem]:
+def _cited(tree: Tree) -> Iterator[Path]:
+    """The paths of the ids of sources."""
+    stated = tree.get("stated")
+    parts = range(len(stated) if isinstance(stated, list) else 0)
+    places: list[Path] = [("parameters",), *(("stated", part) for part in parts)]
+    for place in places:
+        if isinstance(at(tree, (*place, "source")), str):
+            yield (*place, "source")
+
+
+def _unknown_paths(sound: Sound, file: str) -> Iterator[Problem]:
     """The paths of our fields in ``family.transformers.fields`` must lead to a plain value."""
     values = sound.values(("family.transformers.fields",))
     if values is None:
         return
+    inherited = at(sound.document, ("family", "transformers")) is MISSING
     known = [*_plain_paths(sound.tree), *WORKED_OUT]
     for key, path in values[0].items():
         if path not in known and not sound.is_damaged(tuple(path.split("."))):
@@ -342,7 +359,9 @@ def _unknown_paths(sound: _Sound, file: str) -> Iterator[Problem]:
                 key=f"family.transformers.fields.{key}",
                 value=path,
                 expected="the path of a field of the spec that has a plain value",
-                mend=nearest(path, known) or "correct the path",
+                mend='inherited; write the family\'s own, or transformers = "none"'
+                if inherited
+                else nearest(path, known) or "correct the path",
             )
 
 
@@ -363,10 +382,29 @@ def nearest(word: str, known: Collection[str]) -> str | None:
 
 
 def _of_the_file(document: Tree, file: str) -> Iterator[Problem]:
+    yield from _unused(document, file)
     yield from _repeated(document, file, ("family", "sources"), "id")
     yield from _repeated(document, file, ("variants",), "name", "aliases")
     yield from _infinite(document, document, file, ())
     yield from _told_twice(document, file)
+
+
+def _unused(document: Tree, file: str) -> Iterator[Problem]:
+    """What variants share is of no use where each of them derives from another model."""
+    rows = document.get("variants")
+    derived = [
+        isinstance(row, dict) and "derives_from" in row
+        for row in (rows if isinstance(rows, list) else [])
+    ]
+    for whole in ("architecture", "network"):
+        if derived and all(derived) and whole in document:
+            yield Problem(
+                file=file,
+                key=whole,
+                value=None,
+                expected=f"no {whole} where every variant derives from another model",
+                mend=f"move it into the variants, as variants.{whole}",
+            )
 
 
 def _repeated(document: Tree, file: str, path: Path, *keys: str) -> Iterator[Problem]:
@@ -391,9 +429,7 @@ def _strings(value: Any) -> list[str]:
     return [each for each in values if isinstance(each, str)]
 
 
-def _infinite(
-    document: Tree, node: Any, file: str, path: tuple[str | int, ...]
-) -> Iterator[Problem]:
+def _infinite(document: Tree, node: Any, file: str, path: Path) -> Iterator[Problem]:
     if isinstance(node, float) and not math.isfinite(node):
         yield Problem(
             file=file,

@@ -9,7 +9,7 @@ The same classes are exported as ``schema.json`` (see `holotype_spec.validation`
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, dataclass_transform
+from typing import Annotated, Literal, dataclass_transform
 
 import msgspec
 
@@ -525,6 +525,19 @@ Binding = Literal[
 ]
 
 
+class StatedPart(Strict):
+    """A part of a model of which a source states nothing but its size.
+
+    There are `number` such parts of `parameters` each, and a token passes through `active` of them.
+    """
+
+    component: str
+    parameters: Annotated[int, msgspec.Meta(ge=1, description="a whole number, at least 1")]
+    number: Count
+    active: Count
+    source: Name
+
+
 class Family(Strict):
     """The head of a spec file.
 
@@ -573,11 +586,17 @@ class Spec(Sizes):
 
     `layers` counts those of the stack that writes the logits. `max_positions` is the rows of a learned
     table, or the context that a model without one was trained for.
+
+    `derives_from` names the model that this one was trained on from, `rumour` says who spread what of a model
+    about which its makers said nothing, and `stated` what is said of the size of its parts.
     """
 
     family: Family
     aliases: tuple[Name, ...]
     architecture: Architecture
+    derives_from: Name | None = None
+    rumour: str | None = None
+    stated: tuple[StatedPart, ...] = ()
 
     @property
     def position_rows(self) -> int:
@@ -616,25 +635,3 @@ class Spec(Sizes):
         from holotype_spec.probes import probe
 
         return probe(self, layers=layers, groups=groups)
-
-
-# The file -------------------------------------------------------------------------------------------------
-
-
-class Variant(Sizes):
-    """One member of a family as its file states it.
-
-    `architecture` holds only what differs from the family's, as a tree of the same keys. Where it names
-    another ``kind`` the whole mechanism is replaced, because no constant of the old one has a meaning then.
-    """
-
-    aliases: tuple[Name, ...] = ()
-    architecture: dict[str, Any] = {}
-
-
-class SpecFile(Strict):
-    """One TOML file: a family, the architecture that its members share, and the members."""
-
-    family: Family
-    architecture: Architecture
-    variants: Annotated[tuple[Variant, ...], msgspec.Meta(min_length=1)]

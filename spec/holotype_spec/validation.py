@@ -6,19 +6,24 @@ Conversion by msgspec stops at the first mistake, so this module is imported onl
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from jsonschema import Draft202012Validator, ValidationError
 
+from holotype_spec.descent import INHERITED_HEAD
 from holotype_spec.errors import Problem
 from holotype_spec.field_names import ours
-from holotype_spec.files import overlaid
-from holotype_spec.rules import MISSING, at, broken_rules, key_of, nearest
-from holotype_spec.schema import Spec, SpecFile
+from holotype_spec.networks import Network
+from holotype_spec.rules import MISSING, Sound, at, broken_rules, key_of, nearest
+from holotype_spec.schema import Architecture, Family, Name, Sizes, Spec, StatedPart, Strict
+from holotype_spec.sketch import OPEN, UNDISCLOSED
 
 SCHEMA = Path(__file__).parent / "schema.json"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -27,13 +32,47 @@ Path_ = tuple[str | int, ...]
 Tree = dict[str, Any]
 
 
+# The schema -----------------------------------------------------------------------------------------------
+
+
+class Variant(Sizes):
+    """One member of a family as its file states it.
+
+    `architecture` or `network` holds only what differs from what the members share, as a tree of the same keys.
+    Where it names another ``kind`` the whole mechanism is replaced, because no constant of the old one has a
+    meaning then. With `derives_from` it differs from the model of that name, and so may the sizes.
+    """
+
+    aliases: tuple[Name, ...] = ()
+    architecture: dict[str, Any] = msgspec.field(default_factory=dict)
+    network: dict[str, Any] = msgspec.field(default_factory=dict)
+    derives_from: Name | None = None
+    rumour: str | None = None
+    stated: tuple[StatedPart, ...] = ()
+
+
+class SpecFile(Strict):
+    """One TOML file: a family, what its members share, and the members."""
+
+    family: Family
+    architecture: Architecture
+    network: dict[str, Any]
+    variants: Annotated[tuple[Variant, ...], msgspec.Meta(min_length=1)]
+
+
+NOT_TOLD = {"const": UNDISCLOSED}
+
+
 def json_schema() -> Tree:
-    """The schema of a spec file, with that of a whole `Spec` among its ``$defs``."""
-    _, definitions = msgspec.json.schema_components((SpecFile, Spec), ref_template="#/$defs/{name}")
+    """The schema of a spec file, with those of a whole `Spec` and `Network` among its ``$defs``."""
+    _, definitions = msgspec.json.schema_components(
+        (SpecFile, Spec, Network), ref_template="#/$defs/{name}"
+    )
     for definition in definitions.values():
         if "description" in definition:
             # Docstrings are indented before Python 3.13 and not since.
             definition["description"] = " ".join(definition["description"].split())
+    _loosen(definitions)
     return {
         "$schema": DIALECT,
         "title": "Holotype spec file",
@@ -42,23 +81,60 @@ def json_schema() -> Tree:
     }
 
 
+def _loosen(definitions: Tree) -> None:
+    """Let files leave out what they inherit, and say "undisclosed" where they may."""
+    head = copy.deepcopy(definitions["Family"])
+    head["required"] = [key for key in head["required"] if key not in INHERITED_HEAD]
+    definitions["FamilyOfFile"] = head
+    file, variant = definitions["SpecFile"], definitions["Variant"]
+    file["properties"]["family"] = {"$ref": "#/$defs/FamilyOfFile"}
+    file["required"] = ["family", "variants"]
+    original = {"contains": {"not": {"required": ["derives_from"]}}}
+    file["if"] = {"not": {"required": ["network"]}, "properties": {"variants": original}}
+    file["then"] = {"required": ["architecture"]}
+    sizes = [key for key in variant["required"] if key in OPEN]
+    variant["required"] = [key for key in variant["required"] if key not in OPEN]
+    whole = [{"required": ["derives_from"]}, {"required": ["network"]}]
+    variant |= {"if": {"not": {"anyOf": whole}}, "then": {"required": sizes}}
+    for name in _reachable(definitions, "Architecture"):
+        properties = definitions[name]["properties"]
+        for key in properties.keys() - {"kind"}:
+            properties[key] = {"anyOf": [properties[key], NOT_TOLD]}
+    for name in ("Variant", "Spec", "SpecFile"):
+        properties = definitions[name]["properties"]
+        for key in properties.keys() & OPEN:
+            properties[key] = {"anyOf": [properties[key], NOT_TOLD]}
+
+
+def _reachable(definitions: Tree, name: str, seen: frozenset[str] = frozenset()) -> set[str]:
+    """The definition and all that it refers to."""
+    found = {name}
+    for reference in re.findall(r"#/\$defs/(\w+)", json.dumps(definitions[name])):
+        if reference not in seen | found:
+            found |= _reachable(definitions, reference, seen | found)
+    return found
+
+
 def schema_text() -> str:
     """What ``schema.json`` must hold."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def problems_of(document: Tree, file: str, *, first: str) -> list[Problem]:
+def problems_of(
+    document: Tree, trees: Mapping[int, Tree], file: str, lost: list[Problem], *, first: str
+) -> list[Problem]:
     """Every mistake of a document that did not convert.
 
     Args:
         document: the parsed file.
+        trees: its variants as whole trees, by their index, as far as they could be laid over what they start from.
         file: how errors call it.
+        lost: the mistakes of descent.
         first: what msgspec said, told only where nothing else is found.
     """
-    found = list(_schema_problems(document, file))
+    found = list(_schema_problems(document, trees, file))
     damaged = [path for path, _ in found]
-    trees = dict(_sound_trees(document))
-    problems = [problem for _, problem in found]
+    problems = [*lost, *(problem for _, problem in found)]
     problems += broken_rules(document, trees, file, damaged=damaged)
     if not problems:
         problems = [
@@ -67,40 +143,35 @@ def problems_of(document: Tree, file: str, *, first: str) -> list[Problem]:
     return list({str(problem): problem for problem in problems}.values())
 
 
-def _sound_trees(document: Tree) -> Iterator[tuple[int, Tree]]:
-    """The variants that can be laid over the family at all, as far as they go."""
-    architecture = document.get("architecture")
-    for index, variant in _variants(document):
-        difference = variant.get("architecture", {})
-        if isinstance(architecture, dict) and isinstance(difference, dict):
-            whole = overlaid(architecture, difference)
-            yield index, {**variant, "family": document.get("family"), "architecture": whole}
-
-
-def _variants(document: Tree) -> Iterator[tuple[int, Tree]]:
-    variants = document.get("variants")
-    for index, variant in enumerate(variants if isinstance(variants, list) else []):
-        if isinstance(variant, dict):
-            yield index, variant
-
-
 # What the schema finds -------------------------------------------------------------------------------------
 
 
-def _schema_problems(document: Tree, file: str) -> Iterator[tuple[Path_, Problem]]:
+def _schema_problems(
+    document: Tree, trees: Mapping[int, Tree], file: str
+) -> Iterator[tuple[Path_, Problem]]:
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     told: dict[Path_, Problem] = {}
     for error, path in _flat(Draft202012Validator(schema), document):
         told.update(_told(document, file, path, error))
+    shared = frozenset(told)
+    for index, tree in trees.items():
+        name = "Network" if "network" in tree else "Spec"
+        whole = Draft202012Validator({**schema, "$ref": f"#/$defs/{name}"})
+        placed = partial(_place, Sound(document, index, tree, ()), shared)
+        for error, path in _flat(whole, tree):
+            for place, problem in _told(document, file, path, error, placed):
+                told.setdefault(place, problem)
     yield from told.items()
-    inside = Draft202012Validator({**schema, "$ref": "#/$defs/Architecture"})
-    for index, tree in _sound_trees(document):
-        for error, path in _flat(inside, tree["architecture"]):
-            within = ("variants", index, "architecture", *path)
-            for place, problem in _told(document, file, within, error):
-                inherited = at(document, place) is MISSING and place[2:] in told
-                if not inherited:
-                    yield place, problem
+
+
+def _place(sound: Sound, shared: Collection[Path_], path: Path_) -> Path_:
+    """Where in the file the value of a whole tree stands, or should."""
+    place: Path_ = sound.place(path)
+    own: Path_ = ("variants", sound.index, *path)
+    if place in shared or at(sound.document, place) is not MISSING:
+        return place
+    # What is missing is missing where the table stands that should have it.
+    return own if len(path) > 1 and at(sound.document, own[:-1]) is not MISSING else place
 
 
 def _flat(
@@ -123,6 +194,9 @@ def _leaves(error: ValidationError) -> Iterator[ValidationError]:
 
 
 def _branch_meant(error: ValidationError) -> int | None:
+    value: Any = error.validator_value
+    if error.validator == "anyOf" and value[-1] == NOT_TOLD:
+        return 0  # it is told, and wrong
     discriminator = _discriminator(error)
     if discriminator is None or not isinstance(error.instance, dict):
         return None
@@ -130,8 +204,7 @@ def _branch_meant(error: ValidationError) -> int | None:
     if not isinstance(kind, str):
         return None
     wanted = discriminator["mapping"].get(kind)
-    branches: Any = error.validator_value
-    references = [branch.get("$ref") for branch in branches]
+    references = [branch.get("$ref") for branch in value]
     return references.index(wanted) if wanted in references else None
 
 
@@ -147,9 +220,14 @@ def _discriminator(error: ValidationError) -> Mapping[str, Any] | None:
 
 
 def _told(
-    document: Tree, file: str, path: Path_, error: ValidationError
+    document: Tree,
+    file: str,
+    path: Path_,
+    error: ValidationError,
+    placed: Callable[[Path_], Path_] = lambda path: path,
 ) -> Iterator[tuple[Path_, Problem]]:
-    for place, value, expected, mend in _words(path, error):
+    for key, value, expected, mend in _words(path, error):
+        place = placed(key)
         problem = Problem(
             file=file,
             key=key_of(document, place) or "the file",

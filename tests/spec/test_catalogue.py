@@ -9,7 +9,7 @@ import pytest
 
 import holotype_spec
 from holotype_spec import SpecError, UnknownSpec, aliases, families, generics, load, names
-from holotype_spec.catalogue import MODELS, entries
+from holotype_spec.catalogue import MODELS, places
 
 # The names that the issue asks for, typed by hand.
 WANTED = {
@@ -66,7 +66,7 @@ def test_an_alias_or_another_case_loads_the_same_spec(alias: str, name: str) -> 
 
 
 def test_no_name_or_alias_means_two_specs() -> None:
-    keys = [key for entry in entries() for key in (entry.name, *entry.aliases)]
+    keys = [key for place in places() for key in (place.name, *place.aliases)]
     assert len(keys) == len(set(keys))
 
 
@@ -76,7 +76,7 @@ def test_names_read_off_the_lines_are_those_that_the_parser_finds() -> None:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         for variant in document["variants"]:
             parsed[variant["name"]] = (document["family"]["name"], tuple(variant["aliases"]))
-    assert {entry.name: (entry.family, entry.aliases) for entry in entries()} == parsed
+    assert {place.name: (place.family, place.aliases) for place in places()} == parsed
 
 
 def test_a_family_lists_its_own_members() -> None:

@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from holotype_spec import Problem, Spec, SpecError
+from holotype_spec import Problem, SpecError
 from holotype_spec.catalogue import MODELS
-from holotype_spec.files import overlaid, specs
+from holotype_spec.descent import overlaid
+from holotype_spec.files import Entry, entries
 from holotype_spec.validation import SCHEMA, json_schema, schema_text
 
 Tree = dict[str, Any]
@@ -32,7 +33,7 @@ def document(family: str = "llama") -> Tree:
 
 def mistakes(changed: Tree) -> list[str]:
     with pytest.raises(SpecError) as caught:
-        specs(changed, "mine.toml")
+        entries(changed, "mine.toml")
     assert str(caught.value) == "\n".join(map(str, caught.value.errors))
     return [str(error) for error in caught.value.errors]
 
@@ -246,7 +247,7 @@ def test_what_cannot_be_is_refused_with_key_value_and_what_was_expected(
     changed = document(family)
     edit(path, value)(changed)
     if expected is None:
-        assert specs(changed, "mine.toml")
+        assert entries(changed, "mine.toml")
     else:
         found = mistakes(changed)
         assert any(expected in line for line in found), found
@@ -341,8 +342,8 @@ def test_a_mutated_file_loads_or_raises_a_spec_error_that_says_something(
     assert all(problem.file == "fuzzed.toml" and problem.key for problem in errors)
 
 
-def outcome(changed: Tree) -> tuple[list[Problem], tuple[Spec, ...]]:
+def outcome(changed: Tree) -> tuple[list[Problem], tuple[Entry, ...]]:
     try:
-        return [], specs(changed, "fuzzed.toml")
+        return [], entries(changed, "fuzzed.toml")
     except SpecError as error:
         return error.errors, ()
