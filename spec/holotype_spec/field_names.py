@@ -28,19 +28,29 @@ FIELD_NAMES = (
             "n_layers",
             "num_layers",
             "num_decoder_layers",
+            "decoder_layers",
         ),
         gguf=("block_count",),
         litgpt=("n_layer",),
     ),
+    FieldNames("encoder_depth", transformers=("encoder_layers",)),
     FieldNames(
         "hidden_size",
-        transformers=("hidden_size", "n_embd", "d_model", "dim", "word_embed_proj_dim"),
+        transformers=("hidden_size", "n_embd", "d_model", "dim", "emb_dim"),
         gguf=("embedding_length",),
         litgpt=("n_embd",),
     ),
+    FieldNames("embedding_size", transformers=("embedding_size", "word_embed_proj_dim")),
     FieldNames(
         "heads",
-        transformers=("num_attention_heads", "n_head", "n_heads", "num_heads"),
+        transformers=(
+            "num_attention_heads",
+            "n_head",
+            "n_heads",
+            "num_heads",
+            "encoder_attention_heads",
+            "decoder_attention_heads",
+        ),
         gguf=("attention.head_count",),
         litgpt=("n_head",),
     ),
@@ -52,13 +62,22 @@ FIELD_NAMES = (
     ),
     FieldNames(
         "head_dim",
-        transformers=("head_dim", "d_kv"),
+        transformers=("head_dim", "d_kv", "d_head"),
         gguf=("attention.key_length", "attention.value_length"),
         litgpt=("head_size",),
     ),
     FieldNames(
         "ffn_size",
-        transformers=("intermediate_size", "n_inner", "d_ff", "hidden_dim", "ffn_dim"),
+        transformers=(
+            "intermediate_size",
+            "n_inner",
+            "d_ff",
+            "hidden_dim",
+            "ffn_dim",
+            "d_inner",
+            "encoder_ffn_dim",
+            "decoder_ffn_dim",
+        ),
         gguf=("feed_forward_length",),
         litgpt=("intermediate_size",),
     ),
@@ -114,7 +133,8 @@ FIELD_NAMES = (
         gguf=("attention.relative_buckets_count",),
     ),
     FieldNames(
-        "architecture.positions.max_distance", transformers=("relative_attention_max_distance",)
+        "architecture.positions.max_distance",
+        transformers=("relative_attention_max_distance", "max_relative_positions"),
     ),
     FieldNames(
         "architecture.normalization.eps",
@@ -124,7 +144,13 @@ FIELD_NAMES = (
     ),
     FieldNames(
         "architecture.feed_forward.activation",
-        transformers=("hidden_act", "activation_function", "activation", "feed_forward_proj"),
+        transformers=(
+            "hidden_act",
+            "activation_function",
+            "activation",
+            "feed_forward_proj",
+            "ff_activation",
+        ),
     ),
     FieldNames("architecture.feed_forward.bias", transformers=("mlp_bias", "enable_bias")),
     FieldNames(

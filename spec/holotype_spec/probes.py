@@ -19,6 +19,7 @@ from holotype_spec.schema import (
     Disentangled,
     Dropout,
     Embeddings,
+    EnhancedMaskDecoder,
     FactorisedEmbedding,
     GatedRelativeBuckets,
     LearnedPositions,
@@ -56,7 +57,9 @@ def probe(spec: Spec, *, layers: int = 2, groups: int | None = None) -> Spec:
     head_dim = SCALED_HEAD_DIM if _scaling(spec) else HEAD_DIM
     independent_heads = spec.architecture.attention.head_dim == "independent"
     hidden_size = 36 if independent_heads else heads * head_dim
-    learned = isinstance(spec.architecture.positions, LearnedPositions)
+    learned = isinstance(spec.architecture.positions, LearnedPositions) or isinstance(
+        spec.architecture.head, EnhancedMaskDecoder
+    )
     fixed_ffn = spec.architecture.feed_forward.size == "four-times-hidden-size"
     return msgspec.structs.replace(
         spec,

@@ -13,10 +13,15 @@ from holotype_spec.catalogue import MODELS, places
 
 # The names that the issue asks for, typed by hand.
 WANTED = {
+    "albert-v1": "albert-base-v1 albert-large-v1 albert-xlarge-v1 albert-xxlarge-v1",
+    "albert-v2": "albert-base-v2 albert-large-v2 albert-xlarge-v2 albert-xxlarge-v2",
     "bert": "bert-base-uncased bert-large-uncased bert-base-cased bert-large-cased biobert-base-cased",
     "bloom": "bloom-560m bloom-1b1 bloom-1b7 bloom-3b bloom-7b1 bloom-176b",
     "codellama": "codellama-7b codellama-13b codellama-34b codellama-7b-python codellama-13b-python",
     "deepseek-llm": "deepseek-llm-7b deepseek-llm-67b",
+    "deberta": "deberta-base deberta-large",
+    "electra": "electra-small-discriminator electra-base-discriminator electra-large-discriminator",
+    "electra-generator": "electra-small-generator electra-base-generator electra-large-generator",
     "distilbert": "distilbert-base-uncased",
     "gpt": "gpt-1",
     "gpt2": "gpt2 gpt2-medium gpt2-large gpt2-xl",
@@ -37,6 +42,9 @@ WANTED = {
     "t5": "t5-small t5-base t5-large t5-3b t5-11b",
     "t5-v1_1": "t5-v1_1-small t5-v1_1-base t5-v1_1-large t5-v1_1-xl t5-v1_1-xxl flan-t5-small "
     "flan-t5-base flan-t5-large flan-t5-xl flan-t5-xxl t0-3b t0-11b",
+    "unilm-v1": "unilm-v1-base-cased unilm-v1-large-cased",
+    "xlm": "xlm-mlm-en-2048",
+    "xlnet": "xlnet-base-cased xlnet-large-cased",
     "yi": "yi-6b yi-34b",
 }
 

@@ -44,7 +44,7 @@ def test_list_filters_by_structure_and_objective_and_both() -> None:
         "encoder-decoder",
     ]
     sentences = listed("--objective", "next-sentence-prediction")
-    assert sentences == names("bert")
+    assert sentences == [*names("bert"), *names("unilm-v1")]
     masked = listed("--objective", "masked-lm", "--structure", "encoder", "--family", "roberta")
     assert masked == ["roberta-base", "roberta-large"]
     assert listed("--objective", "causal-lm", "--structure", "encoder") == []

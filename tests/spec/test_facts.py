@@ -26,6 +26,27 @@ PUBLISHED = {
     "bert-base-cased": (12, 768, 12, 12, 64, 3072, 28996, 512, 1e-12),
     "bert-large-cased": (24, 1024, 16, 16, 64, 4096, 28996, 512, 1e-12),
     "biobert-base-cased": (12, 768, 12, 12, 64, 3072, 28996, 512, 1e-12),
+    "albert-base-v1": (12, 768, 12, 12, 64, 3072, 30000, 512, 1e-12),
+    "albert-large-v1": (24, 1024, 16, 16, 64, 4096, 30000, 512, 1e-12),
+    "albert-xlarge-v1": (24, 2048, 16, 16, 128, 8192, 30000, 512, 1e-12),
+    "albert-xxlarge-v1": (12, 4096, 64, 64, 64, 16384, 30000, 512, 1e-12),
+    "albert-base-v2": (12, 768, 12, 12, 64, 3072, 30000, 512, 1e-12),
+    "albert-large-v2": (24, 1024, 16, 16, 64, 4096, 30000, 512, 1e-12),
+    "albert-xlarge-v2": (24, 2048, 16, 16, 128, 8192, 30000, 512, 1e-12),
+    "albert-xxlarge-v2": (12, 4096, 64, 64, 64, 16384, 30000, 512, 1e-12),
+    "electra-small-discriminator": (12, 256, 4, 4, 64, 1024, 30522, 512, 1e-12),
+    "electra-base-discriminator": (12, 768, 12, 12, 64, 3072, 30522, 512, 1e-12),
+    "electra-large-discriminator": (24, 1024, 16, 16, 64, 4096, 30522, 512, 1e-12),
+    "electra-small-generator": (12, 256, 4, 4, 64, 1024, 30522, 512, 1e-12),
+    "electra-base-generator": (12, 256, 4, 4, 64, 1024, 30522, 512, 1e-12),
+    "electra-large-generator": (24, 256, 4, 4, 64, 1024, 30522, 512, 1e-12),
+    "deberta-base": (12, 768, 12, 12, 64, 3072, 50265, 512, 1e-7),
+    "deberta-large": (24, 1024, 16, 16, 64, 4096, 50265, 512, 1e-7),
+    "xlm-mlm-en-2048": (12, 2048, 16, 16, 128, 8192, 30145, 512, 1e-12),
+    "xlnet-base-cased": (12, 768, 12, 12, 64, 3072, 32000, 512, 1e-12),
+    "xlnet-large-cased": (24, 1024, 16, 16, 64, 4096, 32000, 512, 1e-12),
+    "unilm-v1-base-cased": (12, 768, 12, 12, 64, 3072, 28996, 512, 1e-5),
+    "unilm-v1-large-cased": (24, 1024, 16, 16, 64, 4096, 28996, 512, 1e-5),
     "t5-v1_1-small": (8, 512, 6, 6, 64, 1024, 32128, 512, 1e-6),
     "t5-v1_1-base": (12, 768, 12, 12, 64, 2048, 32128, 512, 1e-6),
     "t5-v1_1-large": (24, 1024, 16, 16, 64, 2816, 32128, 512, 1e-6),
@@ -177,6 +198,19 @@ def test_only_mistral_has_a_window() -> None:
     assert windows == {"mistral-7b-v0.1": 4096}
 
 
+# Those whose head is no language model's.
+ENCODERS = (
+    "albert-v1",
+    "albert-v2",
+    "bert",
+    "distilbert",
+    "electra",
+    "electra-generator",
+    "roberta",
+    "unilm-v1",
+)
+
+
 def test_only_t5_leaves_its_scores_unscaled_and_where_tied_scales_the_input_of_its_head() -> None:
     scales = {
         spec.family.name: (
@@ -187,12 +221,26 @@ def test_only_t5_leaves_its_scores_unscaled_and_where_tied_scales_the_input_of_i
     }
     assert scales.pop("t5-v1_1") == scales.pop("mt5") == ("none", "none")
     assert scales.pop("t5") == ("none", "inverse-sqrt-hidden-size")
-    for encoder in ("bert", "distilbert", "roberta"):
+    assert scales.pop("deberta") == ("inverse-sqrt-three-head-dims", None)
+    for encoder in ENCODERS:
         assert scales.pop(encoder) == ("inverse-sqrt-head-dim", None)
     assert set(scales.values()) == {("inverse-sqrt-head-dim", "none")}
 
 
-OLDER = ("bert", "bloom", "distilbert", "gpt", "gpt2", "opt", "roberta", "t5")
+OLDER = (
+    *ENCODERS,
+    "deberta",
+    "xlm",
+    "xlnet",
+    "bert",
+    "bloom",
+    "distilbert",
+    "gpt",
+    "gpt2",
+    "opt",
+    "roberta",
+    "t5",
+)
 
 
 def test_the_embeddings_are_tied_but_in_the_llama_line_and_in_large_qwens() -> None:
@@ -222,6 +270,15 @@ MECHANISMS = {
     "bert": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 2),
     "distilbert": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 0),
     "roberta": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 1),
+    "albert-v1": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 2),
+    "albert-xxlarge-v1": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.0, 2),
+    "albert-v2": ("post-norm", "layer", True, False, "plain", "gelu-tanh", True, 4, 0.0, 2),
+    "electra": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 2),
+    "electra-generator": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 2),
+    "deberta": ("post-norm", "layer", True, False, "plain", "gelu", True, 3, 0.1, 0),
+    "xlm": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 0),
+    "xlnet": ("post-norm", "layer", False, False, "plain", "gelu", True, 0, 0.1, 0),
+    "unilm-v1": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 6),
     "gpt": ("post-norm", "layer", False, False, "plain", "gelu-tanh", True, 4, 0.1, 0),
     "bloom": ("pre-norm", "layer", True, True, "plain", "gelu-tanh", True, 4, 0.0, 0),
     "opt": ("pre-norm", "layer", False, True, "plain", "relu", True, 4, 0.1, 0),
@@ -249,7 +306,7 @@ MECHANISMS = {
 def test_the_mechanisms_are_those_of_the_published_code(name: str) -> None:
     told = msgspec.to_builtins(load(name).architecture)
     norm, feed_forward = told["normalization"], told["feed_forward"]
-    assert MECHANISMS[load(name).family.name] == (
+    assert MECHANISMS.get(name, MECHANISMS[load(name).family.name]) == (
         told["residual"],
         norm["kind"],
         norm["embedding"],
@@ -275,6 +332,14 @@ SITES = {
     "bert": {"embeddings", "attention", "residual"},
     "distilbert": {"embeddings", "attention", "feed-forward-output"},
     "roberta": {"embeddings", "attention", "residual"},
+    "albert-v1": {"embeddings", "attention", "residual"},
+    "albert-xxlarge-v1": set(),
+    "electra": {"embeddings", "attention", "residual"},
+    "electra-generator": {"embeddings", "attention", "residual"},
+    "deberta": {"embeddings", "attention", "residual"},
+    "xlm": {"embeddings", "attention", "residual"},
+    "xlnet": {"embeddings", "attention", "residual", "feed-forward", "final"},
+    "unilm-v1": {"embeddings", "attention", "residual"},
     "gpt": {"embeddings", "attention", "residual"},
     "opt": {"residual"},
     "gpt2": {"embeddings", "attention", "residual"},
@@ -287,10 +352,29 @@ SITES = {
 @pytest.mark.parametrize("name", names())
 def test_dropout_stands_where_the_paper_has_it(name: str) -> None:
     spec = load(name)
-    assert set(spec.architecture.dropout.sites) == SITES.get(spec.family.name, set())
+    expected = SITES.get(name, SITES.get(spec.family.name, set()))
+    assert set(spec.architecture.dropout.sites) == expected
 
 
 def test_the_decoder_of_t5_starts_with_the_id_of_padding_and_no_other_model_has_a_start() -> None:
     starts = {load(name).family.name: load(name).architecture.decoder_start_id for name in names()}
     assert [starts.pop(family) for family in ("t5", "t5-v1_1", "mt5")] == [0, 0, 0]
     assert set(starts.values()) == {"none"}
+
+
+def test_the_embeddings_of_albert_and_electra_are_128_wide_or_those_of_the_discriminator() -> None:
+    widths = {name: load(name).embedding_size for name in names() if name.startswith("electra")}
+    assert widths == {
+        "electra-small-discriminator": 128,
+        "electra-small-generator": 128,
+        "electra-base-discriminator": 768,
+        "electra-base-generator": 768,
+        "electra-large-discriminator": 1024,
+        "electra-large-generator": 1024,
+    }
+    assert {load(name).embedding_size for name in names() if name.startswith("albert")} == {128}
+
+
+def test_only_albert_shares_its_layers() -> None:
+    shared = {name for name in names() if load(name).architecture.layer_sharing != "none"}
+    assert shared == {name for name in names() if name.startswith("albert")}

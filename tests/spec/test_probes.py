@@ -8,7 +8,9 @@ import pytest
 from holotype_spec import count_parameters, load, names, probe
 from holotype_spec.rules import broken_rules
 from holotype_spec.schema import (
+    Disentangled,
     Dropout,
+    GatedRelativeBuckets,
     Llama3Scaling,
     Positions,
     RelativeBuckets,
@@ -45,7 +47,8 @@ def test_a_probe_changes_sizes_distances_and_dropout_alone(name: str) -> None:
     assert small.head == full.head
     assert small.attention.scale == full.attention.scale
     assert type(small.attention.pattern) is type(full.attention.pattern)
-    if not isinstance(full.positions, RelativeBuckets) and not scaled(full.positions):
+    distances = RelativeBuckets | GatedRelativeBuckets | Disentangled
+    if not isinstance(full.positions, distances) and not scaled(full.positions):
         assert small.positions == full.positions
 
 

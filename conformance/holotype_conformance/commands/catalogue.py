@@ -186,13 +186,12 @@ def _table(spec: Spec) -> list[dict[str, Any]]:
 
 
 def _listing(rows: list[dict[str, Any]]) -> str:
-    cells = [("NAME", "FAMILY", "STRUCTURE", "PARAMETERS", "ALIASES")] + [
+    cells = [("NAME", "FAMILY", "STRUCTURE", "PARAMETERS")] + [
         (
-            row["name"],
+            " ".join((row["name"], *(f"({alias})" for alias in row["aliases"]))),
             row["family"],
             SHORT.get(row["structure"], row["structure"]),
             "any" if row["parameters"] is None else f"{row['parameters']:,}",
-            " ".join(row["aliases"]),
         )
         for row in rows
     ]
@@ -225,10 +224,15 @@ def section(title: str, lines: list[str]) -> list[str]:
 
 
 def aligned(pairs: list[tuple[str, str]], *, right: bool = False) -> list[str]:
-    """One line a pair, in two columns."""
+    """Two columns, a long text in the second on several lines."""
     left = max(len(name) for name, _ in pairs)
     wide = max(len(text) for _, text in pairs) if right else 0
-    return [f"{name:<{left}}  {text:>{wide}}".rstrip() for name, text in pairs]
+    lines = []
+    for name, text in pairs:
+        first, *more = wrap(text, WIDTH - 4 - left) or [""]
+        lines.append(f"{name:<{left}}  {first:>{wide}}".rstrip())
+        lines += [f"{'':<{left}}  {rest}" for rest in more]
+    return lines
 
 
 def _sizes_told(facts: dict[str, Any]) -> list[tuple[str, str]]:
