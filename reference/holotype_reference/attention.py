@@ -72,6 +72,8 @@ class Attention(nn.Module):
                 return float((3 * self.head_dim) ** -0.5)
             case "none":
                 return 1.0
+            case other:
+                raise ValueError(f"the reference has no formula for the scale {other!r}")
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: Tensor | None

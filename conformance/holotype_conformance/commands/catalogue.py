@@ -141,7 +141,9 @@ def _facts(spec: Spec) -> dict[str, Any]:
         "parameters": {
             "total": counts.total,
             "backbone": counts.backbone,
+            "active": counts.active,
             "components": counts.components,
+            "apart": counts.apart,
             "published": msgspec.to_builtins(spec.parameters),
         },
         "costs": _costs(spec),
@@ -186,23 +188,25 @@ def _table(spec: Spec) -> list[dict[str, Any]]:
 
 
 def _listing(rows: list[dict[str, Any]]) -> str:
-    cells = [("NAME", "FAMILY", "STRUCTURE", "PARAMETERS")] + [
+    cells = [("NAME", "FAMILY", "STRUCTURE", "PARAMETERS", "ALIASES")] + [
         (
-            " ".join((row["name"], *(f"({alias})" for alias in row["aliases"]))),
+            row["name"],
             row["family"],
             SHORT.get(row["structure"], row["structure"]),
             "any" if row["parameters"] is None else f"{row['parameters']:,}",
+            " ".join(row["aliases"]),
         )
         for row in rows
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
+    lines = (
         "  ".join(
             cell.rjust(width) if index == 3 else cell.ljust(width)
             for index, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in cells
     )
+    return "\n".join(f"{line[: WIDTH - 1]}…" if len(line) > WIDTH else line for line in lines)
 
 
 def _page(spec: Spec, facts: dict[str, Any]) -> str:
@@ -214,7 +218,7 @@ def _page(spec: Spec, facts: dict[str, Any]) -> str:
     lines += section("Costs", _costs_told(facts["costs"]))
     lines += section("Sources", sources_told(facts["sources"]))
     if table := facts["parameters"].get("table"):
-        lines += section("Every parameter", _table_told(table, spec.layers))
+        lines += section("Every parameter", _table_told(table))
     return "\n".join(lines)
 
 
@@ -227,12 +231,15 @@ def aligned(pairs: list[tuple[str, str]], *, right: bool = False) -> list[str]:
     """Two columns, a long text in the second on several lines."""
     left = max(len(name) for name, _ in pairs)
     wide = max(len(text) for _, text in pairs) if right else 0
-    lines = []
-    for name, text in pairs:
-        first, *more = wrap(text, WIDTH - 4 - left) or [""]
-        lines.append(f"{name:<{left}}  {first:>{wide}}".rstrip())
-        lines += [f"{'':<{left}}  {rest}" for rest in more]
-    return lines
+    return [_fitted(name, f"{text:>{wide}}", left) for name, text in pairs]
+
+
+def _fitted(name: str, text: str, left: int) -> str:
+    """A pair in its columns; a long text ends where the page does, and a longer one goes on in the next lines."""
+    room = WIDTH - 2
+    column = min(left + 2, max(room - len(text), len(name) + 2))
+    rest = f"\n{' ' * (column + 2)}"
+    return f"{name:<{column}}{rest.join(wrap(text, room - column, drop_whitespace=False))}".rstrip()
 
 
 def _sizes_told(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -265,12 +272,16 @@ def _parameters_told(parameters: dict[str, Any]) -> list[str]:
         "total": total,
         "without the pretraining heads": parameters["backbone"],
     }
+    if parameters["active"] < total:
+        counts["used by one token"] = parameters["active"]
     shares = [f"{count / total:6.1%}" for count in counts.values()]
     lines = aligned([(name, f"{count:,}") for name, count in counts.items()], right=True)
     note = f": {published['note']}" if published["note"] else ""
     told = f"published as {published['published']} ({published['source']}){note}"
+    apart = [f"apart, for training alone: {n}, {c:,}" for n, c in parameters["apart"].items()]
     return [
         *(f"{line}  {share}" for line, share in zip(lines, shares, strict=True)),
+        *apart,
         *wrap(told, WIDTH - 2),
     ]
 
@@ -318,19 +329,26 @@ def sources_told(sources: list[dict[str, str]]) -> list[str]:
     return lines
 
 
-def _table_told(table: list[dict[str, Any]], layers: int) -> list[str]:
-    """One line a parameter; those of the layers once, because all layers have the same."""
-    shown = [row for row in table if not _layer(row["name"])]
-    last = f"{{0..{layers - 1}}}" if layers > 1 else "0"
+def _table_told(table: list[dict[str, Any]]) -> list[str]:
+    """One line a parameter; those of layers that have the same once for all of them."""
+    layers: dict[tuple[str, str, str], list[int]] = {}
+    for row in table:
+        before, _, rest = row["name"].partition(".layers.")
+        number, _, after = rest.partition(".")
+        found = layers.setdefault((before, after, f"{tuple(row['shape'])}"), [])
+        found += [int(number)] if number else []
     return aligned(
         [
-            (row["name"].replace(".layers.0.", f".layers.{last}."), f"{tuple(row['shape'])}")
-            for row in shown
+            (f"{before}.layers.{_range(found)}.{after}" if found else before, shape)
+            for (before, after, shape), found in layers.items()
         ]
     )
 
 
-def _layer(name: str) -> int:
-    """The number of the layer that the parameter belongs to; 0 where it belongs to none."""
-    _, _, rest = name.partition(".layers.")
-    return int(rest.partition(".")[0] or 0)
+def _range(numbers: list[int]) -> str:
+    """Numbers that are equally far apart, told by the first and the last: {0..11}, or {1,3..63}."""
+    first, last = numbers[0], numbers[-1]
+    if len(numbers) == 1:
+        return str(first)
+    second = f",{numbers[1]}" if numbers[1] > first + 1 else ""
+    return f"{{{first}{second}..{last}}}"
