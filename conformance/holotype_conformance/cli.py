@@ -1,4 +1,4 @@
-"""The command line: ``holotype list | show | audit | check | check-attention | explain``.
+"""The command line: ``holotype list | show | check | check-attention | explain | diff``.
 
 Commands are imported when they are called for, so that ``holotype list`` pays for nothing that it does not use.
 """
@@ -13,9 +13,9 @@ from typing import Any
 import click
 
 COMMANDS = {
-    "audit": "audit:audit",
     "check": "check:check",
     "check-attention": "check_attention:check_attention",
+    "diff": "catalogue:diff_specs",
     "explain": "explain:explain",
     "list": "catalogue:list_specs",
     "show": "catalogue:show_spec",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from holotype_spec import costs as costs
     from holotype_spec import dependencies as dependencies
     from holotype_spec import field_names as field_names
+    from holotype_spec import overview as overview
     from holotype_spec.catalogue import aliases as aliases
     from holotype_spec.catalogue import complete as complete
     from holotype_spec.catalogue import entries as entries
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from holotype_spec.catalogue import line_of_descent as line_of_descent
     from holotype_spec.catalogue import load as load
     from holotype_spec.catalogue import names as names
+    from holotype_spec.catalogue import originals as originals
     from holotype_spec.errors import NoSpec as NoSpec
     from holotype_spec.errors import Problem as Problem
     from holotype_spec.errors import SpecError as SpecError
@@ -50,6 +52,7 @@ _HOMES = {
     "line_of_descent": "catalogue",
     "load": "catalogue",
     "names": "catalogue",
+    "originals": "catalogue",
     "NoSpec": "errors",
     "Problem": "errors",
     "SpecError": "errors",
@@ -65,7 +68,7 @@ _HOMES = {
     "Spec": "schema",
     "Sketch": "sketch",
 }
-_MODULES = ("areas", "costs", "dependencies", "field_names")
+_MODULES = ("areas", "costs", "dependencies", "field_names", "overview")
 
 __all__ = [*_HOMES, *_MODULES]
 

@@ -6,10 +6,10 @@ An entry is one of three:
 - a `Sketch`: one of which something was not disclosed; what was is in `Sketch.known`;
 - a `Network`: something else than a stack of attention, with sizes of its own kind.
 
-`find` gives any of them by name, `load` only a `Spec`; `entries` gives all, `complete` all specs. What runs, builds or
-compares models loops over `complete`; what lists and counts loops over `entries`. `count_parameters`,
-`parameter_table` and `costs` take any entry, and raise `UndisclosedValue` where what they are asked for depends on
-something undisclosed.
+`find` gives any of them by name, `load` only a `Spec`; `entries` gives all, `complete` all specs, `originals` the names
+of those that derive from no other. What runs, builds or compares models loops over specs; what lists and counts loops
+over `entries`. `count_parameters`, `parameter_table` and `costs` take any entry, and raise `UndisclosedValue` where
+what they are asked for depends on something undisclosed.
 
 Finding a name does not parse the files: the names of the variants are read off their own lines
 (``name = "…"`` and ``aliases = […]``), and only the file that has the one wanted is parsed, with those of the models
@@ -119,6 +119,11 @@ def complete(family: str | None = None) -> list[Spec]:
         UnknownSpec: there is no such family.
     """
     return [entry for entry in entries(family) if isinstance(entry, Spec)]
+
+
+def originals(family: str | None = None) -> list[str]:
+    """The name of every `Spec` that derives from no other, in the order of `names`."""
+    return [spec.name for spec in complete(family) if spec.derives_from is None]
 
 
 def line_of_descent(entry: Entry) -> list[str]:

@@ -23,11 +23,13 @@ from typing import (
     Union,
     get_args,
     get_origin,
+    overload,
 )
 
 import msgspec
 
 from holotype_spec.errors import UndisclosedValue
+from holotype_spec.networks import Network
 from holotype_spec.schema import Family, PublishedCount, Sizes, Spec, StatedPart
 
 UNDISCLOSED = "undisclosed"
@@ -120,22 +122,38 @@ def asking(question: str) -> Iterator[None]:
         raise UndisclosedValue(error.model, error.field, error.question or question) from None
 
 
-def answers(
-    question: str,
-) -> Callable[
-    [Callable[Concatenate[Spec, Rest], Answer]], Callable[Concatenate[Spec | Sketch, Rest], Answer]
-]:
-    """Lets a function of a `Spec` take a `Sketch` as well, and refuse by `question` what depends on the undisclosed."""
+OfSpec = Callable[Concatenate[Spec, Rest], Answer]
+OfEntry = Callable[Concatenate[Spec | Sketch | Network, Rest], Answer]
 
-    def decorate(
-        function: Callable[Concatenate[Spec, Rest], Answer],
-    ) -> Callable[Concatenate[Spec | Sketch, Rest], Answer]:
+
+@overload
+def answers(question: str) -> Callable[[OfSpec[Rest, Answer]], OfEntry[Rest, Answer]]: ...
+@overload
+def answers(
+    question: str, network: Callable[Concatenate[Network, Rest], Answer]
+) -> Callable[[OfSpec[Rest, Answer]], OfEntry[Rest, Answer]]: ...
+def answers(
+    question: str, network: Callable[Concatenate[Network, Rest], Answer] | None = None
+) -> Callable[[OfSpec[Rest, Answer]], OfEntry[Rest, Answer]]:
+    """Makes a function of a `Spec` one of any entry.
+
+    Of a `Sketch` it says what depends on nothing undisclosed, and refuses the rest by `question`; of a `Network` it
+    says what `network` says, or that there is no answer.
+    """
+
+    def decorate(function: OfSpec[Rest, Answer]) -> OfEntry[Rest, Answer]:
         @wraps(function)
-        def answered(entry: Spec | Sketch, /, *args: Rest.args, **kwargs: Rest.kwargs) -> Answer:
-            if not isinstance(entry, Sketch):
+        def answered(
+            entry: Spec | Sketch | Network, /, *args: Rest.args, **kwargs: Rest.kwargs
+        ) -> Answer:
+            if isinstance(entry, Spec):
                 return function(entry, *args, **kwargs)
-            with asking(question):
-                return _whatever(entry.known, lambda spec: function(spec, *args, **kwargs))
+            if isinstance(entry, Sketch):
+                with asking(question):
+                    return _whatever(entry.known, lambda spec: function(spec, *args, **kwargs))
+            if network is None:
+                raise ValueError(f"{entry.name} is no Transformer: {question} has no meaning there")
+            return network(entry, *args, **kwargs)
 
         return answered
 

@@ -4,7 +4,7 @@ import pytest
 
 from holotype_reference.model import build
 from holotype_reference.support import UnsupportedMechanism, supported, unsupported
-from holotype_spec import load, names
+from holotype_spec import complete, load
 
 
 def test_a_spec_that_the_reference_has_no_class_for_is_refused_by_the_name_of_the_mechanism() -> (
@@ -23,4 +23,4 @@ def test_the_supported_specs_are_those_with_no_mechanism_missing_in_the_order_of
 ):
     assert "llama2-70b" in supported()
     assert "bloom-560m" not in supported()
-    assert supported() == [name for name in names() if not unsupported(load(name))]
+    assert supported() == [spec.name for spec in complete() if not unsupported(spec)]

@@ -8,7 +8,20 @@ from pathlib import Path
 import pytest
 
 import holotype_spec
-from holotype_spec import SpecError, UnknownSpec, aliases, families, generics, load, names
+from holotype_spec import (
+    NoSpec,
+    SpecError,
+    UnknownSpec,
+    aliases,
+    complete,
+    entries,
+    families,
+    find,
+    generics,
+    load,
+    names,
+    originals,
+)
 from holotype_spec.catalogue import MODELS, places
 
 # The names that the issue asks for, typed by hand.
@@ -18,31 +31,30 @@ WANTED = {
     "bert": "bert-base-uncased bert-large-uncased bert-base-cased bert-large-cased biobert-base-cased",
     "bloom": "bloom-560m bloom-1b1 bloom-1b7 bloom-3b bloom-7b1 bloom-176b",
     "codellama": "codellama-7b codellama-13b codellama-34b codellama-7b-python codellama-13b-python",
-    "deepseek-v2": "deepseek-v2",
-    "deepseek-v2-lite": "deepseek-v2-lite",
-    "deepseek-v3": "deepseek-v3",
     "deepseek-llm": "deepseek-llm-7b deepseek-llm-67b",
     "deberta": "deberta-base deberta-large",
     "electra": "electra-small-discriminator electra-base-discriminator electra-large-discriminator",
     "electra-generator": "electra-small-generator electra-base-generator electra-large-generator",
+    "digits": "digits-784-16-16-10",
     "distilbert": "distilbert-base-uncased",
+    "elmo": "elmo-small elmo-medium elmo-original",
     "gpt": "gpt-1",
-    "gpt-j": "gpt-j-6b",
     "gpt2": "gpt2 gpt2-medium gpt2-large gpt2-xl",
     "llama": "llama-7b llama-13b llama-30b llama-65b alpaca-7b vicuna-7b vicuna-13b",
     "llama2": "llama2-7b llama2-13b llama2-34b llama2-70b",
     "llama3": "llama3-8b llama3-70b",
     "llama3.1": "llama3.1-8b llama3.1-70b llama3.1-405b",
     "llama3.2": "llama3.2-1b llama3.2-3b",
+    "mamba": "mamba-130m mamba-370m mamba-790m mamba-1.4b mamba-2.8b",
     "mistral": "mistral-7b-v0.1",
     "mistral-v0.3": "mistral-7b-v0.3",
-    "mixtral": "mixtral-8x7b mixtral-8x22b",
     "mt5": "mt5-small mt5-base mt5-large mt5-xl mt5-xxl",
     "opt": "opt-125m opt-1.3b opt-2.7b opt-6.7b opt-13b opt-30b opt-66b opt-175b",
     "qwen1.5": "qwen1.5-0.5b qwen1.5-1.8b qwen1.5-4b qwen1.5-7b qwen1.5-14b qwen1.5-32b qwen1.5-72b "
     "qwen1.5-110b",
     "qwen2": "qwen2-0.5b qwen2-1.5b qwen2-7b qwen2-72b",
     "qwen2.5": "qwen2.5-0.5b qwen2.5-1.5b qwen2.5-3b qwen2.5-7b qwen2.5-14b qwen2.5-32b qwen2.5-72b",
+    "rwkv4": "rwkv4-169m rwkv4-430m rwkv4-1b5 rwkv4-3b rwkv4-7b rwkv4-14b",
     "roberta": "roberta-base roberta-large",
     "t5": "t5-small t5-base t5-large t5-3b t5-11b",
     "t5-v1_1": "t5-v1_1-small t5-v1_1-base t5-v1_1-large t5-v1_1-xl t5-v1_1-xxl flan-t5-small "
@@ -59,8 +71,23 @@ def test_every_wanted_model_has_a_spec_and_no_other_has() -> None:
     assert found == WANTED
 
 
-def test_every_name_loads_the_spec_of_that_name() -> None:
-    assert [load(name).name for name in names()] == names()
+def test_every_name_finds_the_entry_of_that_name() -> None:
+    assert [find(name).name for name in names()] == [entry.name for entry in entries()] == names()
+
+
+def test_load_gives_what_is_complete_and_says_why_the_others_are_not() -> None:
+    specs = complete()
+    assert {spec.name for spec in specs} < set(names())
+    assert all(load(spec.name) is spec for spec in specs)
+    for name in set(names()) - {spec.name for spec in specs}:
+        with pytest.raises(NoSpec, match=f"^{name} has no complete spec: "):
+            load(name)
+
+
+def test_the_original_specs_are_those_that_derive_from_none() -> None:
+    assert originals("mistral") == ["mistral-7b-v0.1"]
+    assert set(originals()) <= {spec.name for spec in complete()}
+    assert all(load(name).derives_from is None for name in originals())
 
 
 @pytest.mark.parametrize(
@@ -101,7 +128,7 @@ def test_a_family_lists_its_own_members() -> None:
 def test_the_generic_specs_are_no_models_and_bind_little() -> None:
     assert generics() == names("generic") == ["causal-decoder", "encoder", "encoder-decoder"]
     assert not set(generics()) & set(names())
-    assert all(load(name).family.binding == "all" for name in names())
+    assert all(entry.family.binding == "all" for entry in entries())
     for spec in map(load, generics()):
         assert spec.family.binds("architecture.attention.pattern")
         assert not spec.family.binds("architecture.positions")
@@ -180,7 +207,7 @@ def test_importing_the_package_imports_none_of_its_parts() -> None:
 
 def test_loading_and_counting_imports_neither_torch_nor_numpy_nor_jsonschema() -> None:
     code = (
-        "import sys, holotype_spec as h; [h.count_parameters(h.load(n)) for n in h.names()]; "
+        "import sys, holotype_spec as h; [h.count_parameters(s) for s in h.complete()]; "
         "print([m for m in ('numpy', 'torch', 'jsonschema', 'holotype_spec.validation') "
         "if m in sys.modules])"
     )

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from holotype_conformance.commands.catalogue import list_specs, show_spec
-from holotype_spec import generics, load, names, parameter_table
+from holotype_conformance.commands.catalogue import diff_specs, list_specs, show_spec
+from holotype_spec import entries, generics, load, names, overview, parameter_table
+
+UNDISCLOSED = {entry.name for entry in entries() if overview.exact(entry) is None}
 
 
 def run_list(*arguments: str) -> Result:
@@ -34,9 +36,6 @@ def test_list_of_a_family_names_no_other() -> None:
 
 
 def test_list_filters_by_structure_and_objective_and_both() -> None:
-    def listed(*arguments: str) -> list[str]:
-        return [row["name"] for row in json.loads(run_list("--json", *arguments).output)]
-
     assert listed("--structure", "encoder-decoder") == [
         *names("mt5"),
         *names("t5"),
@@ -65,9 +64,173 @@ def test_list_as_json_has_an_object_a_model() -> None:
         "name": "gpt2",
         "family": "gpt2",
         "structure": "decoder",
+        "objective": ["causal-lm"],
         "parameters": 124_439_808,
+        "published": "117M",
+        "disclosure": "published",
+        "derives_from": None,
         "aliases": ["gpt2-small"],
     }
+
+
+def listed(*arguments: str) -> list[str]:
+    return [row["name"] for row in json.loads(run_list("--json", *arguments).output)]
+
+
+def test_list_filters_by_size_both_ends_included() -> None:
+    assert listed("--family", "llama3.2", "--max-parameters", "1_235_814_400") == ["llama3.2-1b"]
+    assert listed("--family", "llama3.2", "--max-parameters", "1.2B") == []
+    assert listed("--family", "llama3", "--min-parameters", "8030261248") == names("llama3")
+    assert listed("--family", "llama3", "--min-parameters", "8030261249") == ["llama3-70b"]
+    small = listed("--min-parameters", "13K", "--max-parameters", "14M")
+    assert {"elmo-small", "digits-784-16-16-10"} <= set(small)
+    assert not {"generic", "gpt2", "causal-decoder"} & set(small)
+
+
+@pytest.mark.parametrize("size", ["big", "1.5X", "-3", ""])
+def test_a_size_that_is_none_exits_2(size: str) -> None:
+    result = run_list("--min-parameters", size)
+    assert result.exit_code == 2
+    assert f"{size!r} is no size: expected a number such as 350M" in result.stderr
+
+
+def test_list_filters_by_what_was_disclosed() -> None:
+    assert "gpt2" in listed("--disclosed")
+    assert "gpt2" not in listed("--undisclosed")
+    assert set(listed("--disclosed")) | set(listed("--undisclosed")) == set(listed())
+
+
+def test_networks_are_listed_by_their_own_structure() -> None:
+    assert listed("--structure", "state-space") == names("mamba")
+    assert listed("--structure", "feed-forward") == ["digits-784-16-16-10"]
+    assert listed("--structure", "recurrent") == [*names("elmo"), *names("rwkv4")]
+
+
+def test_show_of_a_network_has_the_same_keys_and_its_own_sizes() -> None:
+    facts = json.loads(run_show("digits-784-16-16-10", "--json", "--parameters").output)
+    gpt2 = json.loads(run_show("gpt2", "--json").output)
+    assert facts.keys() == gpt2.keys()
+    assert facts["sizes"] == {"widths": [784, 16, 16, 10]}
+    assert facts["architecture"]["structure"] == "feed-forward"
+    assert facts["parameters"]["total"] == facts["parameters"]["backbone"] == 13_002
+    assert [row["shape"] for row in facts["parameters"]["table"]] == [
+        [16, 784], [16], [16, 16], [16], [10, 16], [10],
+    ]  # fmt: skip
+    assert facts["costs"]["flops_per_token"]["forward"] == 2 * (784 * 16 + 16 * 16 + 16 * 10)
+
+
+def test_show_draws_layers_of_other_shapes_apart() -> None:
+    words = " ".join(run_show("digits-784-16-16-10", "--parameters").output.split())
+    assert "layers.0.weight (16, 784) layers.{0..1}.bias (16,) layers.1.weight (16, 16)" in words
+
+
+# A model of one's own, of which something is undisclosed ----------------------------------------------------
+
+SKETCH = """
+[family]
+name = "mine"
+title = "Mine"
+transformers = "none"
+sources = [{ id = "me", title = "My notes", url = "https://example.org" }]
+
+[[variants]]
+name = "mine"
+derives_from = "gpt2"
+ffn_size = "undisclosed"
+parameters = { published = "1.8T", source = "me" }
+rumour = "Somebody wrote so."
+stated = [
+    { component = "expert", parameters = 111_000_000_000, number = 16, active = 2, source = "me" },
+    { component = "attention", parameters = 55_000_000_000, number = 1, active = 1, source = "me" },
+]
+[variants.architecture.feed_forward]
+size = "independent"
+"""
+
+
+@pytest.fixture
+def sketch(tmp_path: Path) -> str:
+    path = tmp_path / "mine.toml"
+    path.write_text(SKETCH, encoding="utf-8")
+    return str(path)
+
+
+def test_show_of_a_sketch_says_what_is_known_and_why_the_rest_is_not(sketch: str) -> None:
+    facts = json.loads(run_show(sketch, "--json").output)
+    why = "the parameter count of mine depends on ffn_size, which is undisclosed"
+    assert facts["undisclosed"] == ["ffn_size"]
+    assert (facts["sizes"]["layers"], facts["sizes"]["ffn_size"]) == (12, "undisclosed")
+    assert (facts["disclosure"], facts["rumour"]) == ("rumour", "Somebody wrote so.")
+    assert facts["line_of_descent"] == ["gpt2"]
+    assert facts["parameters"]["total"] is None
+    assert facts["parameters"]["unknown"] == why
+    assert facts["costs"]["kv_cache_bytes_per_token"]["bfloat16"] == 12 * 2 * 768 * 2
+    assert facts["costs"]["memory_bytes"] == {"float32": None, "bfloat16": None, "int8": None}
+    page = run_show(sketch).output
+    assert "ffn_size       undisclosed" in page
+    assert why in " ".join(page.split())
+    assert "A rumour: its makers have confirmed nothing" in page
+    assert "Somebody wrote so." in page
+    assert "derives from gpt2" in page
+
+
+def test_the_stated_parts_of_a_rumour_are_summed(sketch: str) -> None:
+    words = " ".join(run_show(sketch).output.split())
+    assert "stated in all 1,831,000,000,000" in words
+    assert "stated to be active for a token 277,000,000,000" in words
+
+
+def test_the_table_of_a_sketch_is_refused_by_the_field(sketch: str) -> None:
+    result = run_show(sketch, "--parameters")
+    assert result.exit_code == 2
+    assert "the table of parameters of mine depends on ffn_size" in result.stderr
+
+
+# Differences ------------------------------------------------------------------------------------------------
+
+
+def run_diff(*arguments: str) -> Result:
+    return CliRunner().invoke(diff_specs, arguments)
+
+
+def test_diff_names_the_fields_that_differ_and_no_others() -> None:
+    told = json.loads(run_diff("llama-7b", "alpaca-7b", "--json").output)
+    assert {row["field"]: (row["first"], row["second"]) for row in told["fields"]}[
+        "vocab_size"
+    ] == (32_000, 32_001)
+    assert {row["field"] for row in told["fields"]} <= {"vocab_size", "objective"}
+
+
+def test_diff_says_what_the_fields_do_to_parameters_and_cost() -> None:
+    told = json.loads(run_diff("llama-7b", "alpaca-7b", "--json").output)
+    row = {"first": 32_000 * 4096, "second": 32_001 * 4096, "difference": 4096}
+    assert told["parameters"]["components"]["token embeddings"] == row
+    assert told["parameters"]["components"]["head"] == row
+    assert told["parameters"]["components"]["self-attention"]["difference"] == 0
+    assert told["parameters"]["total"]["difference"] == 2 * 4096
+    assert told["costs"]["flops_per_token"]["difference"] == 2 * 4096
+    assert told["costs"]["cache_bytes_per_token"]["difference"] == 0
+    assert told["costs"]["weight_bytes"]["difference"] == 2 * 2 * 4096
+
+
+def test_diff_of_a_model_with_itself_says_that_they_agree() -> None:
+    assert "gpt2 and gpt2 agree in every field" in run_diff("gpt2", "gpt2-small").output
+
+
+def test_diff_goes_across_kinds_and_sketches(sketch: str) -> None:
+    output = run_diff("gpt2", "mamba-130m").output
+    assert "structure                decoder → state-space" in output
+    assert "124,439,808 → 129,135,360 (+4,695,552)" in output
+    output = run_diff("gpt2", sketch).output
+    assert "ffn_size           3,072 → undisclosed" in output
+    assert "124,439,808 → undisclosed" in output
+    assert max(map(len, output.splitlines())) <= 80
+
+
+def test_diff_of_an_unknown_name_exits_2() -> None:
+    result = run_diff("gpt2", "gpt2-xxl")
+    assert result.exit_code == 2
+    assert "did you mean gpt2-xl" in result.stderr
 
 
 def test_show_as_json_has_facts_sources_counts_and_costs() -> None:
@@ -110,10 +273,15 @@ def test_show_draws_the_layers_of_the_table_once() -> None:
 
 @pytest.mark.parametrize("name", names())
 def test_a_page_fits_eighty_columns_but_for_addresses(name: str) -> None:
-    result = run_show(name, "--parameters")
+    whole = [] if name in UNDISCLOSED else ["--parameters"]
+    result = run_show(name, *whole)
     assert result.exit_code == 0
     lines = [line for line in result.output.splitlines() if "https://" not in line]
-    assert max(map(len, [*lines, *run_list().output.splitlines()])) <= 80
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_list_fits_eighty_columns() -> None:
+    assert max(map(len, run_list().output.splitlines())) <= 80
 
 
 def test_a_generic_spec_shows_what_it_promises_apart_from_its_hints() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from holotype_spec import load, names
+from holotype_spec import load, originals
 from holotype_spec.field_names import FIELD_NAMES, ours
 
 
@@ -22,7 +22,7 @@ def test_a_name_of_another_project_finds_our_field(theirs: str, field: str | Non
     assert ours(theirs) == field
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", originals())
 def test_the_table_agrees_with_the_configuration_of_every_family(name: str) -> None:
     theirs = load(name).family.transformers
     for key, path in () if theirs == "none" else theirs.fields.items():

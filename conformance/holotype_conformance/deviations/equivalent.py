@@ -21,7 +21,6 @@ from holotype_conformance.deviations.features import (
 from holotype_conformance.deviations.patching import (
     override,
     override_all,
-    share_by,
     softmax_by,
     weigh,
     wide,
@@ -124,7 +123,7 @@ def relative_future_bucket(model: Model) -> None:
     equivalent=True,
 )
 def tiled(model: Model) -> None:
-    share_by(model, tile)
+    override_all(model, Attention, share=tile)
 
 
 @patches(
