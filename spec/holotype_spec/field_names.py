@@ -174,6 +174,7 @@ FIELD_NAMES = (
             "hidden_dropout",
             "attention_probs_dropout_prob",
             "attention_dropout",
+            "activation_dropout",
             "resid_pdrop",
             "embd_pdrop",
             "attn_pdrop",

@@ -203,7 +203,7 @@ def _placed(spec: Spec, name: str) -> Iterator[Parameter]:
     size = spec.embedding_size if narrow else spec.hidden_size
     if isinstance(architecture.positions, LearnedPositions):
         yield _table(f"{name}.position", spec.position_rows, size, "position embeddings")
-    if architecture.token_types:
+    if architecture.token_types and not name.endswith(".decoder"):
         yield _table(f"{name}.token_type", architecture.token_types, size, "token-type embeddings")
     if architecture.normalization.embedding:
         yield from _norm(spec, f"{name}.norm", "norms", residual=True, size=size)

@@ -171,7 +171,7 @@ RULES = (
     ),
     Rule(
         reads=("vocab_size", "architecture.decoder_start_id"),
-        holds=lambda vocab_size, start: start == "none" or start < vocab_size,
+        holds=lambda vocab_size, start: isinstance(start, str) or start < vocab_size,
         expected="less than vocab_size ({vocab_size})",
         mend="it is one of the tokens",
     ),

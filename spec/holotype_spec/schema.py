@@ -61,7 +61,7 @@ class Embeddings(Strict):
 
     With `scale` the token's row is multiplied before anything is added (Vaswani et al. 2017, section 3.4).
     The two stacks of an encoder-decoder share the token table; tables of positions and the norm of the
-    embeddings each has its own.
+    embeddings each has its own, that of token types the encoder alone.
     """
 
     width: EmbeddingWidth
@@ -441,8 +441,9 @@ class Architecture(Strict):
     """Everything that tells one family from another; a variant adds its sizes and says what differs.
 
     `decoder_start_id` is the token that a decoder with a source reads first: in training it stands before
-    the labels, shifted right by one to make room. Other models have "none": what a tokenizer puts before a
-    text belongs to the text.
+    the labels, shifted right by one to make room. With "last-label" it is the last label of the text, moved
+    to the front (Liu et al. 2020, section 2.2: the id of its language). Other models have "none": what a
+    tokenizer puts before a text belongs to the text.
 
     `encoder_layers` is what an encoder-decoder has in front of the `layers` of its decoder. With
     `layer_sharing` "all" one layer's parameters serve them all (Lan et al. 2019, section 3.1).
@@ -453,7 +454,7 @@ class Architecture(Strict):
 
     structure: Literal["encoder", "decoder", "encoder-decoder"]
     objective: Annotated[tuple[Objective, ...], msgspec.Meta(min_length=1)]
-    decoder_start_id: TokenId | Literal["none"]
+    decoder_start_id: TokenId | Literal["last-label", "none"]
     padding_id: TokenId | Literal["none"]
     encoder_layers: Count | Literal["as-decoder", "none"]
     layer_sharing: Literal["all", "none"]

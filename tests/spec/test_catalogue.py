@@ -28,6 +28,8 @@ from holotype_spec.catalogue import MODELS, places
 WANTED = {
     "albert-v1": "albert-base-v1 albert-large-v1 albert-xlarge-v1 albert-xxlarge-v1",
     "albert-v2": "albert-base-v2 albert-large-v2 albert-xlarge-v2 albert-xxlarge-v2",
+    "alexatm": "alexatm-20b",
+    "bart": "bart-base bart-large",
     "bert": "bert-base-uncased bert-large-uncased bert-base-cased bert-large-cased biobert-base-cased",
     "bloom": "bloom-560m bloom-1b1 bloom-1b7 bloom-3b bloom-7b1 bloom-176b",
     "codellama": "codellama-7b codellama-13b codellama-34b codellama-7b-python codellama-13b-python",
@@ -46,6 +48,8 @@ WANTED = {
     "llama3.1": "llama3.1-8b llama3.1-70b llama3.1-405b",
     "llama3.2": "llama3.2-1b llama3.2-3b",
     "mamba": "mamba-130m mamba-370m mamba-790m mamba-1.4b mamba-2.8b",
+    "mass": "mass-base-uncased mass-middle-uncased",
+    "mbart": "mbart-large-cc25 mbart-large-50",
     "mistral": "mistral-7b-v0.1",
     "mistral-v0.3": "mistral-7b-v0.3",
     "mt5": "mt5-small mt5-base mt5-large mt5-xl mt5-xxl",
@@ -59,6 +63,7 @@ WANTED = {
     "t5": "t5-small t5-base t5-large t5-3b t5-11b",
     "t5-v1_1": "t5-v1_1-small t5-v1_1-base t5-v1_1-large t5-v1_1-xl t5-v1_1-xxl flan-t5-small "
     "flan-t5-base flan-t5-large flan-t5-xl flan-t5-xxl t0-3b t0-11b",
+    "transformer": "transformer-base transformer-big",
     "unilm-v1": "unilm-v1-base-cased unilm-v1-large-cased",
     "xlm": "xlm-mlm-en-2048",
     "xlnet": "xlnet-base-cased xlnet-large-cased",

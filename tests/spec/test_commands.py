@@ -37,9 +37,14 @@ def test_list_of_a_family_names_no_other() -> None:
 
 def test_list_filters_by_structure_and_objective_and_both() -> None:
     assert listed("--structure", "encoder-decoder") == [
+        *names("alexatm"),
+        *names("bart"),
+        *names("mass"),
+        *names("mbart"),
         *names("mt5"),
         *names("t5"),
         *names("t5-v1_1"),
+        *names("transformer"),
         "encoder-decoder",
     ]
     sentences = listed("--objective", "next-sentence-prediction")

@@ -26,6 +26,15 @@ PUBLISHED = {
     "bert-base-cased": (12, 768, 12, 12, 64, 3072, 28996, 512, 1e-12),
     "bert-large-cased": (24, 1024, 16, 16, 64, 4096, 28996, 512, 1e-12),
     "biobert-base-cased": (12, 768, 12, 12, 64, 3072, 28996, 512, 1e-12),
+    "transformer-base": (6, 512, 8, 8, 64, 2048, 37000, 256, 1e-6),
+    "transformer-big": (6, 1024, 16, 16, 64, 4096, 37000, 256, 1e-6),
+    "bart-base": (6, 768, 12, 12, 64, 3072, 50265, 1024, 1e-5),
+    "bart-large": (12, 1024, 16, 16, 64, 4096, 50265, 1024, 1e-5),
+    "mbart-large-cc25": (12, 1024, 16, 16, 64, 4096, 250027, 1024, 1e-5),
+    "mbart-large-50": (12, 1024, 16, 16, 64, 4096, 250054, 1024, 1e-5),
+    "mass-base-uncased": (6, 768, 12, 12, 64, 3072, 30522, 512, 1e-5),
+    "mass-middle-uncased": (6, 1024, 16, 16, 64, 4096, 30522, 512, 1e-5),
+    "alexatm-20b": (32, 4096, 32, 32, 128, 16384, 150000, 1024, 1e-12),
     "albert-base-v1": (12, 768, 12, 12, 64, 3072, 30000, 512, 1e-12),
     "albert-large-v1": (24, 1024, 16, 16, 64, 4096, 30000, 512, 1e-12),
     "albert-xlarge-v1": (24, 2048, 16, 16, 128, 8192, 30000, 512, 1e-12),
@@ -229,6 +238,10 @@ def test_only_t5_leaves_its_scores_unscaled_and_where_tied_scales_the_input_of_i
 
 OLDER = (
     *ENCODERS,
+    "bart",
+    "mbart",
+    "mass",
+    "transformer",
     "deberta",
     "xlm",
     "xlnet",
@@ -270,6 +283,12 @@ MECHANISMS = {
     "bert": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 2),
     "distilbert": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 0),
     "roberta": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 1),
+    "transformer": ("post-norm", "layer", False, False, "plain", "relu", True, 0, 0.1, 0),
+    "transformer-big": ("post-norm", "layer", False, False, "plain", "relu", True, 0, 0.3, 0),
+    "bart": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 0),
+    "mbart": ("pre-norm", "layer", True, True, "plain", "gelu", True, 4, 0.1, 0),
+    "mass": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 0),
+    "alexatm": ("pre-norm", "layer", False, True, "plain", "gelu", True, 4, 0.1, 2),
     "albert-v1": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 2),
     "albert-xxlarge-v1": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.0, 2),
     "albert-v2": ("post-norm", "layer", True, False, "plain", "gelu-tanh", True, 4, 0.0, 2),
@@ -332,6 +351,11 @@ SITES = {
     "bert": {"embeddings", "attention", "residual"},
     "distilbert": {"embeddings", "attention", "feed-forward-output"},
     "roberta": {"embeddings", "attention", "residual"},
+    "transformer": {"embeddings", "residual"},
+    "bart": {"embeddings", "attention", "residual", "feed-forward"},
+    "mbart": {"embeddings", "residual"},
+    "mass": {"embeddings", "attention", "residual", "feed-forward"},
+    "alexatm": {"embeddings", "residual"},
     "albert-v1": {"embeddings", "attention", "residual"},
     "albert-xxlarge-v1": set(),
     "electra": {"embeddings", "attention", "residual"},
@@ -356,11 +380,15 @@ def test_dropout_stands_where_the_paper_has_it(name: str) -> None:
     assert set(spec.architecture.dropout.sites) == expected
 
 
-def test_the_decoder_of_t5_starts_with_the_id_of_padding_and_no_other_model_has_a_start() -> None:
+def test_a_decoder_with_a_source_starts_as_its_paper_or_code_says_and_no_other_has_a_start() -> (
+    None
+):
     starts = {
         load(name).family.name: load(name).architecture.decoder_start_id for name in originals()
     }
     assert [starts.pop(family) for family in ("t5", "t5-v1_1", "mt5")] == [0, 0, 0]
+    assert [starts.pop(family) for family in ("transformer", "bart", "alexatm")] == [0, 2, 2]
+    assert [starts.pop(family) for family in ("mbart", "mass")] == ["last-label", "last-label"]
     assert set(starts.values()) == {"none"}
 
 
@@ -380,3 +408,22 @@ def test_the_embeddings_of_albert_and_electra_are_128_wide_or_those_of_the_discr
 def test_only_albert_shares_its_layers() -> None:
     shared = {name for name in originals() if load(name).architecture.layer_sharing != "none"}
     assert shared == {name for name in originals() if name.startswith("albert")}
+
+
+def test_only_the_first_transformer_and_the_fairseq_line_scale_their_embeddings() -> None:
+    scaled = {
+        load(name).family.name
+        for name in originals()
+        if load(name).architecture.embeddings.scale != "none"
+    }
+    assert scaled == {"transformer", "mbart", "mass"}
+
+
+def test_only_the_encoder_of_alexatm_is_deeper_than_its_decoder() -> None:
+    uneven = {
+        name: load(name).encoder_depth
+        for name in originals()
+        if load(name).architecture.structure == "encoder-decoder"
+        and load(name).encoder_depth != load(name).layers
+    }
+    assert uneven == {"alexatm-20b": 46}

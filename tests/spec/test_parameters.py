@@ -170,6 +170,26 @@ def test_the_components_of_albert_base_are_those_worked_by_hand() -> None:
     }
 
 
+def test_the_components_of_transformer_base_are_those_worked_by_hand() -> None:
+    d, f = 512, 2048
+    assert count_parameters(load("transformer-base")).components == {
+        "token embeddings": 37_000 * d,
+        "self-attention": 12 * 4 * d * d,
+        "cross-attention": 6 * 4 * d * d,
+        "norms": (6 * 2 + 6 * 3) * 2 * d,
+        "feed-forward": 12 * (2 * d * f + f + d),
+    }
+
+
+def test_the_stacks_of_alexatm_are_counted_apart() -> None:
+    d = 4096
+    components = count_parameters(load("alexatm-20b")).components
+    assert components["self-attention"] == (46 + 32) * (4 * d * d + 4 * d)
+    assert components["cross-attention"] == 32 * (4 * d * d + 4 * d)
+    assert components["token-type embeddings"] == 2 * d
+    assert components["position embeddings"] == 2 * 1026 * d
+
+
 def test_the_components_of_xlnet_base_are_those_worked_by_hand() -> None:
     d = 768
     assert count_parameters(load("xlnet-base-cased")).components == {

@@ -82,7 +82,7 @@ def test_a_scaling_starts_inside_a_probe_and_all_its_cases_occur(name: str) -> N
 
 @pytest.mark.parametrize("name", originals())
 def test_a_probe_is_tiny(name: str) -> None:
-    assert count_parameters(load(name).probe()).total < 100_000
+    assert count_parameters(load(name).probe()).total < 150_000
 
 
 def test_grouped_queries_stay_grouped_and_separate_ones_separate() -> None:

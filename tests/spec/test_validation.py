@@ -202,8 +202,9 @@ def edit(path: str, value: Any) -> Callable[[Tree], None]:
             "none",
             "expected a token id in an encoder-decoder",
         ),
-        ("t5", "architecture.decoder_start_id", -1, 'id = -1: expected a token id or "none"'),
-        ("t5", "architecture.decoder_start_id", "0", "id = '0': expected a token id or \"none\""),
+        ("t5", "architecture.decoder_start_id", "last-label", None),
+        ("t5", "architecture.decoder_start_id", -1, 'id = -1: expected a token id or "last'),
+        ("t5", "architecture.decoder_start_id", "0", "id = '0': expected a token id or \"last"),
         ("t5", "architecture.decoder_start_id", 32_128, "expected less than vocab_size (32128)"),
         (
             "llama3.1",

@@ -61,15 +61,20 @@ def expected_loss(spec: Spec, outputs: Outputs, labels: Labels) -> Tensor:
 def teacher_forced(spec: Spec, inputs: Inputs, labels: Labels) -> Inputs:
     """What a model reads when it is taught with these labels.
 
-    A decoder with a source reads its start token and then the labels, all but the last (Raffel et al. 2019, section
-    2.1, and mesh: autoregressive_inputs); behind the last label of a row it does not matter what. Other models read
-    `inputs` as they are.
+    A decoder with a source reads its start token, or the last label of the row in its place, and then the labels, all
+    but the last (Raffel et al. 2019, section 2.1, and mesh: autoregressive_inputs; Liu et al. 2020, section 2.2);
+    behind the last label of a row it does not matter what. Other models read `inputs` as they are.
     """
     start = spec.architecture.decoder_start_id
     if start == "none":
         return inputs
-    shifted = F.pad(labels.tokens[:, :-1], (1, 0), value=start)
-    return replace(inputs, token_ids=shifted.masked_fill(shifted == IGNORED, start))
+    if start == "last-label":
+        last = (labels.tokens != IGNORED).sum(dim=1, keepdim=True) - 1
+        first = labels.tokens.gather(1, last.clamp(min=0))
+    else:
+        first = torch.full_like(labels.tokens[:, :1], start)
+    shifted = torch.cat([first, labels.tokens[:, :-1]], dim=1)
+    return replace(inputs, token_ids=shifted.where(shifted != IGNORED, first))
 
 
 def taught(inputs: Inputs) -> Inputs:
