@@ -41,6 +41,7 @@ def run(*arguments: str) -> None:
     [
         pytest.param("list", 0.3, 7, id="list"),
         pytest.param("show gpt2", 0.3, 7, id="show"),
+        pytest.param("audit", 1.0, 5, id="audit"),
         pytest.param("check reference --spec gpt2", 10.0, 3, id="check-reference"),
         pytest.param("check hf --spec gpt2", 20.0, 3, id="check-hf"),
     ],

@@ -1,4 +1,4 @@
-"""The command line: ``holotype list | show | check | check-attention | explain | diff``.
+"""The command line: ``holotype list | show | diff | audit | check | check-attention | explain``.
 
 Commands are imported when they are called for, so that ``holotype list`` pays for nothing that it does not use.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 COMMANDS = {
+    "audit": "audit:audit",
     "check": "check:check",
     "check-attention": "check_attention:check_attention",
     "diff": "catalogue:diff_specs",

@@ -10,19 +10,15 @@ all, such as one of padding, has the empty sum as its output: zero, with zero gr
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Protocol
 
-import torch.nn.functional as F
-from einops import einsum, rearrange, repeat
-from torch import Tensor, finfo, nn
+from einops import rearrange
+from torch import Tensor, nn
 
 from holotype_reference.cache import KeysValues
 from holotype_reference.linear import Linear
 from holotype_reference.masks import Mask
-from holotype_reference.normalization import compute_dtype
+from holotype_reference.weighted_sum import PATHS, Path
 from holotype_spec import schema
-
-Path = Literal["fused", "eager"]
 
 
 class Attention(nn.Module):
@@ -50,19 +46,6 @@ class Attention(nn.Module):
             head_dim=self.head_dim,
         )
 
-    def share(self, x: Tensor) -> Tensor:
-        """(batch, kv_heads, keys, head_dim) -> (batch, heads, keys, head_dim)
-
-        Query head h reads key-value head h // group: neighbouring query heads share.
-        """
-        if self.group == 1:
-            return x
-        return repeat(
-            x,
-            "batch kv_heads keys head_dim -> batch (kv_heads group) keys head_dim",
-            group=self.group,
-        )
-
     def scale(self) -> float:
         """What the products of queries and keys are multiplied by (Vaswani et al. 2017, section 3.2.1)."""
         match self.scaling:
@@ -72,6 +55,8 @@ class Attention(nn.Module):
                 return float((3 * self.head_dim) ** -0.5)
             case "none":
                 return 1.0
+            case other:
+                raise ValueError(f"the reference has no formula for the scale {other!r}")
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: Tensor | None
@@ -80,8 +65,8 @@ class Attention(nn.Module):
         queries, keys) or None -> (batch, queries, hidden_size)."""
         mixed = PATHS[self.path](
             query,
-            self.share(key),
-            self.share(value),
+            key,
+            value,
             mask=mask,
             bias=bias,
             scale=self.scale(),
@@ -139,71 +124,3 @@ class CrossAttention(Attention):
         )
         key, value = self.split(self.key(source)), self.split(self.value(source))
         return (key, value) if cache is None else cache.extend(key, value)
-
-
-class WeightedSum(Protocol):
-    """softmax(scale · q kᵀ + bias, over the visible keys) v."""
-
-    def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        mask: Mask,
-        bias: Tensor | None,
-        scale: float,
-        dropout: float,
-    ) -> Tensor:
-        """All of (batch, heads, queries or keys, head_dim); the result is shaped as `query`."""
-        ...
-
-
-def eager(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    mask: Mask,
-    bias: Tensor | None,
-    scale: float,
-    dropout: float,
-) -> Tensor:
-    """The formula, step by step. The softmax is taken in at least float32."""
-    scores = scale * einsum(
-        query, key, "batch heads i width, batch heads j width -> batch heads i j"
-    )
-    if bias is not None:
-        scores = scores + bias
-    scores = scores.to(compute_dtype(scores.dtype))
-    # The lowest finite number, not -inf, which would make a row without any key NaN; exp turns it into exact zeros.
-    scores = scores.masked_fill(~mask.visible, finfo(scores.dtype).min)
-    weights = scores.softmax(dim=-1).to(query.dtype)
-    weights = F.dropout(mask.silence(weights), dropout)
-    return einsum(weights, value, "batch heads i j, batch heads j width -> batch heads i width")
-
-
-def fused(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    mask: Mask,
-    bias: Tensor | None,
-    scale: float,
-    dropout: float,
-) -> Tensor:
-    """The same through `torch.nn.functional.scaled_dot_product_attention`, told in the cheapest exact way."""
-    if bias is None and (mask.is_full or mask.is_causal):
-        return F.scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, is_causal=not mask.is_full, scale=scale
-        )
-    # Kernels differ in what they make of a row without any key: it sees everything, and its result is left out.
-    told = mask.open if bias is None else bias.masked_fill(~mask.open, float("-inf"))
-    mixed = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=told, dropout_p=dropout, scale=scale
-    )
-    return mask.silence(mixed)
-
-
-PATHS: dict[Path, WeightedSum] = {"fused": fused, "eager": eager}

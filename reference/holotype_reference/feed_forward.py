@@ -78,3 +78,5 @@ def feed_forward(spec: schema.Spec) -> FeedForward:
             return PlainFeedForward(spec, kind)
         case schema.GatedFeedForward() as kind:
             return GatedFeedForward(spec, kind)
+        case other:
+            raise ValueError(f"the reference has no class for {other!r}")

@@ -9,12 +9,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from holotype_reference.attention import CrossAttention, Path, SelfAttention
+from holotype_reference.attention import CrossAttention, SelfAttention
 from holotype_reference.cache import Cache, LayerCache
 from holotype_reference.feed_forward import feed_forward
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import norm
 from holotype_reference.positions import relative_bias, rotary
+from holotype_reference.weighted_sum import Path
 from holotype_spec import schema
 
 

@@ -1,9 +1,23 @@
-"""Which keys each query may see, described as data and turned into a boolean matrix in one place."""
+"""Which keys each query may see, described once as data; every way of computing attention reads this description.
+
+    pattern      query i sees                                             paper
+    all          every key                                                Vaswani et al. 2017, section 3.2.3
+    causal       j ≤ i                                                    the same
+    window w     i - w < j ≤ i                                            Jiang et al. 2023, section 2
+    band b, a    i - b ≤ j ≤ i + a                                        Beltagy et al. 2020, section 3.1
+    prefix p     besides, every key j < p                                 Raffel et al. 2019, section 3.2.1
+    documents    of all these, the keys of its own document only          Krell et al. 2021, section 3.2
+    padding      of all these, the real ones only
+
+`Mask.allowed` and `Mask.visible` are the one statement of it, as a boolean matrix. Whoever computes without that matrix
+reads `reach`, `prefix`, `documents` and `padding` instead, and must come to the same.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from einops import rearrange
@@ -11,10 +25,21 @@ from torch import Tensor
 
 from holotype_spec import schema
 
+Lengths = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """Query i sees the keys from i - before to i + after: a window on both sides (Beltagy et al. 2020)."""
+
+    before: int
+    after: int
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mask:
-    """Query i, at index cached + i of the sequence, may see key j if the pattern allows it and key j is real.
+    """Query i, at index cached + i of the sequence, may see key j if pattern, prefix and documents allow it and key j
+    is real.
 
     Attributes:
         pattern: which keys a query may see by their places.
@@ -22,25 +47,100 @@ class Mask:
         cached: how many keys stand before the first query.
         padding: (batch, keys) boolean, true for a real key, or None when all are real.
         device: where the matrix is wanted.
+        prefix: the first so many keys are seen by every query, whatever the pattern: one number for all rows of the
+            batch, or one for each.
+        documents: the lengths of the documents that are packed into the keys, one after the other, and do not see each
+            other: one tuple of lengths for each row of the batch, or a single one for all rows; None for no packing.
 
-    `is_full` and `is_causal` say what `visible` holds without building it, for kernels that need no matrix then; who
-    overrides `allowed` must override them too.
+    So a window of 256 over two packed documents, the same in every row, is
+
+        Mask(pattern=schema.SlidingWindow(window=256), documents=((100, 412),), queries=512, keys=512, cached=0, …)
+
+    and a prefix-LM whose two rows have prefixes of 3 and 5 tokens Mask(pattern=schema.Causal(), prefix=(3, 5), …).
+
+    `is_full` and `is_causal` say what `visible` holds without building it, for kernels that need no matrix then. A
+    subclass that draws another matrix overrides `visible` or `allowed`; then nothing is inferred from the description.
+
+    Raises:
+        ValueError: the documents' lengths are not those of the keys.
     """
 
-    pattern: schema.Pattern
+    pattern: schema.Pattern | Band
     queries: int
     keys: int
     cached: int
     padding: Tensor | None
     device: torch.device
+    prefix: int | Lengths = 0
+    documents: tuple[Lengths, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for lengths in self.documents or ():
+            if (
+                min(lengths) < 1
+                or sum(lengths) != self.keys
+                or self.cached + self.queries > self.keys
+            ):
+                raise ValueError(
+                    f"documents of the lengths {lengths} do not hold {self.keys} keys and the queries at"
+                    f" {self.cached} to {self.cached + self.queries - 1}: every key belongs to one document of one"
+                    " key or more, and every query stands at a key"
+                )
+
+    # The statement --------------------------------------------------------------------------------------------------
 
     @cached_property
     def visible(self) -> Tensor:
         """(batch or 1, 1, queries, keys) boolean, true where query i may see key j; the 1 is for the heads."""
-        allowed = rearrange(self.allowed(), "queries keys -> 1 1 queries keys")
+        return self.part(slice(0, self.queries), slice(0, self.keys))
+
+    def part(self, queries: slice, keys: slice) -> Tensor:
+        """The same for some of the queries and keys: (batch or 1, 1, those queries, those keys)."""
+        allowed = self.allowed(queries, keys)
         if self.padding is None:
             return allowed
-        return allowed & rearrange(self.padding, "batch keys -> batch 1 1 keys")
+        return allowed & rearrange(self.padding[:, keys], "batch keys -> batch 1 1 keys")
+
+    def allowed(self, queries: slice | None = None, keys: slice | None = None) -> Tensor:
+        """(batch or 1, 1, queries, keys) boolean: all but the padding."""
+        queries, keys = queries or slice(0, self.queries), keys or slice(0, self.keys)
+        i = torch.arange(queries.start, queries.stop, device=self.device) + self.cached
+        j = torch.arange(keys.start, keys.stop, device=self.device)
+        i, j = rearrange(i, "i -> 1 1 i 1"), rearrange(j, "j -> 1 1 1 j")
+        before, after = self.reach
+        seen = (i >= 0) & (j >= 0) if after is None else j <= i + after
+        if before is not None:
+            seen = seen & (j >= i - before)
+        if self.prefix != 0:
+            seen = seen | (j < self._prefixes)
+        if self.documents is not None:
+            seen = seen & self._same_document(i, j)
+        return seen
+
+    @property
+    def _prefixes(self) -> Tensor:
+        """(batch or 1, 1, 1, 1)"""
+        prefixes = (self.prefix,) if isinstance(self.prefix, int) else self.prefix
+        return rearrange(torch.tensor(prefixes, device=self.device), "batch -> batch 1 1 1")
+
+    def _same_document(self, i: Tensor, j: Tensor) -> Tensor:
+        assert self.documents is not None
+        starts = torch.zeros(len(self.documents), self.keys + 1, dtype=torch.long)
+        for row, lengths in zip(starts, self.documents, strict=True):
+            for start in accumulate(lengths):
+                row[start] += 1
+        # How many documents end at or before a place: the number of its own.
+        number = rearrange(starts.cumsum(dim=1), "batch place -> batch 1 1 place").to(self.device)
+        return number[..., i.flatten()].mT == number[..., j.flatten()]
+
+    # Queries that see nothing ---------------------------------------------------------------------------------------
+
+    @property
+    def shows_all(self) -> bool:
+        """No query is left without any key: each sees at least its own place, if there is a key at it."""
+        if not self.is_described or self.padding is not None:
+            return False
+        return self.keys >= self.cached + self.queries or self.reach == (None, None)
 
     @cached_property
     def sighted(self) -> Tensor:
@@ -50,56 +150,112 @@ class Mask:
     @cached_property
     def open(self) -> Tensor:
         """`visible`, but a query that sees no key sees them all: for kernels that cannot stand a row without any."""
-        return self.visible if self.padding is None else self.visible | ~self.sighted
+        return self.visible if self.shows_all else self.visible | ~self.sighted
 
     def silence(self, x: Tensor) -> Tensor:
         """Zero for the queries that see no key. x: (batch, heads, queries, anything)"""
-        # Only padding can hide all keys from a query: every pattern shows each query its own place.
-        return x if self.padding is None else x.masked_fill(~self.sighted, 0.0)
+        return x if self.shows_all else x.masked_fill(~self.sighted, 0.0)
 
-    def allowed(self) -> Tensor:
-        """(queries, keys) boolean: the pattern alone."""
-        i = rearrange(torch.arange(self.queries, device=self.device) + self.cached, "i -> i 1")
-        j = rearrange(torch.arange(self.keys, device=self.device), "j -> 1 j")
+    # The description, in numbers ------------------------------------------------------------------------------------
+
+    @property
+    def reach(self) -> tuple[int | None, int | None]:
+        """How many keys before and after its own place a query sees by the pattern; None for all of them."""
         match self.pattern:
             case schema.Bidirectional():
-                return (i >= 0) & (j >= 0)
+                return None, None
             case schema.Causal():
-                return j <= i
+                return None, 0
             case schema.SlidingWindow(window=window):
-                return (j <= i) & (j > i - window)
+                return window - 1, 0
+            case Band(before=before, after=after):
+                return before, after
             case _:
                 raise unknown(self.pattern)
+
+    @property
+    def is_described(self) -> bool:
+        """Whether the matrix is what the attributes say: false for a subclass that draws its own."""
+        own = type(self)
+        return (own.visible, own.part, own.allowed) == (Mask.visible, Mask.part, Mask.allowed)
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the batch the mask tells apart."""
+        prefixes = 1 if isinstance(self.prefix, int) else len(self.prefix)
+        return max(
+            prefixes, len(self.documents or ()), 1 if self.padding is None else len(self.padding)
+        )
+
+    @property
+    def varies(self) -> bool:
+        """Whether prefix or documents differ from row to row of the batch."""
+        return isinstance(self.prefix, tuple) or len(self.documents or ()) > 1
+
+    def row(self, index: int) -> Mask:
+        """The mask of one row of the batch."""
+        documents = self.documents
+        if documents is not None and len(documents) > 1:
+            documents = documents[index : index + 1]
+        return replace(
+            self,
+            padding=None if self.padding is None else self.padding[index : index + 1],
+            prefix=self.prefix if isinstance(self.prefix, int) else self.prefix[index],
+            documents=documents,
+        )
+
+    def by_document(self) -> tuple[Mask, ...]:
+        """The mask of each document by itself, of a mask that does not vary; documents without queries have none.
+
+        If all documents are alike there is one mask for all of them: its batch is (batch documents).
+        """
+        assert self.documents is not None
+        assert isinstance(self.prefix, int)
+        lengths = self.documents[0]
+        if len(set(lengths)) == 1 and self.prefix == 0 and self.queries == self.keys:
+            padding = self.padding
+            if padding is not None:
+                padding = rearrange(padding, "batch (n keys) -> (batch n) keys", keys=lengths[0])
+            return (
+                replace(self, queries=lengths[0], keys=lengths[0], padding=padding, documents=None),
+            )
+        ends = accumulate(lengths)
+        return tuple(self._document(end - n, end) for n, end in zip(lengths, ends, strict=True))
+
+    def _document(self, start: int, end: int) -> Mask:
+        """The mask of the document that has the keys [start, end)."""
+        assert isinstance(self.prefix, int)
+        first, last = max(start, self.cached), min(end, self.cached + self.queries)
+        return replace(
+            self,
+            queries=max(last - first, 0),
+            keys=end - start,
+            cached=max(first - start, 0),
+            padding=None if self.padding is None else self.padding[:, start:end],
+            prefix=max(self.prefix - start, 0),
+            documents=None,
+        )
 
     @property
     def is_full(self) -> bool:
         """Every query sees every key, as far as this can be known without reading the padding."""
-        if self.padding is not None:
+        if not self.is_described or self.padding is not None or self.documents is not None:
             return False
-        match self.pattern:
-            case schema.Bidirectional():
-                return True
-            case schema.Causal():
-                return self.queries == 1 and self.keys == self.cached + 1
-            case schema.SlidingWindow(window=window):
-                return self.queries == 1 and self.keys == self.cached + 1 <= window
-            case _:
-                raise unknown(self.pattern)
+        before, after = self.reach
+        if isinstance(self.prefix, int) and self.prefix >= self.keys:
+            return True
+        back = before is None or self.cached + self.queries - 1 <= before
+        return back and (after is None or self.keys <= self.cached + 1 + after)
 
     @property
     def is_causal(self) -> bool:
         """Exactly the lower triangle of a square, which kernels know without a matrix."""
-        if self.padding is not None or self.cached or self.queries != self.keys:
+        if not self.is_described or self.padding is not None or self.documents is not None:
             return False
-        match self.pattern:
-            case schema.Bidirectional():
-                return False
-            case schema.Causal():
-                return True
-            case schema.SlidingWindow(window=window):
-                return self.keys <= window
-            case _:
-                raise unknown(self.pattern)
+        if self.cached or self.queries != self.keys or self.prefix != 0:
+            return False
+        before, after = self.reach
+        return after == 0 and (before is None or self.keys <= before + 1)
 
 
 def unknown(pattern: schema.Pattern) -> NotImplementedError:

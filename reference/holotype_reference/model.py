@@ -33,7 +33,6 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from holotype_reference.attention import PATHS, Path
 from holotype_reference.cache import Cache
 from holotype_reference.embeddings import Embeddings
 from holotype_reference.heads import Pooler, head
@@ -41,6 +40,7 @@ from holotype_reference.inputs import check_inputs
 from holotype_reference.layers import Source, Stack
 from holotype_reference.linear import Linear
 from holotype_reference.support import check_supported
+from holotype_reference.weighted_sum import PATHS, Path
 from holotype_spec import schema
 from holotype_spec.parameters import parameter_table
 

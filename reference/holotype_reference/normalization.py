@@ -59,3 +59,5 @@ def norm(spec: schema.Spec) -> LayerNorm | RMSNorm:
             return LayerNorm(spec.hidden_size, eps)
         case schema.RMSNorm(eps=eps):
             return RMSNorm(spec.hidden_size, eps)
+        case other:
+            raise ValueError(f"the reference has no class for {other!r}")

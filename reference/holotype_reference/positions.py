@@ -73,6 +73,8 @@ class Rotary(nn.Module):
                 return self.unscaled(like)
             case schema.Llama3Scaling() as scaling:
                 return scaled_frequencies(self.unscaled(like), scaling)
+            case other:
+                raise ValueError(f"the reference has no formula for {other!r}")
 
     def unscaled(self, like: Tensor) -> Tensor:
         """θ_i for each pair: (head_dim / 2), in the dtype and on the device of `like`."""

@@ -50,6 +50,30 @@ def _head(kind: type) -> Uses:
     return lambda spec: isinstance(spec.architecture.head, kind)
 
 
+def _residual(kind: str) -> Uses:
+    return lambda spec: spec.architecture.residual == kind
+
+
+def _scaling(kind: type) -> Uses:
+    def uses(spec: schema.Spec) -> bool:
+        positions = spec.architecture.positions
+        return isinstance(positions, schema.Rotary) and isinstance(positions.scaling, kind)
+
+    return uses
+
+
+def _log_length(spec: schema.Spec) -> bool:
+    return spec.architecture.attention.scale == "inverse-sqrt-head-dim-log-length"
+
+
+def _experts(spec: schema.Spec) -> bool:
+    return isinstance(spec.architecture.feed_forward, schema.Experts)
+
+
+def _no_shift(spec: schema.Spec) -> bool:
+    return isinstance(spec.architecture.normalization, schema.BiaslessLayerNorm)
+
+
 def _factorised(spec: schema.Spec) -> bool:
     return isinstance(spec.architecture.embeddings.width, schema.FactorisedEmbedding)
 
@@ -96,6 +120,15 @@ MISSING: tuple[tuple[str, Uses], ...] = (
     ("scale of the embeddings (Vaswani et al. 2017)", _scaled),
     ("layers that share their parameters (Lan et al. 2019)", _shared_layers),
     ("stacks of different depth", _uneven),
+    ("experts (Shazeer et al. 2017)", _experts),
+    ("parallel blocks (GPT-J)", _residual("parallel")),
+    ("post-norm with a scaled residual (DeepNet, Wang et al. 2022)", _residual("deep-norm")),
+    ("layer norm without a bias (Chowdhery et al. 2022)", _no_shift),
+    ("YaRN (Peng et al. 2023)", _scaling(schema.YarnScaling)),
+    ("theta that grows with the input (NTK-aware scaling)", _scaling(schema.DynamicScaling)),
+    ("scores that grow with the logarithm of the length", _log_length),
+    ("visible prefix (Du et al. 2021)", _pattern(schema.PrefixCausal)),
+    ("multi-token prediction (DeepSeek-AI 2024, V3)", _head(schema.MultiTokenHead)),
     ("positions or norm of the embeddings for each stack (Lewis et al. 2019)", _placed_a_stack),
 )
 

@@ -86,7 +86,7 @@ def _bold(spec: Spec, parameter: Parameter, z: NDArray[np.float64]) -> NDArray[n
         case "bias" | "shift":
             return BIAS_STD * z
         case "matrix":
-            return z * (_matrix_std(spec, parameter) / sqrt(parameter.shape[1]))
+            return z * (_matrix_std(spec, parameter) / sqrt(parameter.shape[-1]))
 
 
 def _matrix_std(spec: Spec, parameter: Parameter) -> float:

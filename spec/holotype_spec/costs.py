@@ -1,9 +1,10 @@
 """What a model costs to run: floating-point operations, cache and memory, from the spec alone.
 
 Conventions, those of Chowdhery et al. 2022 (PaLM), appendix B: a multiplication and an addition are two
-operations; what counts are the products with weight matrices, the output matrix included (tied or not), and
-the two products inside attention; lookups, biases, norms, softmax and activations do not count. Training
-costs three times the forward pass, because the backward pass computes two products for each of its own.
+operations; what counts are the products with weight matrices (of experts, those that a token uses), the output matrix
+included (tied or not), and the products inside attention; lookups, biases, norms, softmax and activations do not
+count. Training costs three times the forward pass, because the backward pass computes two products for each of its
+own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ from dataclasses import dataclass
 
 from holotype_spec.networks import Network
 from holotype_spec.parameters import count_matrix_weights, count_parameters, stacks
-from holotype_spec.schema import Disentangled, SlidingWindow, Spec, TransformerXLPositions
+from holotype_spec.schema import (
+    Disentangled,
+    LatentAttention,
+    SlidingWindow,
+    Spec,
+    TransformerXLPositions,
+)
 from holotype_spec.sketch import answers
 
 BITS = {
@@ -59,30 +66,33 @@ def flops_per_token(spec: Spec, context: int) -> Flops:
         )
     products = spec.layers * _products(spec, _kept(spec, context))
     if len(stacks(spec)) > 1:  # the decoder's cross-attention, and the encoder's own
-        products += spec.layers * 2 * context + spec.encoder_depth * _products(spec, context)
-    attention = 2 * spec.heads * spec.head_dim * products
+        products += spec.layers * _products(spec, context, of_positions=False)
+        products += spec.encoder_depth * _products(spec, context)
+    attention = 2 * spec.heads * products
     forward = 2 * count_matrix_weights(spec) + attention
     return Flops(forward=forward, training=3 * forward)
 
 
-def _products(spec: Spec, keys: int) -> int:
-    """Products of vectors of head_dim that a query needs in each head, for scores and for the values."""
-    match spec.architecture.positions:
+def _products(spec: Spec, keys: int, *, of_positions: bool = True) -> int:
+    """Products of numbers that a query needs in each head, for scores and for the values."""
+    of_content = keys * (spec.head_dim + spec.value_head_dim)
+    match spec.architecture.positions if of_positions else None:
         case Disentangled(max_distance=distance, terms=terms):
-            return 2 * keys + len(terms) * 2 * min(keys, distance)
+            return of_content + spec.head_dim * len(terms) * 2 * min(keys, distance)
         case TransformerXLPositions(relative_segments=segments):
             # A bidirectional stack looks at as many distances again in the other direction.
-            return 2 * keys + 2 * keys + (2 if segments else 0)
+            distances = keys if spec.architecture.structure == "decoder" else 2 * keys
+            return of_content + spec.head_dim * (distances + (2 if segments else 0))
         case _:
-            return 2 * keys
+            return of_content
 
 
 @answers("the cache a token")
 def kv_cache_bytes_per_token(spec: Spec, dtype: str) -> int:
     """Bytes of keys and values that each token adds to the cache of the self-attention, up to the window.
 
-    An encoder has no cache: 0. In an encoder-decoder a source token adds as much again, through the
-    cross-attention.
+    Latent attention caches the latent vector and the rotary key instead, of which it makes keys and values. An
+    encoder has no cache: 0. In an encoder-decoder a source token adds as much again, through the cross-attention.
 
     Raises:
         ValueError: unknown `dtype`.
@@ -235,6 +245,9 @@ def _sum(function: Callable[[int], int], first: int, last: int) -> int:
 def _cached_values(spec: Spec) -> int:
     if spec.architecture.structure == "encoder":
         return 0
+    attention = spec.architecture.attention
+    if isinstance(attention, LatentAttention):
+        return spec.layers * (attention.kv_rank + attention.rope_head_dim)
     return 2 * spec.layers * spec.kv_heads * spec.head_dim
 
 

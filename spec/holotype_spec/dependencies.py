@@ -22,6 +22,7 @@ from holotype_spec.schema import (
     MixtureOfMasks,
     Pattern,
     Permutation,
+    PrefixCausal,
     SlidingWindow,
     Spec,
 )
@@ -46,7 +47,7 @@ def layer_mask(pattern: Pattern, length: int, *, attention_mask: Mask | None = N
         # Without an order of prediction, or a mask drawn, every position may be seen.
         case Bidirectional() | Permutation() | MixtureOfMasks():
             seen = np.ones((length, length), dtype=bool)
-        case Causal():
+        case Causal() | PrefixCausal():  # the empty prefix
             seen = key <= query
         case SlidingWindow(window=window):
             seen = (key <= query) & (key > query - window)

@@ -2,28 +2,30 @@
 
 This table is the statement of what a model *has*. The reference model's ``state_dict`` has exactly these
 names and shapes, weights travel under these names, and the exact counts are sums over it. Matrices are
-written (outputs, inputs), as `torch.nn.Linear` stores them. Tied parameters stand once.
+written (outputs, inputs), as `torch.nn.Linear` stores them, those of experts (experts, outputs, inputs). Tied
+parameters stand once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
-
-import msgspec
 
 from holotype_spec.networks import Network
 from holotype_spec.schema import (
     Disentangled,
     EnhancedMaskDecoder,
+    Experts,
     FactorisedEmbedding,
     GatedFeedForward,
     GatedRelativeBuckets,
+    LatentAttention,
     LayerNorm,
     LearnedPositions,
     MaskedLanguageModelHead,
+    MultiTokenHead,
     Permutation,
     RelativeBuckets,
     ReplacedTokenHead,
@@ -32,6 +34,7 @@ from holotype_spec.schema import (
 )
 from holotype_spec.sketch import answers
 
+EXPERTS = "experts"  # the component of those of which a token uses a few
 Role = Literal["embedding", "matrix", "bias", "gain", "shift", "score-bias"]
 Stack = Literal["encoder", "decoder"]
 
@@ -65,11 +68,17 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Exact numbers of unique trainable parameters; buffers are not parameters."""
+    """Exact numbers of unique trainable parameters; buffers are not parameters.
+
+    `active` leaves out the experts that a token does not use. `apart` are modules that only training needs and
+    that are in none of the other numbers.
+    """
 
     total: int
     backbone: int
     components: dict[str, int]
+    active: int
+    apart: dict[str, int]
 
 
 def stacks(spec: Spec) -> tuple[Stack, ...]:
@@ -92,11 +101,17 @@ def _network_table(network: Network) -> tuple[Parameter, ...]:
 @answers("the table of parameters", network=_network_table)
 def parameter_table(spec: Spec) -> tuple[Parameter, ...]:
     """Every trainable parameter of the pretraining model, tied ones once, in the order of the data."""
-    rows = list(_embeddings(spec))
-    for stack in stacks(spec):
-        rows += _stack(spec, stack)
-    rows += _head(spec)
-    return tuple(rows)
+    shared = spec.architecture.layer_sharing == "all"
+    depths = {stack: 1 if shared else stack_layers(spec, stack) for stack in stacks(spec)}
+    return tuple(_rows(spec, {stack: range(depth) for stack, depth in depths.items()}))
+
+
+def _rows(spec: Spec, layers: Mapping[Stack, Iterable[int]]) -> Iterator[Parameter]:
+    """The table with these layers of each stack."""
+    yield from _embeddings(spec)
+    for stack, indices in layers.items():
+        yield from _stack(spec, stack, indices)
+    yield from _head(spec)
 
 
 def stack_layers(spec: Spec, stack: Stack) -> int:
@@ -105,23 +120,29 @@ def stack_layers(spec: Spec, stack: Stack) -> int:
 
 
 def _network_count(network: Network) -> Counts:
-    return _counts((row, row.size) for row in parameter_table(network))
+    from holotype_spec.network_parameters import count
+
+    return count(network)
 
 
 @answers("the parameter count", network=_network_count)
 def count_parameters(spec: Spec) -> Counts:
-    """Exact counts, without building the full table of a deep model: one layer, times the layers."""
-    shallow = parameter_table(_shallow(spec))
-    return _counts((row, row.size * _copies(spec, row)) for row in shallow)
-
-
-def _counts(sizes: Iterable[tuple[Parameter, int]]) -> Counts:
+    """Exact counts, without building the full table of a deep model: one layer of a kind, times those of its kind."""
     components: dict[str, int] = {}
-    backbone = 0
-    for parameter, size in sizes:
+    backbone = active = 0
+    for parameter, runs in _distinct(spec):
+        times = 1 if spec.architecture.layer_sharing == "all" else runs
+        size = parameter.size * times
         components[parameter.component] = components.get(parameter.component, 0) + size
         backbone += size if parameter.backbone else 0
-    return Counts(total=sum(components.values()), backbone=backbone, components=components)
+        active += _used(spec, parameter) * times
+    return Counts(
+        total=sum(components.values()),
+        backbone=backbone,
+        components=components,
+        active=active,
+        apart=_apart(spec),
+    )
 
 
 # Run once a sequence, or once for each distance, however many tokens there are.
@@ -140,8 +161,8 @@ def count_matrix_weights(spec: Spec) -> int:
     the matrix of sentence pairs) or once for each distance (projections of relative positions) is left out.
     """
     weights = sum(
-        parameter.size * _runs(spec, parameter)
-        for parameter in parameter_table(_shallow(spec))
+        _used(spec, parameter) * runs
+        for parameter, runs in _distinct(spec)
         if parameter.role == "matrix" and not parameter.name.endswith(NOT_PER_TOKEN)
     )
     if not spec.architecture.tied_embeddings or isinstance(
@@ -151,24 +172,37 @@ def count_matrix_weights(spec: Spec) -> int:
     return weights + spec.vocab_size * spec.embedding_size
 
 
-def _copies(spec: Spec, parameter: Parameter) -> int:
-    shared = spec.architecture.layer_sharing == "all"
-    return 1 if shared else _runs(spec, parameter)
+def _distinct(spec: Spec) -> Iterator[tuple[Parameter, int]]:
+    """Every parameter, of layers that are alike that of the first one alone, and how many layers run with it."""
+    alike = {stack: _layers_alike(spec, stack) for stack in stacks(spec)}
+    for parameter in _rows(spec, alike):
+        name, _, within = parameter.name.partition(".layers.")
+        stack: Stack = "encoder" if name == "encoder" else "decoder"
+        yield parameter, alike[stack][int(within.partition(".")[0])] if within else 1
 
 
-def _runs(spec: Spec, parameter: Parameter) -> int:
-    stack, _, layer = parameter.name.partition(".layers.")
-    if not layer:
-        return 1
-    return stack_layers(spec, "encoder" if stack == "encoder" else "decoder")
+def _layers_alike(spec: Spec, stack: Stack) -> dict[int, int]:
+    """The first layer of each kind, and how many layers are of that kind."""
+    kinds = [spec.has_experts(layer) for layer in range(stack_layers(spec, stack))]
+    return {kinds.index(kind): kinds.count(kind) for kind in sorted({*kinds})}
 
 
-def _shallow(spec: Spec) -> Spec:
-    """The same with one layer a stack."""
-    deep = spec.architecture.encoder_layers
-    encoder_layers = deep if deep in ("none", "as-decoder") else 1
-    architecture = msgspec.structs.replace(spec.architecture, encoder_layers=encoder_layers)
-    return msgspec.structs.replace(spec, layers=1, architecture=architecture)
+def _used(spec: Spec, parameter: Parameter) -> int:
+    """How many numbers of a parameter one token uses."""
+    blocks = spec.architecture.feed_forward
+    if parameter.component == EXPERTS and isinstance(blocks, Experts):
+        return parameter.size // blocks.experts * blocks.active_experts
+    return parameter.size
+
+
+def _apart(spec: Spec) -> dict[str, int]:
+    """The modules that predict the tokens after the next one, in training alone."""
+    head, d, last = spec.architecture.head, spec.hidden_size, spec.layers - 1
+    if not isinstance(head, MultiTokenHead):
+        return {}
+    norms = 3 * sum(parameter.size for parameter in _norm(spec, "", ""))
+    layer = sum(parameter.size for parameter in _layer(spec, "decoder", "", last))
+    return {"multi-token prediction": head.depth * (norms + 2 * d * d + layer)}
 
 
 # Embeddings ------------------------------------------------------------------------------------------------
@@ -256,11 +290,10 @@ def _linear(
 # Layers ----------------------------------------------------------------------------------------------------
 
 
-def _stack(spec: Spec, stack: Stack) -> Iterator[Parameter]:
+def _stack(spec: Spec, stack: Stack, layers: Iterable[int]) -> Iterator[Parameter]:
     yield from _positions(spec, stack)
-    distinct = 1 if spec.architecture.layer_sharing == "all" else stack_layers(spec, stack)
-    for layer in range(distinct):
-        yield from _layer(spec, stack, f"{stack}.layers.{layer}")
+    for layer in layers:
+        yield from _layer(spec, stack, f"{stack}.layers.{layer}", layer)
     if spec.architecture.normalization.final:
         yield from _norm(spec, f"{stack}.final_norm", "norms")
 
@@ -284,19 +317,27 @@ def _positions(spec: Spec, stack: Stack) -> Iterator[Parameter]:
             )
 
 
-def _layer(spec: Spec, stack: Stack, name: str) -> Iterator[Parameter]:
-    post = spec.architecture.residual == "post-norm"
+def _layer(spec: Spec, stack: Stack, name: str, layer: int) -> Iterator[Parameter]:
+    if spec.architecture.residual == "parallel":
+        yield from _norm(spec, f"{name}.norm", "norms")
+        yield from _attention(spec, f"{name}.self_attention", "self-attention")
+        yield from _feed_forward(spec, f"{name}.feed_forward", layer)
+        return
+    post = spec.architecture.residual in ("post-norm", "deep-norm")
     blocks = ["self_attention"]
     if stack == "decoder" and spec.architecture.structure == "encoder-decoder":
         blocks.append("cross_attention")
     for block in blocks:
         yield from _attention(spec, f"{name}.{block}", block.replace("_", "-"))
         yield from _norm(spec, f"{name}.{block}_norm", "norms", residual=post)
-    yield from _feed_forward(spec, f"{name}.feed_forward")
+    yield from _feed_forward(spec, f"{name}.feed_forward", layer)
     yield from _norm(spec, f"{name}.feed_forward_norm", "norms", residual=post)
 
 
 def _attention(spec: Spec, name: str, component: str) -> Iterator[Parameter]:
+    if isinstance(spec.architecture.attention, LatentAttention):
+        yield from _latent_attention(spec, spec.architecture.attention, name, component)
+        return
     d, query, key = spec.hidden_size, spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
     biases = spec.architecture.attention.biases
     for part, width in (("query", query), ("key", key), ("value", key)):
@@ -334,13 +375,61 @@ def _vector(name: str, shape: tuple[int, ...], role: Role) -> Parameter:
     return Parameter(name=name, shape=shape, role=role, component="relative positions")
 
 
-def _feed_forward(spec: Spec, name: str) -> Iterator[Parameter]:
-    feed_forward, d, f = spec.architecture.feed_forward, spec.hidden_size, spec.ffn_size
-    component = "feed-forward"
-    if isinstance(feed_forward, GatedFeedForward):
-        yield from _linear(f"{name}.gate", f, d, component, bias=feed_forward.bias)
-    yield from _linear(f"{name}.up", f, d, component, bias=feed_forward.bias)
-    yield from _linear(f"{name}.down", d, f, component, bias=feed_forward.bias, residual=True)
+def _latent_attention(
+    spec: Spec, attention: LatentAttention, name: str, component: str
+) -> Iterator[Parameter]:
+    d, heads, rank = spec.hidden_size, spec.heads, attention.kv_rank
+    query, value = heads * spec.head_dim, heads * attention.value_head_dim
+
+    def linear(part: str, outputs: int, inputs: int) -> Iterator[Parameter]:
+        bias = part in attention.biases
+        residual = part == "output"
+        return _linear(f"{name}.{part}", outputs, inputs, component, bias=bias, residual=residual)
+
+    if attention.query_rank == "none":
+        yield from linear("query", query, d)
+    else:
+        yield from linear("query_latent", attention.query_rank, d)
+        yield from _norm(spec, f"{name}.query_norm", component, size=attention.query_rank)
+        yield from linear("query", query, attention.query_rank)
+    yield from linear("latent", rank, d)
+    yield from linear("rotary_key", attention.rope_head_dim, d)
+    yield from _norm(spec, f"{name}.latent_norm", component, size=rank)
+    yield from linear("key", heads * spec.nope_head_dim, rank)
+    yield from linear("value", value, rank)
+    yield from linear("output", d, value)
+
+
+def _feed_forward(spec: Spec, name: str, layer: int) -> Iterator[Parameter]:
+    match spec.architecture.feed_forward:
+        case Experts() as blocks if spec.has_experts(layer):
+            yield from _experts(spec, blocks, name)
+        case Experts(dense=kind):
+            yield from _block(spec, name, "feed-forward", spec.ffn_size, gated=kind == "gated")
+        case blocks:
+            gated = isinstance(blocks, GatedFeedForward)
+            yield from _block(spec, name, "feed-forward", spec.ffn_size, gated=gated)
+
+
+def _experts(spec: Spec, blocks: Experts, name: str) -> Iterator[Parameter]:
+    gated, size = blocks.expert == "gated", blocks.expert_size
+    yield from _linear(
+        f"{name}.router", blocks.experts, spec.hidden_size, "router", bias=False, residual=False
+    )
+    for parameter in _block(spec, f"{name}.experts", EXPERTS, size, gated=gated):
+        yield replace(parameter, shape=(blocks.experts, *parameter.shape))
+    if blocks.shared_experts:
+        # One block as wide as all of them computes their sum.
+        size *= blocks.shared_experts
+        yield from _block(spec, f"{name}.shared_experts", "shared experts", size, gated=gated)
+
+
+def _block(spec: Spec, name: str, component: str, size: int, *, gated: bool) -> Iterator[Parameter]:
+    d, bias = spec.hidden_size, spec.architecture.feed_forward.bias
+    if gated:
+        yield from _linear(f"{name}.gate", size, d, component, bias=bias)
+    yield from _linear(f"{name}.up", size, d, component, bias=bias)
+    yield from _linear(f"{name}.down", d, size, component, bias=bias, residual=True)
 
 
 # Heads -----------------------------------------------------------------------------------------------------

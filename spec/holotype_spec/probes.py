@@ -18,16 +18,22 @@ from holotype_spec.schema import (
     Architecture,
     Disentangled,
     Dropout,
+    DynamicScaling,
     Embeddings,
     EnhancedMaskDecoder,
+    Experts,
     FactorisedEmbedding,
+    FeedForward,
     GatedRelativeBuckets,
+    LatentAttention,
     LearnedPositions,
     Llama3Scaling,
+    NoScaling,
     RelativeBuckets,
     Rotary,
     SlidingWindow,
     Spec,
+    YarnScaling,
 )
 
 DROPOUT = 0.5  # a forgotten eval() must show
@@ -40,7 +46,11 @@ NARROW = 22  # of a factorised embedding
 NEAR = 6  # a distance within a short input from which on disentangled positions share a row
 HEAD_DIM = 8
 # With theta 500,000 the eight pairs turn 6.4, 1.2, 0.24 … times within 40 positions: one is left alone, one between.
-SCALED_HEAD_DIM, ORIGINAL_POSITIONS = 16, 40
+WIDE_HEAD_DIM, ORIGINAL_POSITIONS = 16, 40
+HIDDEN_SIZE = 36  # where heads · head_dim is another number
+LATENT_HIDDEN_SIZE = (
+    40  # a multiple of the heads, as the published classes ask although nothing divides it
+)
 
 
 def probe(spec: Spec, *, layers: int = 2, groups: int | None = None) -> Spec:
@@ -49,14 +59,18 @@ def probe(spec: Spec, *, layers: int = 2, groups: int | None = None) -> Spec:
     Args:
         spec: any full-size spec.
         layers: layers a stack. Two are the least that show a mask lost after the first one.
-        groups: key-value heads; by default 2 if the spec groups its queries, else as many as heads (5).
+        groups: key-value heads; by default 2 if the spec groups its queries, else as many as heads (5, or 3 wide
+            ones).
     """
     grouped = spec.kv_heads < spec.heads
-    kv_heads = groups or (2 if grouped else 5)
-    heads = kv_heads * 3 if grouped else kv_heads
-    head_dim = SCALED_HEAD_DIM if _scaling(spec) else HEAD_DIM
+    wide = _wide_heads(spec)
     independent_heads = spec.architecture.attention.head_dim == "independent"
-    hidden_size = 36 if independent_heads else heads * head_dim
+    kv_heads = groups or (2 if grouped else 3 if wide and not independent_heads else 5)
+    heads = kv_heads * 3 if grouped else kv_heads
+    head_dim = WIDE_HEAD_DIM if wide else HEAD_DIM
+    latent = isinstance(spec.architecture.attention, LatentAttention)
+    independent_size = LATENT_HIDDEN_SIZE if latent else HIDDEN_SIZE
+    hidden_size = independent_size if independent_heads else heads * head_dim
     learned = isinstance(spec.architecture.positions, LearnedPositions) or isinstance(
         spec.architecture.head, EnhancedMaskDecoder
     )
@@ -80,6 +94,8 @@ def _exposing(spec: Spec, layers: int) -> Architecture:
     attention, positions = architecture.attention, architecture.positions
     if isinstance(attention.pattern, SlidingWindow):
         attention = msgspec.structs.replace(attention, pattern=SlidingWindow(window=WINDOW))
+    if isinstance(attention, LatentAttention):
+        attention = _thin(attention)
     if isinstance(positions, RelativeBuckets):
         positions = RelativeBuckets(buckets=BUCKETS, max_distance=MAX_DISTANCE)
     if isinstance(positions, Rotary) and (scaling := _scaling(spec)):
@@ -95,6 +111,7 @@ def _exposing(spec: Spec, layers: int) -> Architecture:
         positions=positions,
         embeddings=_narrow(architecture.embeddings),
         encoder_layers=_deeper(architecture.encoder_layers, layers),
+        feed_forward=_fewer(architecture.feed_forward),
         dropout=Dropout(rate=DROPOUT, sites=architecture.dropout.sites),
     )
 
@@ -113,7 +130,40 @@ def _deeper(
     return layers + 1 if isinstance(encoder_layers, int) else encoder_layers
 
 
-def _scaling(spec: Spec) -> Llama3Scaling | None:
+def _thin(attention: LatentAttention) -> LatentAttention:
+    """Of the 16 dimensions of a query's head 6 turn."""
+    query_rank: int | Literal["none"] = "none" if attention.query_rank == "none" else 21
+    return msgspec.structs.replace(
+        attention, query_rank=query_rank, kv_rank=12, rope_head_dim=6, value_head_dim=9
+    )
+
+
+def _fewer(blocks: FeedForward) -> FeedForward:
+    """Experts of a size of their own where other layers have one block, and both kinds of layers within two."""
+    if not isinstance(blocks, Experts):
+        return blocks
+    routing = blocks.routing
+    if routing.groups > 1:
+        routing = msgspec.structs.replace(routing, groups=4, active_groups=2)
+    return msgspec.structs.replace(
+        blocks,
+        experts=8 if routing.groups > 1 else 7,
+        active_experts=min(blocks.active_experts, 3),
+        expert_size=52 if blocks.dense == "none" else 28,
+        first_layer=min(blocks.first_layer, 1),
+        routing=routing,
+    )
+
+
+def _wide_heads(spec: Spec) -> bool:
+    """Whether several pairs of dimensions must turn, or only a part of a head does."""
+    positions = spec.architecture.positions
+    partly = isinstance(positions, Rotary) and positions.fraction < 1
+    latent = isinstance(spec.architecture.attention, LatentAttention)
+    return partly or latent or _scaling(spec) is not None
+
+
+def _scaling(spec: Spec) -> Llama3Scaling | YarnScaling | DynamicScaling | None:
     positions = spec.architecture.positions
     scaling = positions.scaling if isinstance(positions, Rotary) else None
-    return scaling if isinstance(scaling, Llama3Scaling) else None
+    return None if isinstance(scaling, NoScaling) else scaling

@@ -35,14 +35,96 @@ STRUCTURE = "architecture.structure"
 HEAD = "architecture.head.kind"
 PATTERN = "architecture.attention.pattern.kind"
 # Properties of a `Spec`.
-WORKED_OUT = ("position_rows", "rotary_dim", "embedding_size", "encoder_depth")
+WORKED_OUT = (
+    "position_rows",
+    "rotary_dim",
+    "nope_head_dim",
+    "embedding_size",
+    "encoder_depth",
+)
 MIXTURE = "architecture.attention.pattern"
 PAIR_TASKS = {
     "next-sentence": "next-sentence-prediction",
     "sentence-order": "sentence-order-prediction",
 }
 
+BLOCKS = "architecture.feed_forward"
+ROUTING = f"{BLOCKS}.routing"
+
 RULES = (
+    Rule(
+        reads=("head_dim", "architecture.attention.rope_head_dim"),
+        holds=lambda head_dim, rope_head_dim: rope_head_dim < head_dim and rope_head_dim % 2 == 0,
+        expected="an even number below head_dim ({head_dim})",
+        mend="it is that part of a query's head that turns with the position, in pairs",
+    ),
+    Rule(
+        reads=("architecture.attention.kind", "architecture.positions.fraction"),
+        holds=lambda kind, fraction: kind != "latent" or fraction == 1,
+        expected="1.0 in latent attention",
+        mend="its rope_head_dim says how much of a head turns",
+    ),
+    Rule(
+        reads=("architecture.attention.kind", "architecture.positions.kind"),
+        holds=lambda attention, positions: attention != "latent" or positions == "rotary",
+        expected='"rotary" in latent attention',
+        mend="a part of its queries and keys is there for nothing else",
+    ),
+    Rule(
+        reads=(f"{BLOCKS}.experts", f"{BLOCKS}.active_experts"),
+        holds=lambda experts, active_experts: active_experts <= experts,
+        expected="at most the experts ({experts})",
+        mend="a token uses so many of them",
+    ),
+    Rule(
+        reads=(f"{BLOCKS}.first_layer", f"{BLOCKS}.every", f"{BLOCKS}.dense"),
+        holds=lambda first_layer, every, dense: (
+            (first_layer == 0 and every == 1) == (dense == "none")
+        ),
+        expected='"none" exactly where all layers have experts (first_layer 0, every 1)',
+        mend="it is the block of the other layers",
+    ),
+    Rule(
+        reads=(f"{BLOCKS}.dense", "ffn_size", f"{BLOCKS}.expert_size"),
+        holds=lambda dense, ffn_size, expert_size: dense != "none" or expert_size == ffn_size,
+        expected="ffn_size ({ffn_size}) where all layers have experts",
+        mend="correct one of the two",
+    ),
+    Rule(
+        reads=("layers", f"{BLOCKS}.first_layer"),
+        holds=lambda layers, first_layer: first_layer < layers,
+        expected="less than layers ({layers})",
+        mend="it is the first layer with experts, counted from 0",
+    ),
+    Rule(
+        reads=(f"{BLOCKS}.experts", f"{ROUTING}.groups"),
+        holds=lambda experts, groups: experts % groups == 0,
+        expected="a divisor of experts ({experts}), 1 without groups",
+        mend="groups of experts are equally large",
+    ),
+    Rule(
+        reads=(f"{ROUTING}.groups", f"{ROUTING}.active_groups"),
+        holds=lambda groups, active_groups: active_groups <= groups,
+        expected="at most the groups ({groups})",
+        mend="experts are chosen from so many of them",
+    ),
+    Rule(
+        reads=(
+            "architecture.positions.scaling.beta_fast",
+            "architecture.positions.scaling.beta_slow",
+        ),
+        holds=lambda beta_fast, beta_slow: beta_slow < beta_fast,
+        expected="less than beta_fast ({beta_fast})",
+        mend="pairs that turn more often than the one are fast, less often than the other slow",
+    ),
+    Rule(
+        reads=("architecture.objective", HEAD),
+        holds=lambda objective, kind: (
+            ("multi-token-prediction" in objective) == (kind == "multi-token")
+        ),
+        expected='"multi-token" exactly where the objective has "multi-token-prediction"',
+        mend="correct the head or the objective",
+    ),
     Rule(
         reads=("heads", "kv_heads"),
         holds=lambda heads, kv_heads: heads % kv_heads == 0,
@@ -97,14 +179,16 @@ RULES = (
     ),
     Rule(
         reads=(STRUCTURE, HEAD),
-        holds=lambda structure, kind: structure == "encoder" or kind == "language-model",
-        expected='"language-model" in a decoder (this is: {structure})',
+        holds=lambda structure, kind: (
+            structure == "encoder" or kind in ("language-model", "multi-token")
+        ),
+        expected='"language-model" or "multi-token" in a decoder (this is: {structure})',
         mend="correct the head or the structure",
     ),
     Rule(
         reads=("architecture.residual", "architecture.normalization.final"),
-        holds=lambda residual, final: not (residual == "post-norm" and final),
-        expected="false under post-norm",
+        holds=lambda residual, final: not (residual in ("post-norm", "deep-norm") and final),
+        expected="false under {residual}",
         mend="every block ends in a norm already",
     ),
     Rule(

@@ -107,10 +107,24 @@ class MixtureOfMasks(Strict, tag="mixture", tag_field="kind"):
     sequence_to_sequence: Rate
 
 
-Pattern = Bidirectional | Causal | SlidingWindow | Permutation | MixtureOfMasks
+class PrefixCausal(Strict, tag="prefix-causal", tag_field="kind"):
+    """Position i attends to the keys 0 … i and to all of the prefix, which is the text given (Du et al. 2021, 2.1).
+
+    How long the prefix is belongs to the input: in training it is what was not cut out, in use the prompt.
+    """
 
 
-Scale = Literal["inverse-sqrt-head-dim", "inverse-sqrt-three-head-dims", "none"]
+Pattern = Bidirectional | Causal | SlidingWindow | Permutation | MixtureOfMasks | PrefixCausal
+
+
+# "inverse-sqrt-head-dim-log-length": also times log(i + 1) / log(max_positions) for a query at a position i beyond
+# those trained (Su 2021, kexue.fm 8823; the Qwen release, use_logn_attn).
+Scale = Literal[
+    "inverse-sqrt-head-dim",
+    "inverse-sqrt-head-dim-log-length",
+    "inverse-sqrt-three-head-dims",
+    "none",
+]
 Projection = Literal["query", "key", "value", "output"]
 
 
@@ -192,7 +206,34 @@ class Llama3Scaling(Strict, tag="llama3", tag_field="kind"):
     original_max_positions: Count
 
 
-Scaling = NoScaling | Llama3Scaling
+class YarnScaling(Strict, tag="yarn", tag_field="kind"):
+    """Slow pairs turn `factor` times slower, fast ones as before (Peng et al. 2023b, section 3.2).
+
+    A pair that turns more than `beta_fast` times within `original_max_positions` is fast, less than `beta_slow`
+    times slow; between the two (by the pair's index, the bounds rounded outwards) the speed goes over linearly.
+    With m(s) = 0.1 s ln(factor) + 1, cosines and sines are multiplied by m(`mscale`) / m(`mscale_all_dim`) and all
+    scores by m(`mscale_all_dim`)² (section 3.3; the DeepSeek-V2 release, yarn_get_mscale and softmax_scale).
+    """
+
+    factor: Positive
+    original_max_positions: Count
+    beta_fast: Positive
+    beta_slow: Positive
+    mscale: Positive
+    mscale_all_dim: Positive
+
+
+class DynamicScaling(Strict, tag="dynamic-ntk", tag_field="kind"):
+    """Beyond `original_max_positions` theta grows with the input (bloc97 2023, NTK-aware scaled rotary positions).
+
+    An input of n tokens gives a = 2^ceil(log2(n / original_max_positions) + 1) - 1, at least 1, and theta is
+    multiplied by a^(d / (d - 2)), where d dimensions of a head turn (the Qwen release, get_ntk_alpha).
+    """
+
+    original_max_positions: Count
+
+
+Scaling = NoScaling | Llama3Scaling | YarnScaling | DynamicScaling
 
 
 class Rotary(Strict, tag="rotary", tag_field="kind"):
@@ -303,7 +344,15 @@ class RMSNorm(Strict, tag="rms", tag_field="kind"):
     final: bool
 
 
-Normalization = LayerNorm | RMSNorm
+class BiaslessLayerNorm(Strict, tag="layer-without-bias", tag_field="kind"):
+    """Centre and scale each vector, then gain, and no bias (Chowdhery et al. 2022, section 2)."""
+
+    eps: Positive
+    embedding: bool
+    final: bool
+
+
+Normalization = LayerNorm | RMSNorm | BiaslessLayerNorm
 
 Activation = Literal["relu", "gelu", "gelu-tanh", "silu"]
 FeedForwardSize = Literal["four-times-hidden-size", "independent"]
@@ -325,7 +374,69 @@ class GatedFeedForward(Strict, tag="gated", tag_field="kind"):
     bias: bool
 
 
-FeedForward = PlainFeedForward | GatedFeedForward
+class SoftmaxRouting(Strict, tag="softmax", tag_field="kind"):
+    """Experts are chosen by the softmax of x Wᵀ over all of them (Shazeer et al. 2017; Lepikhin et al. 2020).
+
+    The scores of the chosen ones are their gates: as they are, or `normalised` to the sum 1, then times `factor`.
+    Of `groups` of experts only those in the `active_groups` best count, a group being as good as its best expert
+    (DeepSeek-AI 2024, V2, section 2.2.2).
+    """
+
+    normalised: bool
+    factor: Positive
+    groups: Count
+    active_groups: Count
+
+
+class SigmoidRouting(Strict, tag="sigmoid", tag_field="kind"):
+    """Experts are chosen by sigmoid(x Wᵀ) plus a bias an expert that balances their load (DeepSeek-AI 2024, V3, 2.1.2).
+
+    The biases are set by a rule and not by gradients, so they are no parameters, and only the choice looks at
+    them. The rest is as in softmax routing, but that a group is as good as the sum of its two best experts.
+    """
+
+    normalised: bool
+    factor: Positive
+    groups: Count
+    active_groups: Count
+
+
+Routing = SoftmaxRouting | SigmoidRouting
+Block = Literal["plain", "gated"]
+
+
+class Experts(Strict, tag="experts", tag_field="kind"):
+    """Several feed-forward blocks a layer, of which each token uses a few (Shazeer et al. 2017; Lepikhin et al. 2020).
+
+    Layers `first_layer`, `first_layer` + `every`, … (from 0) have `experts` blocks of the kind `expert` and of the
+    inner size `expert_size`, and a router that gives each token `active_experts` of them; beside these each token
+    uses all `shared_experts` (Dai et al. 2024, section 3.2). The other layers have one block of the kind `dense` and
+    of the size ffn_size; it is "none" where there are no others, and ffn_size is the size of an expert then.
+
+    In training an expert takes at most `capacity` times its even share of a batch's tokens (Fedus et al. 2021,
+    section 2.2), or whatever comes where it is "none".
+    """
+
+    size: Literal["independent"]
+    activation: Activation
+    bias: bool
+    dense: Block | Literal["none"]
+    expert: Block
+    experts: Count
+    active_experts: Count
+    shared_experts: Annotated[
+        int, msgspec.Meta(ge=0, le=LARGEST, description="a whole number, at least 0")
+    ]
+    expert_size: Count
+    first_layer: Annotated[
+        int, msgspec.Meta(ge=0, le=LARGEST, description="a whole number, at least 0")
+    ]
+    every: Count
+    routing: Routing
+    capacity: Positive | Literal["none"]
+
+
+FeedForward = PlainFeedForward | GatedFeedForward | Experts
 
 
 # Heads ----------------------------------------------------------------------------------------------------
@@ -336,6 +447,19 @@ class LanguageModelHead(Strict, tag="language-model", tag_field="kind"):
 
     bias: bool
     input_scale: Literal["inverse-sqrt-hidden-size", "none"]
+
+
+class MultiTokenHead(Strict, tag="multi-token", tag_field="kind"):
+    """A language-model head and, in training, modules that predict further tokens (DeepSeek-AI 2024, V3, section 2.2).
+
+    Each of `depth` modules has two norms, a matrix from two vectors (the state before it and the next token's
+    embedding) to one, a layer like the last one of the stack, and a norm; embeddings and output matrix are the
+    model's. They are left out in use and counted apart.
+    """
+
+    bias: bool
+    input_scale: Literal["inverse-sqrt-hidden-size", "none"]
+    depth: Count
 
 
 class MaskedLanguageModelHead(Strict, tag="masked-language-model", tag_field="kind"):
@@ -370,7 +494,13 @@ class ReplacedTokenHead(Strict, tag="replaced-token", tag_field="kind"):
     activation: Activation
 
 
-Head = LanguageModelHead | MaskedLanguageModelHead | EnhancedMaskDecoder | ReplacedTokenHead
+Head = (
+    LanguageModelHead
+    | MultiTokenHead
+    | MaskedLanguageModelHead
+    | EnhancedMaskDecoder
+    | ReplacedTokenHead
+)
 
 
 # Dropout --------------------------------------------------------------------------------------------------
@@ -447,6 +577,10 @@ class Architecture(Strict):
 
     `encoder_layers` is what an encoder-decoder has in front of the `layers` of its decoder. With
     `layer_sharing` "all" one layer's parameters serve them all (Lan et al. 2019, section 3.1).
+    `residual` says where the norms stand. Under "pre-norm" and "post-norm" each block has its own, before it or after
+    its sum. "parallel": attention and feed-forward read the same normalised vector, and both are added (Wang &
+    Komatsuzaki 2021, the GPT-J release). "deep-norm": post-norm, the residual multiplied by √(2 layers) before each
+    sum (Wang et al. 2022, DeepNet; the factor is that of Zeng et al. 2022, section 2.1).
 
     `padding_id` is the token that fills up a batch and is never text, if the vocabulary keeps one for that;
     what its embedding learns is nobody's concern.
@@ -458,7 +592,7 @@ class Architecture(Strict):
     padding_id: TokenId | Literal["none"]
     encoder_layers: Count | Literal["as-decoder", "none"]
     layer_sharing: Literal["all", "none"]
-    residual: Literal["pre-norm", "post-norm"]
+    residual: Literal["pre-norm", "post-norm", "parallel", "deep-norm"]
     embeddings: Embeddings
     attention: Attention
     positions: Positions
@@ -609,8 +743,32 @@ class Spec(Sizes):
     @property
     def rotary_dim(self) -> int:
         """How many dimensions of a head turn with the position; 0 without rotary positions."""
-        positions = self.architecture.positions
-        return round(self.head_dim * positions.fraction) if isinstance(positions, Rotary) else 0
+        attention, positions = self.architecture.attention, self.architecture.positions
+        if not isinstance(positions, Rotary):
+            return 0
+        if isinstance(attention, LatentAttention):
+            return attention.rope_head_dim
+        return round(self.head_dim * positions.fraction)
+
+    @property
+    def nope_head_dim(self) -> int:
+        """How many dimensions of a query's or a key's head carry no rotary position."""
+        return self.head_dim - self.rotary_dim
+
+    @property
+    def value_head_dim(self) -> int:
+        """Numbers in a value head, which in latent attention differ from those in a head of queries and keys."""
+        attention = self.architecture.attention
+        if isinstance(attention, LatentAttention):
+            return attention.value_head_dim
+        return self.head_dim
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether the feed-forward block of a layer, counted from 0, consists of experts."""
+        blocks = self.architecture.feed_forward
+        if not isinstance(blocks, Experts) or layer < blocks.first_layer:
+            return False
+        return (layer - blocks.first_layer) % blocks.every == 0
 
     @property
     def embedding_size(self) -> int:

@@ -143,6 +143,24 @@ def problems_of(
     return list({str(problem): problem for problem in problems}.values())
 
 
+def problems_against(into: type, document: Tree, file: str, *, first: str) -> list[Problem]:
+    """Every key and type of a document that is wrong for the class `into`, as `problems_of` tells them.
+
+    Raises nothing: `first`, what msgspec said, is told only where nothing else is found.
+    """
+    schema = {"$schema": DIALECT, **msgspec.json.schema(into)}
+    told: dict[Path_, Problem] = {}
+    for error, path in _flat(Draft202012Validator(schema), document):
+        told.update(_told(document, file, path, error))
+    return list(told.values()) or [_unexplained(file, first)]
+
+
+def _unexplained(file: str, first: str) -> Problem:
+    return Problem(
+        file=file, key="", value=None, expected="another content", mend=f"msgspec: {first}"
+    )
+
+
 # What the schema finds -------------------------------------------------------------------------------------
 
 

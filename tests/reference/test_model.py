@@ -176,7 +176,7 @@ def test_model_runs_on_meta(name: str) -> None:
 
 
 def test_unknown_path_is_an_error_that_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="fused, eager, not 'flash'"):
+    with pytest.raises(ValueError, match="fused, blocks, eager, not 'flash'"):
         build(probe("gpt2"), path="flash")  # type: ignore[arg-type]  # that is the point
 
 

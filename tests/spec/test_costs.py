@@ -69,6 +69,25 @@ def test_the_cache_holds_a_key_and_a_value_a_head_and_layer(name: str, size: int
     assert costs.kv_cache_bytes_per_token(load(name), "bfloat16") == size
 
 
+def test_the_cache_of_latent_attention_holds_one_short_vector_a_token_and_layer() -> None:
+    # DeepSeek-AI 2024, table 1: (d_c + d_h^R) l elements a token; section 3.1.2: d_c 512, d_h^R 64.
+    assert costs.kv_cache_bytes_per_token(load("deepseek-v2"), "bfloat16") == 2 * 60 * (512 + 64)
+    assert costs.kv_cache_bytes_per_token(load("deepseek-v3"), "bfloat16") == 2 * 61 * (512 + 64)
+
+
+def test_a_token_of_mixtral_pays_for_two_experts_and_the_router() -> None:
+    d, f = 4096, 14_336
+    layer = 2 * d * d + 2 * d * 1024 + 8 * d + 2 * 3 * d * f
+    assert costs.flops_per_token(load("mixtral-8x7b"), 100).forward == (
+        2 * (32 * layer + 32_000 * d) + 32 * 4 * d * 100
+    )
+
+
+def test_keys_and_values_of_latent_heads_differ_in_width_and_so_do_their_products() -> None:
+    more = [costs.flops_per_token(load("deepseek-v2"), n).forward for n in (100, 101)]
+    assert more[1] - more[0] == 60 * 2 * 128 * (192 + 128)
+
+
 def test_the_cache_stops_growing_at_the_window() -> None:
     mistral = load("mistral-7b")
     assert costs.kv_cache_bytes(mistral, 100, "float16") == 100 * 131_072

@@ -6,6 +6,7 @@ import pytest
 from holotype_spec import load, originals
 from holotype_spec.schema import (
     Alibi,
+    Experts,
     LearnedPositions,
     Llama3Scaling,
     NoScaling,
@@ -13,6 +14,7 @@ from holotype_spec.schema import (
     Rotary,
     Scaling,
     SlidingWindow,
+    YarnScaling,
 )
 
 # name: layers, hidden_size, heads, kv_heads, head_dim, ffn_size, vocab_size, max_positions, eps
@@ -77,6 +79,12 @@ PUBLISHED = {
     "roberta-base": (12, 768, 12, 12, 64, 3072, 50265, 512, 1e-5),
     "roberta-large": (24, 1024, 16, 16, 64, 4096, 50265, 512, 1e-5),
     "gpt-1": (12, 768, 12, 12, 64, 3072, 40478, 512, 1e-5),
+    "gpt-j-6b": (28, 4096, 16, 16, 256, 16384, 50400, 2048, 1e-5),
+    "mixtral-8x7b": (32, 4096, 32, 8, 128, 14336, 32000, 32768, 1e-5),
+    "mixtral-8x22b": (56, 6144, 48, 8, 128, 16384, 32000, 65536, 1e-5),
+    "deepseek-v2": (60, 5120, 128, 128, 192, 12288, 102400, 163840, 1e-6),
+    "deepseek-v2-lite": (27, 2048, 16, 16, 192, 10944, 102400, 163840, 1e-6),
+    "deepseek-v3": (61, 7168, 128, 128, 192, 18432, 129280, 163840, 1e-6),
     "bloom-560m": (24, 1024, 16, 16, 64, 4096, 250880, 2048, 1e-5),
     "bloom-1b1": (24, 1536, 16, 16, 96, 6144, 250880, 2048, 1e-5),
     "bloom-1b7": (24, 2048, 16, 16, 128, 8192, 250880, 2048, 1e-5),
@@ -180,6 +188,41 @@ def by_factor(factor: float) -> Llama3Scaling:
     )
 
 
+def yarn(mscale: float) -> Rotary:
+    scaling = YarnScaling(
+        factor=40.0,
+        original_max_positions=4096,
+        beta_fast=32.0,
+        beta_slow=1.0,
+        mscale=mscale,
+        mscale_all_dim=mscale,
+    )
+    return Rotary(theta=10_000.0, pairing="interleaved", fraction=1.0, scaling=scaling)
+
+
+# experts, of which a token uses, shared ones, their size, the first layer that has them
+EXPERTS = {
+    "mixtral-8x7b": (8, 2, 0, 14_336, 0),
+    "mixtral-8x22b": (8, 2, 0, 16_384, 0),
+    "deepseek-v2": (160, 6, 2, 1536, 1),
+    "deepseek-v2-lite": (64, 6, 2, 1408, 1),
+    "deepseek-v3": (256, 8, 1, 2048, 3),
+}
+
+
+@pytest.mark.parametrize("name", list(EXPERTS))
+def test_the_experts_are_those_of_the_published_configuration(name: str) -> None:
+    blocks = load(name).architecture.feed_forward
+    assert isinstance(blocks, Experts)
+    assert EXPERTS[name] == (
+        blocks.experts,
+        blocks.active_experts,
+        blocks.shared_experts,
+        blocks.expert_size,
+        blocks.first_layer,
+    )
+
+
 def test_the_positions_are_those_of_the_papers() -> None:
     found = {name: load(name).architecture.positions for name in originals()}
     assert found["gpt2-xl"] == found["bert-base-uncased"] == LearnedPositions(offset=0)
@@ -195,6 +238,12 @@ def test_the_positions_are_those_of_the_papers() -> None:
     assert found["qwen1.5-7b"] == found["qwen2.5-72b"] == million
     assert found["yi-6b"] == found["qwen1.5-4b"] == rotary(5_000_000.0)
     assert found["bloom-560m"] == found["bloom-176b"] == Alibi()
+    assert found["gpt-j-6b"] == Rotary(
+        theta=10_000.0, pairing="interleaved", fraction=0.25, scaling=NoScaling()
+    )
+    assert found["deepseek-v2"] == found["deepseek-v3"] == yarn(1.0)
+    assert found["deepseek-v2-lite"] == yarn(0.707)
+    assert found["mixtral-8x22b"] == million
     assert found["deepseek-llm-67b"] == found["vicuna-13b"] == found["llama-65b"]
 
 
@@ -300,6 +349,11 @@ MECHANISMS = {
     "unilm-v1": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 6),
     "gpt": ("post-norm", "layer", False, False, "plain", "gelu-tanh", True, 4, 0.1, 0),
     "bloom": ("pre-norm", "layer", True, True, "plain", "gelu-tanh", True, 4, 0.0, 0),
+    "gpt-j": ("parallel", "layer", False, True, "plain", "gelu-tanh", True, 0, 0.0, 0),
+    "mixtral": ("pre-norm", "rms", False, True, "experts", "silu", False, 0, 0.0, 0),
+    "deepseek-v2": ("pre-norm", "rms", False, True, "experts", "silu", False, 0, 0.0, 0),
+    "deepseek-v2-lite": ("pre-norm", "rms", False, True, "experts", "silu", False, 0, 0.0, 0),
+    "deepseek-v3": ("pre-norm", "rms", False, True, "experts", "silu", False, 0, 0.0, 0),
     "opt": ("pre-norm", "layer", False, True, "plain", "relu", True, 4, 0.1, 0),
     "gpt2": ("pre-norm", "layer", False, True, "plain", "gelu-tanh", True, 4, 0.1, 0),
     "llama": ("pre-norm", "rms", False, True, "gated", "silu", False, 0, 0.0, 0),

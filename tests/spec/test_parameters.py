@@ -60,6 +60,11 @@ TOTALS = {
     "bloom-3b": 3_002_557_440,
     "bloom-7b1": 7_069_016_064,
     "bloom-176b": 176_247_271_424,
+    "gpt-j-6b": 6_050_882_784,
+    "mixtral-8x7b": 46_702_792_704,
+    "mixtral-8x22b": 140_620_634_112,
+    "deepseek-v2": 235_741_434_880,
+    "deepseek-v2-lite": 15_706_484_224,
     "qwen1.5-1.8b": 1_836_828_672,
     "qwen1.5-4b": 3_950_369_280,
     "qwen1.5-110b": 111_209_914_368,
@@ -127,6 +132,41 @@ def test_the_components_of_llama2_70b_are_those_worked_by_hand() -> None:
 def test_a_token_more_costs_alpaca_a_row_of_each_of_its_two_tables() -> None:
     more = count_parameters(load("alpaca-7b")).total - count_parameters(load("llama-7b")).total
     assert more == 2 * 4096
+
+
+def test_a_token_of_mixtral_uses_two_of_eight_experts_and_all_else() -> None:
+    counts = count_parameters(load("mixtral-8x7b"))
+    expert = 3 * 4096 * 14_336
+    assert counts.components["experts"] == 32 * 8 * expert
+    assert counts.active == counts.total - 32 * 6 * expert
+
+
+def test_only_experts_are_ever_left_idle() -> None:
+    for spec in map(load, originals()):
+        counts = count_parameters(spec)
+        assert (counts.active < counts.total) == ("experts" in counts.components)
+
+
+def test_the_components_of_deepseek_v3_are_those_worked_by_hand() -> None:
+    d, heads, expert = 7168, 128, 3 * 7168 * 2048
+    queries = d * 1536 + 1536 + 1536 * heads * (128 + 64)
+    keys_values = d * (512 + 64) + 512 + 512 * heads * (128 + 128)
+    attention = queries + keys_values + heads * 128 * d
+    counts = count_parameters(load("deepseek-v3"))
+    assert counts.components == {
+        "token embeddings": 129_280 * d,
+        "self-attention": 61 * attention,
+        "norms": (61 * 2 + 1) * d,
+        "feed-forward": 3 * 3 * d * 18_432,
+        "router": 58 * 256 * d,
+        "experts": 58 * 256 * expert,
+        "shared experts": 58 * expert,
+        "head": 129_280 * d,
+    }
+    # A module for the token after the next one: three norms, a matrix from two vectors to one, and a layer.
+    layer = attention + 2 * d + 256 * d + 257 * expert
+    assert counts.apart == {"multi-token prediction": 3 * d + 2 * d * d + layer}
+    assert counts.active == counts.total - 58 * 248 * expert
 
 
 def test_the_components_of_t5_3b_are_those_worked_by_hand() -> None:
@@ -291,6 +331,10 @@ def _components_of_theirs(model: Any) -> Iterator[tuple[str, int]]:
             "relative positions",
             ("pos_proj", "pos_q_proj", "rel_attn.r", "seg_embed"),
         ),
+        ("self-attention", ("q_a_layernorm", "kv_a_layernorm")),
+        ("router", ("mlp.gate.weight",)),
+        ("shared experts", ("shared_experts",)),
+        ("experts", ("mlp.experts",)),
         ("token-type embeddings", ("token_type_embeddings",)),
         (
             "position embeddings",

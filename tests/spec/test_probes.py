@@ -10,8 +10,10 @@ from holotype_spec.rules import broken_rules
 from holotype_spec.schema import (
     Disentangled,
     Dropout,
+    Experts,
     GatedRelativeBuckets,
     Llama3Scaling,
+    NoScaling,
     Positions,
     RelativeBuckets,
     Rotary,
@@ -43,7 +45,8 @@ def test_a_probe_changes_sizes_distances_and_dropout_alone(name: str) -> None:
     assert small.dropout == Dropout(rate=0.5, sites=full.dropout.sites)
     assert small.decoder_start_id == full.decoder_start_id
     assert small.normalization == full.normalization
-    assert small.feed_forward == full.feed_forward
+    if not isinstance(full.feed_forward, Experts):
+        assert small.feed_forward == full.feed_forward
     assert small.head == full.head
     assert small.attention.scale == full.attention.scale
     assert type(small.attention.pattern) is type(full.attention.pattern)
@@ -53,7 +56,31 @@ def test_a_probe_changes_sizes_distances_and_dropout_alone(name: str) -> None:
 
 
 def scaled(positions: Positions) -> bool:
-    return isinstance(positions, Rotary) and isinstance(positions.scaling, Llama3Scaling)
+    return isinstance(positions, Rotary) and not isinstance(positions.scaling, NoScaling)
+
+
+@pytest.mark.parametrize("name", ["mixtral-8x7b", "deepseek-v2", "deepseek-v2-lite", "deepseek-v3"])
+def test_a_probe_of_experts_has_some_that_a_token_leaves_idle_and_both_kinds_of_layers(
+    name: str,
+) -> None:
+    full, small = load(name), load(name).probe()
+    before, after = full.architecture.feed_forward, small.architecture.feed_forward
+    assert isinstance(before, Experts)
+    assert isinstance(after, Experts)
+    assert 1 < after.active_experts < after.experts
+    assert {small.has_experts(layer) for layer in range(small.layers)} == {
+        full.has_experts(layer) for layer in range(full.layers)
+    }
+    grouped = before.routing.groups > 1
+    assert (1 < after.routing.active_groups < after.routing.groups) == grouped
+    for constant in ("activation", "dense", "expert", "every", "shared_experts"):
+        assert getattr(after, constant) == getattr(before, constant)
+
+
+def test_several_pairs_turn_in_a_head_of_which_only_a_part_does() -> None:
+    small = load("gpt-j-6b").probe()
+    assert small.rotary_dim == 4
+    assert small.head_dim == 16
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_a_number_that_depends_on_an_undisclosed_size_names_it(tmp_path: Path, k
     [
         ("gpt2", "gpt2-xl", "tied_embeddings", "architecture.tied_embeddings"),
         ("gpt2", "gpt2-xl", "biases", "architecture.attention.biases"),
-        ("gpt2", "gpt2-xl", "residual", None),
+        ("gpt2", "gpt2-xl", "residual", "architecture.residual"),
         ("gpt2", "gpt2-xl", "activation", None),
         ("bert", "bert-base-cased", "token_types", "architecture.token_types"),
         ("llama", "llama-7b", "theta", None),

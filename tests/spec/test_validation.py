@@ -170,7 +170,7 @@ def edit(path: str, value: Any) -> Callable[[Tree], None]:
             "gpt2",
             "architecture.head",
             {"kind": "replaced-token", "activation": "gelu"},
-            "kind = 'replaced-token': expected \"language-model\" in a decoder",
+            'kind = \'replaced-token\': expected "language-model" or "multi-token" in a decoder',
         ),
         ("gpt2", "architecture.objective", ["masked-lm"], 'expected no "masked-lm"'),
         ("bert", "architecture.objective", ["causal-lm"], 'expected no "causal-lm"'),

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from holotype_conformance.attention.kernel import FunctionKernel, KernelCandidate
-from holotype_reference.attention import PATHS, Path
-from holotype_reference.masks import Mask
+from holotype_reference.masks import Band, Mask
+from holotype_reference.weighted_sum import PATHS, Path
 from holotype_spec import schema
 
 BACK_ENDS = {
@@ -141,21 +141,6 @@ class GivenMask(Mask):
     def visible(self) -> Tensor:
         return self.matrix
 
-    @cached_property
-    def open(self) -> Tensor:
-        return self.visible | ~self.sighted
-
-    def silence(self, x: Tensor) -> Tensor:
-        return x.masked_fill(~self.sighted, 0.0)
-
-    @property
-    def is_full(self) -> bool:
-        return False
-
-    @property
-    def is_causal(self) -> bool:
-        return False
-
 
 class ReferenceKernel(KernelCandidate):
     """The weighted sum of the reference models, on one of its paths."""
@@ -175,11 +160,10 @@ class ReferenceKernel(KernelCandidate):
         window: int | None = None,
         scale: float | None = None,
     ) -> Tensor:
-        group = q.shape[1] // max(k.shape[1], 1)
         return PATHS[self.path](
             q,
-            k.repeat_interleave(group, dim=1),
-            v.repeat_interleave(group, dim=1),
+            k,
+            v,
             mask=_reference_mask(q, k, mask=mask, causal=causal, window=window),
             bias=_bias(mask),
             scale=q.shape[-1] ** -0.5 if scale is None else scale,
@@ -196,8 +180,9 @@ def _reference_mask(
     told = visible(q, k, mask=mask, causal=causal, window=window)
     if told is None:
         return Mask(pattern=schema.Bidirectional(), cached=0, **facts)
-    if mask is None and causal and queries <= keys:
-        pattern = schema.Causal() if window is None else schema.SlidingWindow(window=window)
+    if mask is None and queries <= keys:
+        before = keys if window is None else window - 1
+        pattern = Band(before=before, after=0 if causal else before)
         return Mask(pattern=pattern, cached=keys - queries, **facts)
     matrix = told if told.dtype == torch.bool else told > -math.inf
     return GivenMask(pattern=schema.Bidirectional(), cached=0, matrix=matrix, **facts)
@@ -225,6 +210,7 @@ KERNELS: dict[str, Callable[[], KernelCandidate]] = {
     **{f"sdpa:{name}": partial(OneBackEnd, name) for name in BACK_ENDS},
     "flex": lambda: FunctionKernel(flex, "flex"),
     "reference:fused": lambda: ReferenceKernel("fused"),
+    "reference:blocks": lambda: ReferenceKernel("blocks"),
     "reference:eager": lambda: ReferenceKernel("eager"),
     "hf:sdpa": partial(_of_transformers, "sdpa"),
     "hf:eager": partial(_of_transformers, "eager"),

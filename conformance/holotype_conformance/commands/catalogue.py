@@ -13,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from holotype_spec import Entry
 
+WIDTH = 80
 STRUCTURES = ("encoder", "decoder", "encoder-decoder", "state-space", "recurrent", "feed-forward")
 
 

@@ -98,7 +98,8 @@ def parameters(entry: Entry) -> Tree:
         counts = msgspec.to_builtins(count_parameters(entry))
         why = None
     except UndisclosedValue as error:
-        counts, why = {"total": None, "backbone": None, "components": {}}, str(error)
+        unknown = dict.fromkeys(("total", "backbone", "active"))
+        counts, why = {**unknown, "components": {}, "apart": {}}, str(error)
     parts = () if isinstance(entry, Network) else entry.stated
     return {
         **counts,

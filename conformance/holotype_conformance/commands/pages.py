@@ -6,9 +6,9 @@ import re
 from textwrap import wrap
 from typing import Any
 
+from holotype_conformance.commands.catalogue import WIDTH
 from holotype_conformance.commands.facts import Tree, leaves
 
-WIDTH = 80
 LAYER = re.compile(r"(?:(.*?layers\.)(\d+))?(.*)")
 SHORT = {"encoder-decoder": "enc-dec"}  # so that a line of the list fits
 DISCLOSED_IN_PART = {
@@ -37,7 +37,7 @@ def listing(rows: list[Tree]) -> str:
         ).rstrip()
         for line in cells
     ]
-    return "\n".join(line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in lines)
+    return "\n".join(f"{line[: WIDTH - 1]}…" if len(line) > WIDTH else line for line in lines)
 
 
 def _size_told(row: Tree) -> str:
@@ -81,15 +81,18 @@ def section(title: str, lines: list[str]) -> list[str]:
 
 
 def aligned(pairs: list[tuple[str, str]], *, right: bool = False) -> list[str]:
-    """One line a pair, in two columns; what does not fit goes on below."""
+    """Two columns, a long text in the second on several lines."""
     left = max(len(name) for name, _ in pairs)
     wide = max(len(text) for _, text in pairs) if right else 0
-    lines = []
-    for name, text in pairs:
-        first, *others = wrap(text, WIDTH - left - 4) or [""]
-        lines.append(f"{name:<{left}}  {first:>{wide}}".rstrip())
-        lines += [f"{'':<{left}}  {other}" for other in others]
-    return lines
+    return [_fitted(name, f"{text:>{wide}}", left) for name, text in pairs]
+
+
+def _fitted(name: str, text: str, left: int) -> str:
+    """A pair in its columns; a long text ends where the page does, and a longer one goes on in the next lines."""
+    room = WIDTH - 2
+    column = min(left + 2, max(room - len(text), len(name) + 2))
+    rest = f"\n{' ' * (column + 2)}"
+    return f"{name:<{column}}{rest.join(wrap(text, room - column, drop_whitespace=False))}".rstrip()
 
 
 def flat(tree: Tree, prefix: str = "") -> list[tuple[str, str]]:
@@ -141,9 +144,12 @@ def _counts_told(parameters: Tree) -> list[str]:
         "total": total,
         "without the pretraining heads": parameters["backbone"],
     }
+    if parameters["active"] < total:
+        counts["used by one token"] = parameters["active"]
     shares = [f"{count / total:6.1%}" for count in counts.values()]
     lines = aligned([(name, f"{count:,}") for name, count in counts.items()], right=True)
-    return [f"{line}  {share}" for line, share in zip(lines, shares, strict=True)]
+    apart = [f"apart, for training alone: {n}, {c:,}" for n, c in parameters["apart"].items()]
+    return [*(f"{line}  {share}" for line, share in zip(lines, shares, strict=True)), *apart]
 
 
 def _stated_told(parameters: Tree) -> list[str]:
@@ -199,18 +205,24 @@ def binary(number: float) -> str:
 
 
 def _table_told(table: list[Tree]) -> list[str]:
-    """One line a parameter; those of the layers once, where layers have the same."""
-    alike: dict[tuple[str, str, str], list[str]] = {}
+    """One line a parameter; those of layers that have the same once for all of them."""
+    layers: dict[tuple[str, str, str], list[int]] = {}
     for row in table:
-        before, layer, after = LAYER.fullmatch(row["name"]).groups(default="")  # type: ignore[union-attr]
-        alike.setdefault((before, after, f"{tuple(row['shape'])}"), []).append(layer)
+        before, number, after = LAYER.fullmatch(row["name"]).groups()  # type: ignore[union-attr]
+        found = layers.setdefault((before, after, f"{tuple(row['shape'])}"), [])
+        found += [int(number)] if number else []
     return aligned(
         [
-            (f"{before}{_range(layers)}{after}", shape)
-            for (before, after, shape), layers in alike.items()
+            (f"{before}{_range(found)}{after}" if found else after, shape)
+            for (before, after, shape), found in layers.items()
         ]
     )
 
 
-def _range(layers: list[str]) -> str:
-    return layers[0] if len(layers) == 1 else f"{{{layers[0]}..{layers[-1]}}}"
+def _range(numbers: list[int]) -> str:
+    """Numbers that are equally far apart, told by the first and the last: {0..11}, or {1,3..63}."""
+    first, last = numbers[0], numbers[-1]
+    if len(numbers) == 1:
+        return str(first)
+    second = f",{numbers[1]}" if numbers[1] > first + 1 else ""
+    return f"{{{first}{second}..{last}}}"

@@ -21,6 +21,7 @@ from holotype_conformance.deviations.patching import (
     override_all,
     parts,
     rounded_sum,
+    share_by,
     softmax_by,
     weigh,
     wide,
@@ -192,7 +193,7 @@ def _narrow(scores: Tensor, mask: Mask) -> Tensor:
     reports=("onnx/onnx#7274", "ekzhang/jax-js#180"),
 )
 def tiled(model: Model) -> None:
-    override_all(model, Attention, share=tile)
+    share_by(model, tile)
 
 
 def tile(attention: Attention, x: Tensor) -> Tensor:
@@ -211,7 +212,7 @@ def tile(attention: Attention, x: Tensor) -> Tensor:
     reports=("state-spaces/mamba#462",),
 )
 def first_head_only(model: Model) -> None:
-    override_all(model, Attention, share=_first)
+    share_by(model, _first)
 
 
 def _first(attention: Attention, x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from holotype_conformance.deviations.features import (
 from holotype_conformance.deviations.patching import (
     override,
     override_all,
+    share_by,
     softmax_by,
     weigh,
     wide,
@@ -123,7 +124,7 @@ def relative_future_bucket(model: Model) -> None:
     equivalent=True,
 )
 def tiled(model: Model) -> None:
-    override_all(model, Attention, share=tile)
+    share_by(model, tile)
 
 
 @patches(

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
-from holotype_reference.attention import Attention, SelfAttention, WeightedSum
+from holotype_reference.attention import Attention, SelfAttention
 from holotype_reference.cache import KeysValues
 from holotype_reference.layers import Layer, Stack
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import LayerNorm, RMSNorm, compute_dtype
+from holotype_reference.weighted_sum import WeightedSum, share
 
 Part = TypeVar("Part", bound=nn.Module)
 Norm = LayerNorm | RMSNorm
@@ -69,8 +70,8 @@ def weigh(model: nn.Module, weighted_sum: WeightedSum) -> None:
     ) -> Tensor:
         mixed = weighted_sum(
             query,
-            self.share(key),
-            self.share(value),
+            share(key, query.shape[1]),
+            share(value, query.shape[1]),
             mask=mask,
             bias=bias,
             scale=self.scale(),
@@ -80,6 +81,17 @@ def weigh(model: nn.Module, weighted_sum: WeightedSum) -> None:
             rearrange(mixed, "batch heads queries head_dim -> batch queries (heads head_dim)")
         )
         return y
+
+    override_all(model, Attention, attend=attend)
+
+
+def share_by(model: nn.Module, rule: Callable[[Attention, Tensor], Tensor]) -> None:
+    """Replace how key-value heads (batch, kv_heads, keys, head_dim) become as many as there are query heads."""
+
+    def attend(
+        self: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: Tensor | None
+    ) -> Tensor:
+        return Attention.attend(self, query, rule(self, key), rule(self, value), mask, bias)
 
     override_all(model, Attention, attend=attend)
 
@@ -157,21 +169,6 @@ class Redrawn(Mask):
     def visible(self) -> Tensor:
         return self.rule(Mask(**{field.name: getattr(self, field.name) for field in fields(Mask)}))
 
-    @cached_property
-    def open(self) -> Tensor:
-        return self.visible | ~self.sighted
-
-    def silence(self, x: Tensor) -> Tensor:
-        return x.masked_fill(~self.sighted, 0.0)
-
-    @property
-    def is_full(self) -> bool:
-        return False
-
-    @property
-    def is_causal(self) -> bool:
-        return False
-
 
 def redraw(mask: Mask, rule: MaskRule) -> Redrawn:
     """The mask, drawn by a rule that is told what it should be."""
@@ -199,8 +196,8 @@ def _count(mask: Mask, end: int) -> Tensor:
 
 
 def allowed(mask: Mask) -> Tensor:
-    """(1, 1, queries, keys): what the pattern allows."""
-    return rearrange(mask.allowed(), "i j -> 1 1 i j")
+    """(batch or 1, 1, queries, keys): what all but the padding allows."""
+    return mask.allowed()
 
 
 def real_keys(mask: Mask) -> Tensor:

@@ -1,0 +1,188 @@
+"""A mask cut into tiles: blocks of queries, each against the stretch of keys that it sees and no others.
+
+A tile costs what its rectangle holds, so that a window over a long sequence costs its band and not the square, and only
+a tile at an edge of the pattern needs a matrix. Whoever goes through the tiles one by one needs memory that is linear
+in the length.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from holotype_reference.masks import Mask
+
+HEIGHTS = (256, 128, 64)
+# Higher tiles keep matrix products busy, lower ones follow the edge of the mask more closely: the highest is taken
+# whose rectangles hold at most so much more than those of height 64.
+WASTE = 1.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """Some queries and the shortest stretch of keys that holds all they may see.
+
+    Attributes:
+        queries, keys: which ones; no keys at all if these queries see none.
+        full: every query here sees every key here that is real, so that no matrix of the pattern is needed.
+    """
+
+    queries: slice
+    keys: slice
+    full: bool
+
+    @property
+    def area(self) -> int:
+        """How many scores are computed."""
+        return self.height * self.width
+
+    @property
+    def height(self) -> int:
+        """How many queries."""
+        height: int = self.queries.stop - self.queries.start
+        return height
+
+    @property
+    def width(self) -> int:
+        """How many keys."""
+        width: int = self.keys.stop - self.keys.start
+        return width
+
+
+def tiles(mask: Mask, height: int | None = None) -> tuple[Tile, ...]:
+    """A described mask without documents, the same prefix in all rows, as tiles over all queries in their order.
+
+    Args:
+        mask: what each query may see.
+        height: of the tiles, where no several of them join to a full one; by default chosen for the mask.
+    """
+    assert isinstance(mask.prefix, int)
+    assert mask.documents is None
+    before, after = mask.reach
+    shape = Shape(
+        queries=mask.queries,
+        keys=mask.keys,
+        cached=mask.cached,
+        before=before,
+        after=after,
+        prefix=mask.prefix,
+    )
+    return _tiles(shape, height)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """All of a mask that its tiles depend on; the names are those of `Mask`."""
+
+    queries: int
+    keys: int
+    cached: int
+    before: int | None
+    after: int | None
+    prefix: int
+
+
+@lru_cache(maxsize=64)  # the layers of a model ask for the same ones
+def _tiles(shape: Shape, height: int | None) -> tuple[Tile, ...]:
+    if height is None:
+        finest = area(_tiles(shape, HEIGHTS[-1]))
+        choices = (_tiles(shape, height) for height in HEIGHTS)
+        return next(found for found in choices if area(found) <= WASTE * finest)
+    found: list[Tile] = []
+    for first, last in pairwise(_cuts(shape, height)):
+        tile = _tile(shape, first, last)
+        if found and tile.full and found[-1].full and tile.keys == found[-1].keys:
+            before = found.pop()
+            tile = replace(tile, queries=slice(before.queries.start, last))
+        found.append(tile)
+    return tuple(found)
+
+
+def _cuts(shape: Shape, height: int) -> list[int]:
+    """Where tiles begin and end. Queries in the prefix see nothing beyond it if the pattern is causal, and keep to
+    themselves."""
+    prefix = min(max(shape.prefix - shape.cached, 0), shape.queries)
+    return sorted({*range(0, shape.queries, height), prefix, shape.queries, 0})
+
+
+def _tile(shape: Shape, first: int, last: int) -> Tile:
+    """The tile of the queries [first, last)."""
+    before, after, prefix = shape.before, shape.after, shape.prefix
+    top, bottom = (
+        shape.cached + first,
+        shape.cached + last - 1,
+    )  # the places of the outermost queries
+    start = 0 if before is None or prefix else max(0, top - before)
+    stop = shape.keys if after is None else min(shape.keys, max(bottom + after + 1, prefix))
+    start = min(start, stop)
+    back = before is None or bottom - before <= start
+    ahead = after is None or top + after + 1 >= stop
+    full = prefix >= stop or (back and ahead)
+    return Tile(queries=slice(first, last), keys=slice(start, stop), full=full)
+
+
+def area(parts: tuple[Tile, ...]) -> int:
+    """How many scores all these tiles compute."""
+    return sum(tile.area for tile in parts)
+
+
+class Additive:
+    """The matrices of a mask's tiles, as numbers to add to the scores: 0, or -inf for what is hidden.
+
+    Where they depend on the distance of key and query alone they are views of a single matrix, which is made once.
+    """
+
+    def __init__(self, mask: Mask, parts: tuple[Tile, ...], dtype: torch.dtype) -> None:
+        self.mask = mask
+        self.dtype = dtype
+        shared = [(mask.cached + t.queries.start, t) for t in parts if self._by_distance(t)]
+        self.left = max((top - tile.keys.start for top, tile in shared), default=0)
+        right = max((tile.keys.stop - top for top, tile in shared), default=0)
+        height = max((tile.height for _, tile in shared), default=0)
+        self.distances = self._of_distances(height, self.left + right)
+
+    def of(self, tile: Tile) -> Tensor | None:
+        """(batch or 1, 1, queries or 1, keys) of a tile, or None where nothing is hidden."""
+        if self._by_distance(tile):
+            offset = self.left - self.mask.cached - tile.queries.start
+            columns = slice(tile.keys.start + offset, tile.keys.stop + offset)
+            return self.distances[None, None, : tile.height, columns]
+        if not tile.full:
+            return self._numbers(self.mask.part(tile.queries, tile.keys))
+        if self.mask.padding is None:
+            return None
+        return self._numbers(rearrange(self.mask.padding[:, tile.keys], "b keys -> b 1 1 keys"))
+
+    def _by_distance(self, tile: Tile) -> bool:
+        """Whether the distance of a key from a query decides in this tile, and not everything is seen: no padding, and
+        no prefix that reaches further than the pattern does."""
+        if tile.full or self.mask.padding is not None:
+            return False
+        before, after = self.mask.reach
+        prefix = self.mask.prefix
+        assert isinstance(prefix, int)
+        if prefix == 0:
+            return True
+        top = self.mask.cached + tile.queries.start
+        return before is None and (after is None or top + after + 1 >= prefix)
+
+    def _of_distances(self, height: int, width: int) -> Tensor:
+        """(height, width): row r and column c stand for the distance c - r - left of a key from a query."""
+        before, after = self.mask.reach
+        hidden = torch.full((height, width), -math.inf, dtype=self.dtype, device=self.mask.device)
+        distances = torch.zeros_like(hidden)
+        if after is not None:
+            distances += hidden.triu(self.left + after + 1)
+        if before is not None:
+            distances += hidden.tril(self.left - before - 1)
+        return distances
+
+    def _numbers(self, seen: Tensor) -> Tensor:
+        numbers = torch.zeros(seen.shape, dtype=self.dtype, device=seen.device)
+        return numbers.masked_fill_(~seen, -math.inf)

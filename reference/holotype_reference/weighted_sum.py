@@ -1,0 +1,263 @@
+"""softmax(scale · q kᵀ + bias, over the visible keys) v, in three ways that agree: `PATHS`.
+
+    eager    the formula, step by step, with all scores in memory at once
+    blocks   the formula, tile by tile, forwards and backwards (`holotype_reference.blocks`)
+    fused    through `torch.nn.functional.scaled_dot_product_attention`, in the cheapest way that is exact: `route`
+
+Where heads are grouped, query head h reads key-value head h // group: neighbouring query heads share (Ainslie et al.
+2023, section 2.2).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from statistics import fmean
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange, repeat
+from torch import Tensor, finfo
+
+from holotype_reference.blocks import Flash, Formula, tile_by_tile
+from holotype_reference.masks import Mask
+from holotype_reference.normalization import compute_dtype
+from holotype_reference.tiles import HEIGHTS, area, tiles
+
+Path = Literal["fused", "blocks", "eager"]
+Route = Literal["full", "causal", "rows", "documents", "tiles", "dense"]
+
+
+class WeightedSum(Protocol):
+    """softmax(scale · q kᵀ + bias, over the visible keys) v."""
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        mask: Mask,
+        bias: Tensor | None,
+        scale: float,
+        dropout: float,
+    ) -> Tensor:
+        """Query (batch, heads, queries, head_dim), key and value (batch, kv_heads, keys, head_dim) -> as query.
+
+        bias (1, heads, queries, keys) is added to the scores; dropout is the probability with which a weight is lost.
+        """
+        ...
+
+
+class _Given(Protocol):
+    """A weighted sum whose bias, scale and dropout are settled."""
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *, mask: Mask) -> Tensor: ...
+
+
+def eager(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Mask,
+    bias: Tensor | None,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """The formula, step by step. The softmax is taken in at least float32."""
+    key, value = share(key, query.shape[1]), share(value, query.shape[1])
+    # Scaled before the product, which would leave the range of float16 otherwise.
+    scores = einsum(
+        query * scale, key, "batch heads i width, batch heads j width -> batch heads i j"
+    )
+    if bias is not None:
+        scores = scores + bias
+    scores = scores.to(compute_dtype(scores.dtype))
+    # The lowest finite number, not -inf, which would make a row without any key NaN; exp turns it into exact zeros.
+    scores = scores.masked_fill(~mask.visible, finfo(scores.dtype).min)
+    weights = scores.softmax(dim=-1).to(query.dtype)
+    weights = F.dropout(mask.silence(weights), dropout)
+    return einsum(weights, value, "batch heads i j, batch heads j width -> batch heads i width")
+
+
+def blocks(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Mask,
+    bias: Tensor | None,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """The formula without `scaled_dot_product_attention`: tiles of queries against the keys that they see.
+
+    A bias, dropout, or a mask that only its matrix tells goes the way of `eager`.
+    """
+    whole = partial(blocks, bias=bias, scale=scale, dropout=dropout)
+    if bias is not None or dropout or not mask.is_described:
+        return eager(query, key, value, mask=mask, bias=bias, scale=scale, dropout=dropout)
+    if mask.varies:
+        return _by_row(query, key, value, mask, whole)
+    if mask.documents is not None:
+        return _by_document(query, key, value, mask, whole)
+    return tile_by_tile(query, key, value, mask=mask, scale=scale, kernel=Formula())
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Mask,
+    bias: Tensor | None,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """The path "fused": the fastest exact way for this mask, as `route` chooses it.
+
+    What a mask may be stands at `holotype_reference.masks.Mask`. With a bias the dense way is the only one.
+    """
+    chosen = "dense" if bias is not None else route(mask)
+    whole = partial(attend, bias=bias, scale=scale, dropout=dropout)
+    match chosen:
+        case "full" | "causal":
+            causal = chosen == "causal"
+            return _sdpa(query, key, value, None, scale, dropout, is_causal=causal)
+        case "rows":
+            return _by_row(query, key, value, mask, whole)
+        case "documents":
+            return _by_document(query, key, value, mask, whole)
+        case "tiles" if not dropout and _suits_flash(query, key, value):
+            return tile_by_tile(query, key, value, mask=mask, scale=scale, kernel=Flash())
+    # Kernels differ in what they make of a row without any key: it sees everything, and its result is left out.
+    told = mask.open if bias is None else bias.masked_fill(~mask.open, float("-inf"))
+    return mask.silence(_sdpa(query, key, value, told, scale, dropout))
+
+
+PATHS: dict[Path, WeightedSum] = {"fused": attend, "blocks": blocks, "eager": eager}
+
+
+def route(mask: Mask) -> Route:
+    """The way that `attend` goes for a mask: the first of these that is exact and pays.
+
+    full        nothing is hidden, and nothing is said to the kernel
+    causal      a lower triangle, which kernels know by a flag
+    rows        each row of the batch by itself, because their prefixes or documents differ
+    documents   each packed document by itself, those of one length together
+    tiles       blocks of queries against the stretches of keys that they see
+    dense       all scores, and a matrix that says which of them count
+    """
+    if mask.is_full:
+        return "full"
+    if mask.is_causal:
+        return "causal"
+    if not mask.is_described:
+        return "dense"
+    if mask.varies:
+        return "rows"
+    if mask.documents is not None:
+        return "documents"
+    return "tiles" if _tiling_pays(mask) else "dense"
+
+
+# What a call of a kernel for one tile costs, and each key that it reads, in scores that could be computed meanwhile;
+# and the square from which on memory decides. Measured on a CPU.
+CALL = 8192
+READ = 16
+LARGE = 1024 * 1024
+
+
+def _tiling_pays(mask: Mask) -> bool:
+    square = mask.queries * mask.keys
+    if square >= LARGE:
+        return True
+    dense = square + READ * mask.keys
+    return dense > CALL and dense > sum(
+        tile.area + READ * tile.width + CALL for tile in tiles(mask)
+    )
+
+
+def cost(mask: Mask) -> float:
+    """The scores that the route of a mask computes, as a share of all queries times all keys.
+
+    Kernels that know a triangle are taken to go by blocks of 64.
+    """
+    square = mask.queries * mask.keys
+    match route(mask):
+        case "full" | "dense":
+            return 1.0
+        case "causal":
+            return area(tiles(mask, HEIGHTS[-1])) / square
+        case "tiles":
+            return area(tiles(mask)) / square
+        case "rows":
+            return fmean(cost(mask.row(index)) for index in range(mask.rows))
+        case "documents":
+            alone = mask.by_document()
+            several = mask.queries // sum(part.queries for part in alone)
+            return sum(cost(part) * part.queries * part.keys * several for part in alone) / square
+
+
+def share(x: Tensor, heads: int) -> Tensor:
+    """(batch, kv_heads, keys, width) -> (batch, heads, keys, width)"""
+    if x.shape[1] == heads:
+        return x
+    group = heads // x.shape[1]
+    return repeat(x, "batch kv_heads keys width -> batch (kv_heads group) keys width", group=group)
+
+
+def _sdpa(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    told: Tensor | None,
+    scale: float,
+    dropout: float,
+    is_causal: bool = False,
+) -> Tensor:
+    grouped = query.shape[1] != key.shape[1]
+    if grouped and not query.is_cpu:  # not every kernel elsewhere shares heads by itself
+        key, value, grouped = share(key, query.shape[1]), share(value, query.shape[1]), False
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=told,
+        dropout_p=dropout,
+        is_causal=is_causal,
+        scale=scale,
+        enable_gqa=grouped,
+    )
+
+
+def _suits_flash(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether the kernel of a tile takes these; the public function takes more, and elsewhere has its own kernels."""
+    alike = query.dtype == key.dtype == value.dtype and query.shape[-1] == value.shape[-1]
+    return alike and query.is_cpu
+
+
+def _by_row(query: Tensor, key: Tensor, value: Tensor, mask: Mask, attend: _Given) -> Tensor:
+    """Each row of the batch by itself."""
+    rows = zip(*(torch.split(x, 1) for x in (query, key, value)), strict=True)
+    return torch.cat([attend(*row, mask=mask.row(index)) for index, row in enumerate(rows)])
+
+
+def _by_document(query: Tensor, key: Tensor, value: Tensor, mask: Mask, attend: _Given) -> Tensor:
+    """Each document by itself; documents of one length as a batch.
+
+    Split, not sliced: the gradient of each slice would be as long as the whole sequence.
+    """
+    alone = mask.by_document()
+    if len(alone) == 1:
+        number = query.shape[2] // alone[0].queries
+        apart = "batch heads (number length) width -> (batch number) heads length width"
+        query, key, value = (rearrange(x, apart, number=number) for x in (query, key, value))
+        together = "(batch number) heads length width -> batch heads (number length) width"
+        return rearrange(attend(query, key, value, mask=alone[0]), together, number=number)
+    queries = torch.split(query, [part.queries for part in alone], dim=2)
+    keys, values = (torch.split(x, [part.keys for part in alone], dim=2) for x in (key, value))
+    parts = zip(queries, keys, values, alone, strict=True)
+    found = [attend(*part, mask=its_mask) for *part, its_mask in parts if its_mask.queries]
+    return torch.cat(found, dim=2)

@@ -1,0 +1,234 @@
+"""Every path of attention against the formula, over all masks that can be described."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from holotype_reference import weighted_sum
+from holotype_reference.blocks import Flash, Formula, tile_by_tile
+from holotype_reference.masks import Band, Mask
+from holotype_reference.tiles import Additive, tiles
+from holotype_reference.weighted_sum import PATHS, cost, eager, route
+from holotype_spec.schema import Bidirectional, Causal, SlidingWindow
+
+CPU = torch.device("cpu")
+Result = tuple[Tensor, ...]
+
+
+def mask(pattern: object, queries: int, keys: int | None = None, **facts: object) -> Mask:
+    """As many keys as queries, nothing cached and nothing padded, unless it is said."""
+    given = {"cached": 0, "padding": None, "device": CPU, **facts}
+    return Mask(pattern=pattern, queries=queries, keys=keys or queries, **given)  # type: ignore[arg-type]
+
+
+@st.composite
+def masks(draw: st.DrawFn, *, batch: int = 2, longest: int = 150) -> Mask:
+    """Any mask that `Mask` can describe, around the sizes at which tiles begin and end."""
+    window = st.integers(1, 100)
+    pattern = draw(
+        st.sampled_from([Bidirectional(), Causal()])
+        | st.builds(SlidingWindow, window=window)
+        | st.builds(Band, before=st.integers(0, 90), after=st.integers(0, 90))
+    )
+    queries, cached, extra = draw(st.integers(1, longest)), 0, 0
+    if draw(st.booleans()):
+        cached, extra = draw(st.integers(0, 100)), draw(st.integers(0, 40))
+    keys = cached + queries + extra
+    cuts = st.lists(st.integers(1, max(keys - 1, 1)), max_size=3, unique=True).map(sorted)
+    lengths = cuts.map(
+        lambda found: tuple(np.diff([0, *found, keys]).tolist()) if keys > 1 else (1,)
+    )
+    prefix = st.integers(0, keys + 3)
+    real = st.lists(st.booleans(), min_size=keys, max_size=keys)
+    return mask(
+        pattern,
+        queries,
+        keys,
+        cached=cached,
+        prefix=draw(st.just(0) | prefix | st.tuples(*[prefix] * batch)),
+        documents=draw(st.none() | st.tuples(lengths) | st.tuples(*[lengths] * batch)),
+        padding=draw(st.none() | st.tuples(*[real] * batch).map(torch.tensor)),
+    )
+
+
+def numbers(
+    described: Mask,
+    *,
+    heads: tuple[int, int] = (4, 2),
+    batch: int = 2,
+    width: int = 5,
+    dtype: torch.dtype = torch.float64,
+) -> Result:
+    """Query, key, value and an upstream gradient."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(heads[0], described.queries), (heads[1], described.keys)] * 2
+    return tuple(
+        torch.randn(batch, *shapes[n], width, generator=generator, dtype=torch.float64).to(dtype)
+        for n in (0, 1, 3, 2)
+    )
+
+
+def both_ways(path: weighted_sum.WeightedSum, described: Mask, given: Result) -> Result:
+    """The result and the gradients by query, key and value."""
+    leaves = [x.clone().requires_grad_() for x in given[:3]]
+    output = path(*leaves, mask=described, bias=None, scale=0.4, dropout=0.0)
+    return (output, *torch.autograd.grad(output, leaves, given[3]))
+
+
+def by_tiles(height: int | None, kernel: Formula | Flash) -> weighted_sum.WeightedSum:
+    def path(
+        query: Tensor, key: Tensor, value: Tensor, *, mask: Mask, scale: float, **_: object
+    ) -> Tensor:
+        return tile_by_tile(query, key, value, mask=mask, scale=scale, kernel=kernel, height=height)
+
+    return path  # type: ignore[return-value]
+
+
+@pytest.fixture
+def eager_to_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small problems take the ways of large ones."""
+    monkeypatch.setattr(weighted_sum, "LARGE", 0)
+
+
+@pytest.mark.usefixtures("eager_to_tile")
+@pytest.mark.parametrize("name", ["fused", "blocks"])
+@settings(deadline=None, max_examples=150)
+@given(described=masks())
+def test_every_path_is_the_formula_forwards_and_backwards(name: str, described: Mask) -> None:
+    given = numbers(described)
+    expected = both_ways(eager, described, given)
+    for found, right in zip(both_ways(PATHS[name], described, given), expected, strict=True):  # type: ignore[index]
+        assert found.isfinite().all()
+        torch.testing.assert_close(found, right, rtol=0, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=100)
+@given(described=masks(batch=1), height=st.sampled_from([1, 16, 64, 256]))
+def test_tiles_hold_exactly_what_is_visible(described: Mask, height: int) -> None:
+    described = replace(described.row(0) if described.varies else described, documents=None)
+    drawn = torch.zeros(len(described.visible), 1, described.queries, described.keys).bool()
+    parts = tiles(described, height)
+    added = Additive(described, parts, torch.float32)
+    for tile in parts:
+        part = added.of(tile)
+        seen = torch.ones(1).bool() if part is None else part == 0
+        assert part is None or part[~seen].isneginf().all()
+        drawn[:, :, tile.queries, tile.keys] = seen  # which may be the same for all queries
+    assert drawn.equal(described.visible)
+    assert [tile.queries.start for tile in parts[1:]] == [tile.queries.stop for tile in parts[:-1]]
+    assert (parts[0].queries.start, parts[-1].queries.stop) == (0, described.queries)
+
+
+@settings(deadline=None, max_examples=60)
+@given(described=masks(batch=1), kernel=st.sampled_from([Formula(), Flash()]))
+def test_tiles_of_any_height_give_the_same(described: Mask, kernel: Formula | Flash) -> None:
+    described = replace(described.row(0) if described.varies else described, documents=None)
+    given = numbers(described, batch=1)
+    expected = both_ways(eager, described, given)
+    for height in (7, 64):
+        for found, right in zip(
+            both_ways(by_tiles(height, kernel), described, given), expected, strict=True
+        ):
+            torch.testing.assert_close(found, right, rtol=0, atol=1e-12)
+
+
+WINDOW = SlidingWindow(window=64)
+
+
+@pytest.mark.parametrize(
+    ("described", "way"),
+    [
+        (mask(Bidirectional(), 5, 9), "full"),
+        (mask(Causal(), 9, prefix=9), "full"),
+        (mask(Causal(), 1, 9, cached=8), "full"),
+        (mask(Causal(), 1024), "causal"),
+        (mask(SlidingWindow(window=1024), 1024), "causal"),
+        (mask(WINDOW, 16), "causal"),
+        (mask(WINDOW, 192), "dense"),
+        (mask(WINDOW, 1024), "tiles"),
+        (mask(WINDOW, 1, 4096, cached=4095), "tiles"),
+        (mask(Band(before=32, after=32), 1024), "tiles"),
+        (mask(Causal(), 1024, prefix=512), "tiles"),
+        (mask(Causal(), 1024, prefix=(512, 3)), "rows"),
+        (mask(Causal(), 1024, documents=((512,) * 2,)), "documents"),
+        (mask(Causal(), 1024, documents=((512,) * 2, (1024,))), "rows"),
+        (mask(Bidirectional(), 512, padding=torch.ones(1, 512).bool()), "dense"),
+        (mask(Bidirectional(), 1024, padding=torch.ones(1, 1024).bool()), "tiles"),
+    ],
+    ids=str,
+)
+def test_each_mask_goes_the_way_that_pays(described: Mask, way: str) -> None:
+    assert route(described) == way
+
+
+def test_what_a_way_costs_is_worked_by_hand() -> None:
+    # blocks of 64: 16 on the diagonal and 15 + … + 1 below it, of 256
+    assert cost(mask(Causal(), 1024)) == 136 / 256
+    # the first block sees itself, each other one itself and the 63 keys before it
+    assert cost(mask(WINDOW, 1024)) == pytest.approx((64 + 15 * 127) / (16 * 1024))
+    assert cost(mask(Causal(), 1024, documents=((256,) * 4,))) == 40 / 256
+    assert cost(mask(Bidirectional(), 1024, documents=((256, 768),))) == 0.25**2 + 0.75**2
+    assert cost(mask(Causal(), 1024, prefix=(1024, 0))) == (1 + 136 / 256) / 2
+    # 8 · 8 blocks of the prefix; then four tiles of 2 blocks by 10, 12, 14 and 16
+    assert cost(mask(Causal(), 1024, prefix=512)) == (64 + 2 * (10 + 12 + 14 + 16)) / 256
+
+
+class Drawn(Mask):
+    """A subclass that draws another matrix than its attributes say."""
+
+    @property
+    def visible(self) -> Tensor:  # type: ignore[override]
+        return torch.eye(self.queries, self.keys).bool()[None, None]
+
+
+@pytest.mark.usefixtures("eager_to_tile")
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("pattern", [Bidirectional(), Causal(), SlidingWindow(window=3)], ids=str)
+def test_a_mask_that_draws_its_own_matrix_is_never_inferred(name: str, pattern: object) -> None:
+    described = Drawn(
+        pattern=pattern,
+        queries=200,
+        keys=200,
+        cached=0,
+        padding=None,
+        device=CPU,  # type: ignore[arg-type]
+    )
+    query, key, value, _ = numbers(described)
+    path = PATHS[name]  # type: ignore[index]
+    found = path(query, key, value, mask=described, bias=None, scale=1.0, dropout=0.0)
+    torch.testing.assert_close(found, value.repeat_interleave(2, dim=1))
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_large_products_do_not_leave_the_range_of_float16(name: str) -> None:
+    # 64 · 40 · 40 = 102,400 is beyond 65,504, a quarter of an eighth of it is not
+    query = torch.full((1, 1, 130, 64), 40.0, dtype=torch.float16)
+    value = torch.arange(130, dtype=torch.float16).repeat(1, 1, 64, 1).mT.contiguous()
+    found = PATHS[name](  # type: ignore[index]
+        query, query, value, mask=mask(WINDOW, 130), bias=None, scale=0.125, dropout=0.0
+    )
+    expected = [(max(i - 63, 0) + i) / 2 for i in range(130)]
+    assert found[0, 0, :, 0].tolist() == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", ["fused", "blocks"])
+def test_a_query_that_sees_nothing_gives_zero_and_takes_no_gradient(name: str) -> None:
+    padding = torch.ones(2, 200).bool()
+    padding[1, :150] = False
+    described = mask(SlidingWindow(window=20), 200, padding=padding)
+    output, *gradients = both_ways(PATHS[name], described, numbers(described))  # type: ignore[index]
+    assert output[1, :, :150].eq(0).all()
+    assert all(gradient[1, :, :150].eq(0).all() for gradient in gradients)
+    assert all(x.isfinite().all() for x in (output, *gradients))
+
+
+def test_documents_that_do_not_hold_every_key_once_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"documents of the lengths \(3, 4\) do not hold 8 keys"):
+        mask(Causal(), 8, documents=((3, 4),))
