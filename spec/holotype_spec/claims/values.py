@@ -121,8 +121,6 @@ def _below(
 
 
 def _parameters(entry: Entry) -> tuple[Known, ...]:
-    if isinstance(entry, Network):
-        return (Known(value=NOTHING),)
     counts = count_parameters(entry)
     return (
         Known(value=Decimal(counts.total)),
