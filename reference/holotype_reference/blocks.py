@@ -11,6 +11,7 @@ one number a query: with it the backward pass computes the weights again (Dao et
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import torch
@@ -27,10 +28,18 @@ Gradients = tuple[Tensor, Tensor, Tensor]
 
 class TileKernel(Protocol):
     """How one tile is computed. Query (batch, heads, queries, head_dim); key and value (batch, kv_heads, keys,
-    head_dim); added to the scores (batch or 1, 1, queries, keys) or None, where a query may see nothing at all."""
+    head_dim); added to the scores (batch or 1, 1, queries or 1, keys) or None, where a query may see nothing at all;
+    corner if query i sees nothing behind key i besides."""
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, added: Tensor | None, scale: float
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        added: Tensor | None,
+        corner: bool,
+        scale: float,
     ) -> tuple[Tensor, Tensor]:
         """The output, shaped as the query, and log_sum (batch, heads, queries)."""
         ...
@@ -43,7 +52,9 @@ class TileKernel(Protocol):
         value: Tensor,
         output: Tensor,
         log_sum: Tensor,
+        *,
         added: Tensor | None,
+        corner: bool,
         scale: float,
     ) -> Gradients:
         """The gradients by query, key and value."""
@@ -54,10 +65,17 @@ class Formula:
     """A tile by the formulas above, in matrix products. Writes over its own intermediate results to spare memory."""
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, added: Tensor | None, scale: float
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        added: Tensor | None,
+        corner: bool,
+        scale: float,
     ) -> tuple[Tensor, Tensor]:
         group = query.shape[1] // key.shape[1]
-        scores = self.scores(_by_kv_heads(query, key), key, added, scale)
+        scores = self.scores(_by_kv_heads(query, key), key, group, added, corner, scale)
         # Taken off so that no power overflows. It is -inf in a row of nothing but -inf, whose powers are to be 0.
         largest = scores.amax(dim=-1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)
         powers = scores.sub_(largest).exp_()
@@ -74,7 +92,9 @@ class Formula:
         value: Tensor,
         output: Tensor,
         log_sum: Tensor,
+        *,
         added: Tensor | None,
+        corner: bool,
         scale: float,
     ) -> Gradients:
         group = query.shape[1] // key.shape[1]
@@ -82,25 +102,38 @@ class Formula:
             _by_kv_heads(x, key) for x in (query, upstream, output, log_sum.unsqueeze(-1))
         )
         lowest = torch.finfo(log_sum.dtype).min
-        weights = self.scores(query, key, added, scale).sub_(log_sum.clamp(min=lowest)).exp_()
+        weights = (
+            self.scores(query, key, group, added, corner, scale)
+            .sub_(log_sum.clamp(min=lowest))
+            .exp_()
+        )
         d_value = weights.to(value.dtype).mT @ upstream
         d_weights = (upstream @ value.mT).to(weights.dtype)
         along = (upstream * output).sum(dim=-1, keepdim=True)
         d_scores = d_weights.sub_(along).mul_(weights).mul_(scale).to(key.dtype)
         return _by_heads(d_scores @ key, group), d_scores.mT @ query, d_value
 
-    def scores(self, query: Tensor, key: Tensor, added: Tensor | None, scale: float) -> Tensor:
+    def scores(
+        self,
+        query: Tensor,
+        key: Tensor,
+        group: int,
+        added: Tensor | None,
+        corner: bool,
+        scale: float,
+    ) -> Tensor:
         """(batch, kv_heads, group · queries, keys), in at least float32."""
         scores = (query * scale) @ key.mT
         scores = scores.to(compute_dtype(scores.dtype))
+        by_head = rearrange(
+            scores,
+            "batch kv_heads (group queries) keys -> batch kv_heads group queries keys",
+            group=group,
+        )
         if added is not None:
-            # The queries of all heads of a group lie one after the other.
-            by_head = rearrange(
-                scores,
-                "batch kv_heads (group queries) keys -> batch kv_heads group queries keys",
-                queries=added.shape[2],
-            )
             by_head += added.unsqueeze(1)
+        if corner:
+            by_head += torch.full_like(by_head[0, 0, 0], -math.inf).triu(1)
         return scores
 
 
@@ -112,10 +145,17 @@ class Flash:
     """
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, added: Tensor | None, scale: float
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        added: Tensor | None,
+        corner: bool,
+        scale: float,
     ) -> tuple[Tensor, Tensor]:
         output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, attn_mask=added, scale=scale
+            query, key, value, 0.0, corner, attn_mask=added, scale=scale
         )
         return output, log_sum
 
@@ -127,12 +167,14 @@ class Flash:
         value: Tensor,
         output: Tensor,
         log_sum: Tensor,
+        *,
         added: Tensor | None,
+        corner: bool,
         scale: float,
     ) -> Gradients:
         backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
         gradients: Gradients = backward(
-            upstream, query, key, value, output, log_sum, 0.0, False, attn_mask=added, scale=scale
+            upstream, query, key, value, output, log_sum, 0.0, corner, attn_mask=added, scale=scale
         )
         return gradients
 
@@ -172,38 +214,60 @@ class _TileByTile(torch.autograd.Function):
         scale: float,
         kernel: TileKernel,
     ) -> Tensor:
-        output = _like(query)
-        log_sums = []
+        output, log_sum = (
+            _like(query),
+            query.new_empty(query.shape[:3], dtype=compute_dtype(query.dtype)),
+        )
+        done = 0
         for tile in parts:
             rows, columns = tile.queries, tile.keys
-            output[:, :, rows], log_sum = kernel.forward(
-                query[:, :, rows], key[:, :, columns], value[:, :, columns], added.of(tile), scale
+            found = kernel.forward(
+                query[:, :, rows],
+                key[:, :, columns],
+                value[:, :, columns],
+                added=added.of(tile),
+                corner=tile.corner,
+                scale=scale,
             )
-            log_sums.append(log_sum)
-        ctx.save_for_backward(query, key, value, output, *log_sums)
+            if rows.start < done:
+                found = _joined(*found, output[:, :, rows], log_sum[:, :, rows])
+            output[:, :, rows], log_sum[:, :, rows] = found
+            done = rows.stop
+        ctx.save_for_backward(query, key, value, output, log_sum)
         ctx.parts, ctx.added, ctx.scale, ctx.kernel = parts, added, scale, kernel
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, output, *log_sums = ctx.saved_tensors
-        d_query, d_key, d_value = _like(query), _like(key).zero_(), _like(value).zero_()
-        for tile, log_sum in zip(ctx.parts, log_sums, strict=True):
+        query, key, value, output, log_sum = ctx.saved_tensors
+        d_query, d_key, d_value = (_like(x).zero_() for x in (query, key, value))
+        for tile in ctx.parts:
             rows, columns = tile.queries, tile.keys
-            d_query[:, :, rows], d_keys, d_values = ctx.kernel.backward(
+            d_queries, d_keys, d_values = ctx.kernel.backward(
                 upstream[:, :, rows],
                 query[:, :, rows],
                 key[:, :, columns],
                 value[:, :, columns],
                 output[:, :, rows],
-                log_sum,
-                ctx.added.of(tile),
-                ctx.scale,
+                log_sum[:, :, rows],
+                added=ctx.added.of(tile),
+                corner=tile.corner,
+                scale=ctx.scale,
             )
+            d_query[:, :, rows] += d_queries
             d_key[:, :, columns] += d_keys
             d_value[:, :, columns] += d_values
         return d_query, d_key, d_value, None, None, None, None
+
+
+def _joined(
+    output: Tensor, log_sum: Tensor, other: Tensor, other_sum: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The result over the keys of two tiles, from their results: each counts by its share of the sum of powers."""
+    total = torch.logaddexp(log_sum, other_sum)
+    share = (log_sum - total).exp().unsqueeze(-1)
+    return torch.lerp(other.to(share.dtype), output.to(share.dtype), share).to(output.dtype), total
 
 
 def _like(x: Tensor) -> Tensor:

@@ -3,6 +3,11 @@
 A tile costs what its rectangle holds, so that a window over a long sequence costs its band and not the square, and only
 a tile at an edge of the pattern needs a matrix. Whoever goes through the tiles one by one needs memory that is linear
 in the length.
+
+    window                  causal after a cache or a prefix
+    ██                      ██████▄
+    ▀███                    ████████▄
+      ▀███                  ██████████▄      a full tile, and a corner
 """
 
 from __future__ import annotations
@@ -18,9 +23,10 @@ from torch import Tensor
 
 from holotype_reference.masks import Mask
 
-HEIGHTS = (256, 128, 64)
+BLOCK = 64
+HEIGHTS = (256, 128, BLOCK)
 # Higher tiles keep matrix products busy, lower ones follow the edge of the mask more closely: the highest is taken
-# whose rectangles hold at most so much more than those of height 64.
+# whose rectangles hold at most so much more than those of one block.
 WASTE = 1.05
 
 
@@ -31,16 +37,21 @@ class Tile:
     Attributes:
         queries, keys: which ones; no keys at all if these queries see none.
         full: every query here sees every key here that is real, so that no matrix of the pattern is needed.
+        corner: as many queries as keys, and query i sees the real ones up to i: a triangle, which kernels know.
     """
 
     queries: slice
     keys: slice
     full: bool
+    corner: bool = False
 
     @property
     def area(self) -> int:
-        """How many scores are computed."""
-        return self.height * self.width
+        """How many scores are computed. Kernels that know a triangle are taken to go by blocks."""
+        if not self.corner:
+            return self.height * self.width
+        whole, rest = divmod(self.height, BLOCK)
+        return BLOCK * BLOCK * whole * (whole + 1) // 2 + rest * self.width
 
     @property
     def height(self) -> int:
@@ -60,7 +71,8 @@ def tiles(mask: Mask, height: int | None = None) -> tuple[Tile, ...]:
 
     Args:
         mask: what each query may see.
-        height: of the tiles, where no several of them join to a full one; by default chosen for the mask.
+        height: of the tiles, unless several of them join to a full one. By default it is chosen for the mask, or what
+            is causal becomes a full tile and a corner that has some of its queries again: the only ones in two tiles.
     """
     assert isinstance(mask.prefix, int)
     assert mask.documents is None
@@ -73,6 +85,10 @@ def tiles(mask: Mask, height: int | None = None) -> tuple[Tile, ...]:
         after=after,
         prefix=mask.prefix,
     )
+    start = max(mask.cached, mask.prefix)
+    # Under padding a query may see nothing in one of its two tiles, of which not every kernel gives account.
+    if height is None and shape.causal and (start == 0 or mask.padding is None):
+        return _around_a_corner(shape, start)
     return _tiles(shape, height)
 
 
@@ -87,11 +103,19 @@ class Shape:
     after: int | None
     prefix: int
 
+    @property
+    def causal(self) -> bool:
+        """Each query sees all that stands before it and, but for the prefix, nothing that stands behind."""
+        seen = self.cached + self.queries
+        return (
+            self.after == 0 and self.keys >= seen and (self.before is None or self.before >= seen)
+        )
+
 
 @lru_cache(maxsize=64)  # the layers of a model ask for the same ones
 def _tiles(shape: Shape, height: int | None) -> tuple[Tile, ...]:
     if height is None:
-        finest = area(_tiles(shape, HEIGHTS[-1]))
+        finest = area(_tiles(shape, BLOCK))
         choices = (_tiles(shape, height) for height in HEIGHTS)
         return next(found for found in choices if area(found) <= WASTE * finest)
     found: list[Tile] = []
@@ -101,6 +125,19 @@ def _tiles(shape: Shape, height: int | None) -> tuple[Tile, ...]:
             before = found.pop()
             tile = replace(tile, queries=slice(before.queries.start, last))
         found.append(tile)
+    return tuple(found)
+
+
+def _around_a_corner(shape: Shape, start: int) -> tuple[Tile, ...]:
+    """The keys before `start` are seen by every query; from there on the pattern is a triangle."""
+    found = []
+    if start:
+        queries, keys = slice(0, shape.queries), slice(0, min(start, shape.keys))
+        found.append(Tile(queries=queries, keys=keys, full=True))
+    first = start - shape.cached  # the query that stands at `start`
+    if first < shape.queries:
+        queries, keys = slice(first, shape.queries), slice(start, shape.cached + shape.queries)
+        found.append(Tile(queries=queries, keys=keys, full=False, corner=True))
     return tuple(found)
 
 
@@ -148,12 +185,12 @@ class Additive:
         self.distances = self._of_distances(height, self.left + right)
 
     def of(self, tile: Tile) -> Tensor | None:
-        """(batch or 1, 1, queries or 1, keys) of a tile, or None where nothing is hidden."""
+        """(batch or 1, 1, queries or 1, keys) of a tile, or None where nothing is hidden, but for the triangle."""
         if self._by_distance(tile):
             offset = self.left - self.mask.cached - tile.queries.start
             columns = slice(tile.keys.start + offset, tile.keys.stop + offset)
             return self.distances[None, None, : tile.height, columns]
-        if not tile.full:
+        if not (tile.full or tile.corner):
             return self._numbers(self.mask.part(tile.queries, tile.keys))
         if self.mask.padding is None:
             return None
@@ -162,7 +199,7 @@ class Additive:
     def _by_distance(self, tile: Tile) -> bool:
         """Whether the distance of a key from a query decides in this tile, and not everything is seen: no padding, and
         no prefix that reaches further than the pattern does."""
-        if tile.full or self.mask.padding is not None:
+        if tile.full or tile.corner or self.mask.padding is not None:
             return False
         before, after = self.mask.reach
         prefix = self.mask.prefix

@@ -22,7 +22,7 @@ from torch import Tensor, finfo
 from holotype_reference.blocks import Flash, Formula, tile_by_tile
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
-from holotype_reference.tiles import HEIGHTS, area, tiles
+from holotype_reference.tiles import BLOCK, area, tiles
 
 Path = Literal["fused", "blocks", "eager"]
 Route = Literal["full", "causal", "rows", "documents", "tiles", "dense"]
@@ -102,7 +102,7 @@ def blocks(
         return _by_row(query, key, value, mask, whole)
     if mask.documents is not None:
         return _by_document(query, key, value, mask, whole)
-    return tile_by_tile(query, key, value, mask=mask, scale=scale, kernel=Formula())
+    return tile_by_tile(query, key, value, mask=mask, scale=scale, kernel=Formula(), height=BLOCK)
 
 
 def attend(
@@ -188,9 +188,7 @@ def cost(mask: Mask) -> float:
     match route(mask):
         case "full" | "dense":
             return 1.0
-        case "causal":
-            return area(tiles(mask, HEIGHTS[-1])) / square
-        case "tiles":
+        case "causal" | "tiles":
             return area(tiles(mask)) / square
         case "rows":
             return fmean(cost(mask.row(index)) for index in range(mask.rows))
