@@ -106,6 +106,13 @@ MISSING: tuple[tuple[str, Uses], ...] = (
         "sines and cosines added to the embeddings (Vaswani et al. 2017)",
         _positions(schema.Sinusoidal),
     ),
+    (
+        "relative positions of each layer's own (GLaM)",
+        _positions(schema.LayerwiseRelativeBuckets),
+    ),
+    ("two positions a token (Du et al. 2021)", _positions(schema.TwoDimensionalPositions)),
+    ("two rotary positions a token (ChatGLM-6B)", _positions(schema.TwoDimensionalRotary)),
+    ("layers of a band beside dense ones (GPT-3)", _pattern(schema.AlternatingBanded)),
     ("gated relative positions (Chi et al. 2021)", _positions(schema.GatedRelativeBuckets)),
     ("disentangled attention (He et al. 2020)", _positions(schema.Disentangled)),
     (

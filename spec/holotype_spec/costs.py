@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from holotype_spec.networks import Network
 from holotype_spec.parameters import count_matrix_weights, count_parameters, stacks
 from holotype_spec.schema import (
+    AlternatingBanded,
     Disentangled,
     LatentAttention,
     SlidingWindow,
@@ -64,7 +65,7 @@ def flops_per_token(spec: Spec, context: int) -> Flops:
         raise ValueError(
             f"context is {context}; a token attends at least to itself, so give 1 or more"
         )
-    products = spec.layers * _products(spec, _kept(spec, context))
+    products = sum(times * _products(spec, kept) for kept, times in _kept(spec, context).items())
     if len(stacks(spec)) > 1:  # the decoder's cross-attention, and the encoder's own
         products += spec.layers * _products(spec, context, of_positions=False)
         products += spec.encoder_depth * _products(spec, context)
@@ -97,7 +98,7 @@ def kv_cache_bytes_per_token(spec: Spec, dtype: str) -> int:
     Raises:
         ValueError: unknown `dtype`.
     """
-    return _bytes(_cached_values(spec), dtype)
+    return _bytes(spec.layers * _cached_values(spec), dtype)
 
 
 @answers("the cache")
@@ -115,7 +116,8 @@ def kv_cache_bytes(spec: Spec, length: int, dtype: str, *, source_length: int = 
     """
     if source_length and len(stacks(spec)) == 1:
         raise ValueError(f"{spec.name} reads no source, so source_length must be 0")
-    return _bytes(_cached_values(spec) * (_kept(spec, length) + source_length), dtype)
+    kept = sum(tokens * times for tokens, times in _kept(spec, length).items())
+    return _bytes(_cached_values(spec) * (kept + spec.layers * source_length), dtype)
 
 
 def state_bytes(network: Network, dtype: str) -> int:
@@ -243,17 +245,25 @@ def _sum(function: Callable[[int], int], first: int, last: int) -> int:
 
 
 def _cached_values(spec: Spec) -> int:
+    """Numbers that a layer keeps of a token."""
     if spec.architecture.structure == "encoder":
         return 0
     attention = spec.architecture.attention
     if isinstance(attention, LatentAttention):
-        return spec.layers * (attention.kv_rank + attention.rope_head_dim)
-    return 2 * spec.layers * spec.kv_heads * spec.head_dim
+        return attention.kv_rank + attention.rope_head_dim
+    return 2 * spec.kv_heads * spec.head_dim
 
 
-def _kept(spec: Spec, length: int) -> int:
-    pattern = spec.architecture.attention.pattern
-    return min(length, pattern.window) if isinstance(pattern, SlidingWindow) else length
+def _kept(spec: Spec, length: int) -> dict[int, int]:
+    """How many of the last `length` tokens a layer sees, and how many layers see so many."""
+    match spec.architecture.attention.pattern:
+        case SlidingWindow(window=window):
+            return {min(length, window): spec.layers}
+        case AlternatingBanded(first=first, window=window) if window < length:
+            dense = (spec.layers + (first == "dense")) // 2
+            return {length: dense, window: spec.layers - dense}
+        case _:
+            return {length: spec.layers}
 
 
 def _bytes(values: int, dtype: str) -> int:

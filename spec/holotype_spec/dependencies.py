@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holotype_spec.schema import (
+    AlternatingBanded,
     Bidirectional,
     Causal,
     MixtureOfMasks,
@@ -47,7 +48,8 @@ def layer_mask(pattern: Pattern, length: int, *, attention_mask: Mask | None = N
         # Without an order of prediction, or a mask drawn, every position may be seen.
         case Bidirectional() | Permutation() | MixtureOfMasks():
             seen = np.ones((length, length), dtype=bool)
-        case Causal() | PrefixCausal():  # the empty prefix
+        # The empty prefix; and a band beside a dense layer hides nothing.
+        case Causal() | PrefixCausal() | AlternatingBanded():
             seen = key <= query
         case SlidingWindow(window=window):
             seen = (key <= query) & (key > query - window)

@@ -23,6 +23,7 @@ from holotype_spec.schema import (
     GatedRelativeBuckets,
     LatentAttention,
     LayerNorm,
+    LayerwiseRelativeBuckets,
     LearnedPositions,
     MaskedLanguageModelHead,
     MultiTokenHead,
@@ -31,6 +32,7 @@ from holotype_spec.schema import (
     ReplacedTokenHead,
     Spec,
     TransformerXLPositions,
+    TwoDimensionalPositions,
 )
 from holotype_spec.sketch import answers
 
@@ -237,6 +239,9 @@ def _placed(spec: Spec, name: str) -> Iterator[Parameter]:
     size = spec.embedding_size if narrow else spec.hidden_size
     if isinstance(architecture.positions, LearnedPositions):
         yield _table(f"{name}.position", spec.position_rows, size, "position embeddings")
+    if isinstance(architecture.positions, TwoDimensionalPositions):
+        for table in ("position", "block_position"):
+            yield _table(f"{name}.{table}", spec.position_rows, size, "position embeddings")
     if architecture.token_types and not name.endswith(".decoder"):
         yield _table(f"{name}.token_type", architecture.token_types, size, "token-type embeddings")
     if architecture.normalization.embedding:
@@ -353,6 +358,13 @@ def _attended_positions(spec: Spec, name: str) -> Iterator[Parameter]:
     """What the self-attention of a layer has of its own to tell distances."""
     d, component, size = spec.hidden_size, "relative positions", spec.heads * spec.head_dim
     match spec.architecture.positions:
+        case LayerwiseRelativeBuckets(buckets=buckets):
+            yield Parameter(
+                name=f"{name}.relative_bias.weight",
+                shape=(buckets, spec.heads),
+                role="score-bias",
+                component="relative position biases",
+            )
         case GatedRelativeBuckets():
             for gate in ("gate_update", "gate_reset"):
                 yield _vector(f"{name}.{gate}", (spec.head_dim,), "bias")

@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from holotype_spec.schema import (
+    AlternatingBanded,
     Architecture,
     Disentangled,
     Dropout,
@@ -26,6 +27,7 @@ from holotype_spec.schema import (
     FeedForward,
     GatedRelativeBuckets,
     LatentAttention,
+    LayerwiseRelativeBuckets,
     LearnedPositions,
     Llama3Scaling,
     NoScaling,
@@ -33,6 +35,7 @@ from holotype_spec.schema import (
     Rotary,
     SlidingWindow,
     Spec,
+    TwoDimensionalPositions,
     YarnScaling,
 )
 
@@ -71,7 +74,8 @@ def probe(spec: Spec, *, layers: int = 2, groups: int | None = None) -> Spec:
     latent = isinstance(spec.architecture.attention, LatentAttention)
     independent_size = LATENT_HIDDEN_SIZE if latent else HIDDEN_SIZE
     hidden_size = independent_size if independent_heads else heads * head_dim
-    learned = isinstance(spec.architecture.positions, LearnedPositions) or isinstance(
+    tables = LearnedPositions | TwoDimensionalPositions
+    learned = isinstance(spec.architecture.positions, tables) or isinstance(
         spec.architecture.head, EnhancedMaskDecoder
     )
     fixed_ffn = spec.architecture.feed_forward.size == "four-times-hidden-size"
@@ -94,10 +98,13 @@ def _exposing(spec: Spec, layers: int) -> Architecture:
     attention, positions = architecture.attention, architecture.positions
     if isinstance(attention.pattern, SlidingWindow):
         attention = msgspec.structs.replace(attention, pattern=SlidingWindow(window=WINDOW))
+    if isinstance(attention.pattern, AlternatingBanded):
+        pattern = msgspec.structs.replace(attention.pattern, window=WINDOW)
+        attention = msgspec.structs.replace(attention, pattern=pattern)
     if isinstance(attention, LatentAttention):
         attention = _thin(attention)
-    if isinstance(positions, RelativeBuckets):
-        positions = RelativeBuckets(buckets=BUCKETS, max_distance=MAX_DISTANCE)
+    if isinstance(positions, RelativeBuckets | LayerwiseRelativeBuckets):
+        positions = msgspec.structs.replace(positions, buckets=BUCKETS, max_distance=MAX_DISTANCE)
     if isinstance(positions, Rotary) and (scaling := _scaling(spec)):
         scaling = msgspec.structs.replace(scaling, original_max_positions=ORIGINAL_POSITIONS)
         positions = msgspec.structs.replace(positions, scaling=scaling)

@@ -114,7 +114,26 @@ class PrefixCausal(Strict, tag="prefix-causal", tag_field="kind"):
     """
 
 
-Pattern = Bidirectional | Causal | SlidingWindow | Permutation | MixtureOfMasks | PrefixCausal
+class AlternatingBanded(Strict, tag="alternating-banded", tag_field="kind"):
+    """Causal layers and causal layers of a band take turns (Brown et al. 2020, section 2.1; Child et al. 2019).
+
+    In a layer of the second sort position i attends to the `window` keys i-window+1 … i. Layer 0 is of the sort
+    that comes `first`.
+    """
+
+    first: Literal["dense", "banded"]
+    window: Count
+
+
+Pattern = (
+    Bidirectional
+    | Causal
+    | SlidingWindow
+    | AlternatingBanded
+    | Permutation
+    | MixtureOfMasks
+    | PrefixCausal
+)
 
 
 # "inverse-sqrt-head-dim-log-length": also times log(i + 1) / log(max_positions) for a query at a position i beyond
@@ -274,6 +293,34 @@ class Alibi(Strict, tag="alibi", tag_field="kind"):
     """
 
 
+class LayerwiseRelativeBuckets(Strict, tag="layerwise-relative-buckets", tag_field="kind"):
+    """Relative buckets of which each layer has a table of its own (Du et al. 2021b, GLaM, section 4)."""
+
+    buckets: Annotated[
+        int,
+        msgspec.Meta(ge=4, le=LARGEST, multiple_of=4, description="a multiple of 4, at least 4"),
+    ]
+    max_distance: Count
+
+
+class TwoDimensionalPositions(Strict, tag="two-dimensional", tag_field="kind"):
+    """Two trained rows, added to the token embedding (Du et al. 2021, section 2.2).
+
+    The first is that of the token's place in the corrupted text, which for the tokens of a span is the place of its
+    mask; the second that of its place within the span, 0 outside. Both tables have `max_positions` + 1 rows.
+    """
+
+
+class TwoDimensionalRotary(Strict, tag="two-dimensional-rotary", tag_field="kind"):
+    """The same two places, as rotations: the first half of each head turns by one, the second by the other.
+
+    In each half the dimensions i and i + a quarter of the head are a pair (the ChatGLM-6B release,
+    position_encoding_2d).
+    """
+
+    theta: Positive
+
+
 class GatedRelativeBuckets(Strict, tag="gated-relative-buckets", tag_field="kind"):
     """Relative buckets whose bias the query scales, by two gates a head (Chi et al. 2021b, section 4.2).
 
@@ -319,6 +366,9 @@ Positions = (
     | Rotary
     | RelativeBuckets
     | Alibi
+    | LayerwiseRelativeBuckets
+    | TwoDimensionalPositions
+    | TwoDimensionalRotary
     | GatedRelativeBuckets
     | Disentangled
     | TransformerXLPositions
@@ -737,6 +787,8 @@ class Spec(Sizes):
     def position_rows(self) -> int:
         """Rows of a learned position table, those in front of the first position included."""
         positions = self.architecture.positions
+        if isinstance(positions, TwoDimensionalPositions):
+            return self.max_positions + 1
         offset = positions.offset if isinstance(positions, LearnedPositions) else 0
         return self.max_positions + offset
 

@@ -1,8 +1,10 @@
 """Costs, each worked by hand."""
 
+import msgspec
 import pytest
 
 from holotype_spec import costs, load, originals
+from holotype_spec.schema import AlternatingBanded
 
 GPT2_MATRICES = (
     12 * 12 * 768**2 + 768 * 50_257
@@ -67,6 +69,20 @@ def test_no_context_is_an_error() -> None:
 )
 def test_the_cache_holds_a_key_and_a_value_a_head_and_layer(name: str, size: int) -> None:
     assert costs.kv_cache_bytes_per_token(load(name), "bfloat16") == size
+
+
+def test_layers_of_a_band_see_and_keep_no_more_than_it() -> None:
+    spec = load("gpt2")
+    attention = msgspec.structs.replace(
+        spec.architecture.attention, pattern=AlternatingBanded(first="dense", window=100)
+    )
+    architecture = msgspec.structs.replace(spec.architecture, attention=attention)
+    banded = msgspec.structs.replace(spec, layers=5, architecture=architecture)
+    # Layers 0, 2 and 4 are dense.
+    assert costs.kv_cache_bytes(banded, 300, "float32") == 2 * 768 * 4 * (3 * 300 + 2 * 100)
+    assert costs.kv_cache_bytes(banded, 100, "float32") == 2 * 768 * 4 * 5 * 100
+    more = [costs.flops_per_token(banded, n).forward for n in (300, 301)]
+    assert more[1] - more[0] == 3 * 4 * 768
 
 
 def test_the_cache_of_latent_attention_holds_one_short_vector_a_token_and_layer() -> None:

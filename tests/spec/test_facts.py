@@ -14,6 +14,8 @@ from holotype_spec.schema import (
     Rotary,
     Scaling,
     SlidingWindow,
+    TwoDimensionalPositions,
+    TwoDimensionalRotary,
     YarnScaling,
 )
 
@@ -79,6 +81,27 @@ PUBLISHED = {
     "roberta-base": (12, 768, 12, 12, 64, 3072, 50265, 512, 1e-5),
     "roberta-large": (24, 1024, 16, 16, 64, 4096, 50265, 512, 1e-5),
     "gpt-1": (12, 768, 12, 12, 64, 3072, 40478, 512, 1e-5),
+    "opt-350m": (24, 1024, 16, 16, 64, 4096, 50272, 2048, 1e-5),
+    "baichuan-7b": (32, 4096, 32, 32, 128, 11008, 64000, 4096, 1e-6),
+    "baichuan-13b": (40, 5120, 40, 40, 128, 13696, 64000, 4096, 1e-6),
+    "qwen-1.8b": (24, 2048, 16, 16, 128, 5504, 151936, 8192, 1e-6),
+    "qwen-7b": (32, 4096, 32, 32, 128, 11008, 151936, 8192, 1e-6),
+    "qwen-14b": (40, 5120, 40, 40, 128, 13696, 152064, 2048, 1e-6),
+    "qwen-72b": (80, 8192, 64, 64, 128, 24576, 152064, 32768, 1e-6),
+    "chatglm2-6b": (28, 4096, 32, 2, 128, 13696, 65024, 32768, 1e-5),
+    "chatglm3-6b": (28, 4096, 32, 2, 128, 13696, 65024, 8192, 1e-5),
+    "glm-4-9b": (40, 4096, 32, 2, 128, 13696, 151552, 8192, 1.5625e-7),
+    "chatglm-6b": (28, 4096, 32, 32, 128, 16384, 130528, 2048, 1e-5),
+    "glm-base": (12, 768, 12, 12, 64, 3072, 30592, 512, 1e-5),
+    "glm-large": (24, 1024, 16, 16, 64, 4096, 30592, 512, 1e-5),
+    "glm-410m": (30, 1024, 16, 16, 64, 4096, 30592, 512, 1e-5),
+    "glm-515m": (30, 1152, 18, 18, 64, 4608, 30592, 512, 1e-5),
+    "glm-2b": (36, 2048, 32, 32, 64, 8192, 30592, 1024, 1e-5),
+    "glm-10b": (48, 4096, 64, 64, 64, 16384, 50304, 1024, 1e-5),
+    "glm-130b": (70, 12288, 96, 96, 128, 32768, 150528, 2048, 1e-5),
+    "mt-nlg-530b": (105, 20480, 128, 128, 160, 81920, 50257, 2048, 1e-5),
+    "yi-9b": (48, 4096, 32, 4, 128, 11008, 64000, 4096, 1e-6),
+    "codellama-70b": (80, 8192, 64, 8, 128, 28672, 32016, 16384, 1e-5),
     "gpt-j-6b": (28, 4096, 16, 16, 256, 16384, 50400, 2048, 1e-5),
     "mixtral-8x7b": (32, 4096, 32, 8, 128, 14336, 32000, 32768, 1e-5),
     "mixtral-8x22b": (56, 6144, 48, 8, 128, 16384, 32000, 65536, 1e-5),
@@ -238,6 +261,12 @@ def test_the_positions_are_those_of_the_papers() -> None:
     assert found["qwen1.5-7b"] == found["qwen2.5-72b"] == million
     assert found["yi-6b"] == found["qwen1.5-4b"] == rotary(5_000_000.0)
     assert found["bloom-560m"] == found["bloom-176b"] == Alibi()
+    half = Rotary(theta=10_000.0, pairing="interleaved", fraction=0.5, scaling=NoScaling())
+    assert found["chatglm2-6b"] == found["chatglm3-6b"] == found["glm-4-9b"] == half
+    assert found["chatglm-6b"] == TwoDimensionalRotary(theta=10_000.0)
+    assert found["glm-large"] == TwoDimensionalPositions()
+    assert found["glm-130b"] == found["baichuan-7b"] == found["yi-9b"] == found["llama-7b"]
+    assert found["baichuan-13b"] == Alibi()
     assert found["gpt-j-6b"] == Rotary(
         theta=10_000.0, pairing="interleaved", fraction=0.25, scaling=NoScaling()
     )
@@ -267,6 +296,15 @@ ENCODERS = (
     "roberta",
     "unilm-v1",
 )
+
+
+def test_qwen_alone_reckons_with_inputs_longer_than_trained_by_their_logarithm() -> None:
+    scale = "inverse-sqrt-head-dim-log-length"
+    assert {n for n in originals() if load(n).architecture.attention.scale == scale} == {
+        "qwen-1.8b",
+        "qwen-7b",
+        "qwen-14b",
+    }
 
 
 def test_only_t5_leaves_its_scores_unscaled_and_where_tied_scales_the_input_of_its_head() -> None:
@@ -302,6 +340,11 @@ OLDER = (
     "opt",
     "roberta",
     "t5",
+    "opt-350m",
+    "chatglm",
+    "glm",
+    "glm-130b",
+    "mt-nlg",
 )
 
 
@@ -349,6 +392,17 @@ MECHANISMS = {
     "unilm-v1": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 6),
     "gpt": ("post-norm", "layer", False, False, "plain", "gelu-tanh", True, 4, 0.1, 0),
     "bloom": ("pre-norm", "layer", True, True, "plain", "gelu-tanh", True, 4, 0.0, 0),
+    "opt-350m": ("post-norm", "layer", False, False, "plain", "relu", True, 4, 0.1, 0),
+    "baichuan-7b": ("pre-norm", "rms", False, True, "gated", "silu", False, 0, 0.0, 0),
+    "baichuan-13b": ("pre-norm", "rms", False, True, "gated", "silu", False, 0, 0.0, 0),
+    "qwen": ("pre-norm", "rms", False, True, "gated", "silu", False, 3, 0.0, 0),
+    "chatglm2": ("pre-norm", "rms", False, True, "gated", "silu", False, 3, 0.0, 0),
+    "chatglm3": ("pre-norm", "rms", False, True, "gated", "silu", False, 3, 0.0, 0),
+    "glm-4": ("pre-norm", "rms", False, True, "gated", "silu", False, 3, 0.0, 0),
+    "chatglm": ("deep-norm", "layer", True, False, "plain", "gelu-tanh", True, 4, 0.0, 0),
+    "glm": ("pre-norm", "layer", False, True, "plain", "gelu-tanh", True, 4, 0.1, 0),
+    "glm-130b": ("deep-norm", "layer", True, False, "gated", "gelu-tanh", True, 4, 0.0, 0),
+    "mt-nlg": ("pre-norm", "layer", False, True, "plain", "gelu-tanh", True, 4, 0.1, 0),
     "gpt-j": ("parallel", "layer", False, True, "plain", "gelu-tanh", True, 0, 0.0, 0),
     "mixtral": ("pre-norm", "rms", False, True, "experts", "silu", False, 0, 0.0, 0),
     "deepseek-v2": ("pre-norm", "rms", False, True, "experts", "silu", False, 0, 0.0, 0),
@@ -420,6 +474,9 @@ SITES = {
     "unilm-v1": {"embeddings", "attention", "residual"},
     "gpt": {"embeddings", "attention", "residual"},
     "opt": {"residual"},
+    "opt-350m": {"residual"},
+    "glm": {"embeddings", "attention", "residual"},
+    "mt-nlg": {"embeddings", "attention", "residual"},
     "gpt2": {"embeddings", "attention", "residual"},
     "t5": {"embeddings", "attention", "residual", "feed-forward", "final"},
     "t5-v1_1": {"embeddings", "attention", "residual", "feed-forward", "final"},

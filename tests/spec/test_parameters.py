@@ -60,6 +60,18 @@ TOTALS = {
     "bloom-3b": 3_002_557_440,
     "bloom-7b1": 7_069_016_064,
     "bloom-176b": 176_247_271_424,
+    "opt-350m": 331_196_416,
+    "codellama-70b": 68_976_910_336,
+    "baichuan-7b": 7_000_559_616,
+    "baichuan-13b": 13_264_901_120,
+    "qwen-7b": 7_721_324_544,
+    "qwen-14b": 14_167_290_880,
+    "qwen-72b": 72_287_920_128,
+    "chatglm-6b": 6_173_286_400,
+    "chatglm2-6b": 6_243_584_000,
+    "chatglm3-6b": 6_243_584_000,
+    "glm-4-9b": 9_399_951_360,
+    "yi-9b": 8_829_407_232,
     "gpt-j-6b": 6_050_882_784,
     "mixtral-8x7b": 46_702_792_704,
     "mixtral-8x22b": 140_620_634_112,
@@ -324,7 +336,11 @@ def test_the_class_of_transformers_has_as_many_parameters(name: str, scale: str)
 def _components_of_theirs(model: Any) -> Iterator[tuple[str, int]]:
     marks = (
         ("norms", ("word_embeddings_layernorm",)),
-        ("embedding projection", ("embedding_hidden_mapping_in", "embeddings_project")),
+        (
+            "embedding projection",
+            ("embedding_hidden_mapping_in", "embeddings_project", "project_in"),
+        ),
+        ("head", ("project_out",)),
         ("query stream", ("mask_emb",)),
         ("relative position embeddings", ("rel_embeddings",)),
         (
