@@ -337,6 +337,19 @@ def _layer(spec: Spec, stack: Stack, name: str, layer: int) -> Iterator[Paramete
         yield from _norm(spec, f"{name}.{block}_norm", "norms", residual=post)
     yield from _feed_forward(spec, f"{name}.feed_forward", layer)
     yield from _norm(spec, f"{name}.feed_forward_norm", "norms", residual=post)
+    blocks_of_experts = spec.architecture.feed_forward
+    if isinstance(blocks_of_experts, Experts) and blocks_of_experts.dense_after:
+        yield from _dense_after(spec, blocks_of_experts, name, layer, post=post)
+
+
+def _dense_after(
+    spec: Spec, blocks: Experts, name: str, layer: int, *, post: bool
+) -> Iterator[Parameter]:
+    """The block that follows a layer of experts."""
+    if spec.has_experts(layer):
+        gated = blocks.dense == "gated"
+        yield from _block(spec, f"{name}.dense_after", "feed-forward", spec.ffn_size, gated=gated)
+        yield from _norm(spec, f"{name}.dense_after_norm", "norms", residual=post)
 
 
 def _attention(spec: Spec, name: str, component: str) -> Iterator[Parameter]:

@@ -71,6 +71,12 @@ RULES = (
         mend="a part of its queries and keys is there for nothing else",
     ),
     Rule(
+        reads=(f"{BLOCKS}.dense", f"{BLOCKS}.dense_after"),
+        holds=lambda dense, dense_after: dense != "none" or not dense_after,
+        expected='false where dense is "none"',
+        mend="say of which kind the block behind the experts is",
+    ),
+    Rule(
         reads=(f"{BLOCKS}.experts", f"{BLOCKS}.active_experts"),
         holds=lambda experts, active_experts: active_experts <= experts,
         expected="at most the experts ({experts})",

@@ -461,7 +461,9 @@ class Experts(Strict, tag="experts", tag_field="kind"):
     Layers `first_layer`, `first_layer` + `every`, … (from 0) have `experts` blocks of the kind `expert` and of the
     inner size `expert_size`, and a router that gives each token `active_experts` of them; beside these each token
     uses all `shared_experts` (Dai et al. 2024, section 3.2). The other layers have one block of the kind `dense` and
-    of the size ffn_size; it is "none" where there are no others, and ffn_size is the size of an expert then.
+    of the size ffn_size; it is "none" where there are no others, and ffn_size is the size of an expert then. With
+    `dense_after` such a block, with a norm and a residual connection of its own, also follows each layer of
+    experts (Zoph et al. 2022, appendix C).
 
     In training an expert takes at most `capacity` times its even share of a batch's tokens (Fedus et al. 2021,
     section 2.2), or whatever comes where it is "none".
@@ -471,6 +473,7 @@ class Experts(Strict, tag="experts", tag_field="kind"):
     activation: Activation
     bias: bool
     dense: Block | Literal["none"]
+    dense_after: bool
     expert: Block
     experts: Count
     active_experts: Count

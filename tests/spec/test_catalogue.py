@@ -79,8 +79,10 @@ WANTED = {
     "t5": "t5-small t5-base t5-large t5-3b t5-11b",
     "t5-v1_1": "t5-v1_1-small t5-v1_1-base t5-v1_1-large t5-v1_1-xl t5-v1_1-xxl flan-t5-small "
     "flan-t5-base flan-t5-large flan-t5-xl flan-t5-xxl t0-3b t0-11b",
+    "st-moe": "st-moe-32b",
     "transformer": "transformer-base transformer-big",
     "unilm-v1": "unilm-v1-base-cased unilm-v1-large-cased",
+    "xlm-e": "xlm-e-base",
     "xlm": "xlm-mlm-en-2048",
     "xlnet": "xlnet-base-cased xlnet-large-cased",
     "yi": "yi-6b yi-34b yi-9b",

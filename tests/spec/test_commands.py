@@ -42,6 +42,7 @@ def test_list_filters_by_structure_and_objective_and_both() -> None:
         *names("mass"),
         *names("mbart"),
         *names("mt5"),
+        *names("st-moe"),
         *names("t5"),
         *names("t5-v1_1"),
         *names("transformer"),

@@ -38,6 +38,7 @@ PUBLISHED = {
     "mbart-large-50": (12, 1024, 16, 16, 64, 4096, 250054, 1024, 1e-5),
     "mass-base-uncased": (6, 768, 12, 12, 64, 3072, 30522, 512, 1e-5),
     "mass-middle-uncased": (6, 1024, 16, 16, 64, 4096, 30522, 512, 1e-5),
+    "st-moe-32b": (24, 5120, 64, 64, 128, 20480, 32128, 512, 1e-6),
     "alexatm-20b": (32, 4096, 32, 32, 128, 16384, 150000, 1024, 1e-12),
     "albert-base-v1": (12, 768, 12, 12, 64, 3072, 30000, 512, 1e-12),
     "albert-large-v1": (24, 1024, 16, 16, 64, 4096, 30000, 512, 1e-12),
@@ -315,7 +316,7 @@ def test_only_t5_leaves_its_scores_unscaled_and_where_tied_scales_the_input_of_i
         )
         for spec in map(load, originals())
     }
-    assert scales.pop("t5-v1_1") == scales.pop("mt5") == ("none", "none")
+    assert scales.pop("t5-v1_1") == scales.pop("mt5") == scales.pop("st-moe") == ("none", "none")
     assert scales.pop("t5") == ("none", "inverse-sqrt-hidden-size")
     assert scales.pop("deberta") == ("inverse-sqrt-three-head-dims", None)
     for encoder in ENCODERS:
@@ -380,6 +381,7 @@ MECHANISMS = {
     "bart": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 0),
     "mbart": ("pre-norm", "layer", True, True, "plain", "gelu", True, 4, 0.1, 0),
     "mass": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 0),
+    "st-moe": ("pre-norm", "rms", False, True, "experts", "gelu-tanh", False, 0, 0.0, 0),
     "alexatm": ("pre-norm", "layer", False, True, "plain", "gelu", True, 4, 0.1, 2),
     "albert-v1": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.1, 2),
     "albert-xxlarge-v1": ("post-norm", "layer", True, False, "plain", "gelu", True, 4, 0.0, 2),
@@ -497,7 +499,7 @@ def test_a_decoder_with_a_source_starts_as_its_paper_or_code_says_and_no_other_h
     starts = {
         load(name).family.name: load(name).architecture.decoder_start_id for name in originals()
     }
-    assert [starts.pop(family) for family in ("t5", "t5-v1_1", "mt5")] == [0, 0, 0]
+    assert [starts.pop(family) for family in ("t5", "t5-v1_1", "mt5", "st-moe")] == [0] * 4
     assert [starts.pop(family) for family in ("transformer", "bart", "alexatm")] == [0, 2, 2]
     assert [starts.pop(family) for family in ("mbart", "mass")] == ["last-label", "last-label"]
     assert set(starts.values()) == {"none"}

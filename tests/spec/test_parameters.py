@@ -233,6 +233,24 @@ def test_the_components_of_transformer_base_are_those_worked_by_hand() -> None:
     }
 
 
+def test_the_components_of_st_moe_are_those_worked_by_hand() -> None:
+    d, f, inner = 5120, 20_480, 64 * 128
+    counts = count_parameters(load("st-moe-32b"))
+    assert counts.components == {
+        "token embeddings": 32_128 * d,
+        "relative position biases": 2 * 32 * 64,
+        "self-attention": 48 * 4 * d * inner,
+        "cross-attention": 24 * 4 * d * inner,
+        "norms": (24 * 2 + 6 + 1) * d + (24 * 3 + 6 + 1) * d,
+        "router": 12 * 64 * d,
+        "experts": 12 * 64 * 3 * d * f,
+        # The layers without experts, and a block behind each layer of experts.
+        "feed-forward": (36 + 12) * 3 * d * f,
+        "head": 32_128 * d,
+    }
+    assert counts.total - counts.active == 12 * 62 * 3 * d * f
+
+
 def test_the_stacks_of_alexatm_are_counted_apart() -> None:
     d = 4096
     components = count_parameters(load("alexatm-20b")).components
