@@ -144,7 +144,7 @@ name = "mine"
 derives_from = "gpt2"
 ffn_size = "undisclosed"
 parameters = { published = "1.8T", source = "me" }
-rumour = "Somebody wrote so."
+rumour = "Somebody wrote so"
 stated = [
     { component = "expert", parameters = 111_000_000_000, number = 16, active = 2, source = "me" },
     { component = "attention", parameters = 55_000_000_000, number = 1, active = 1, source = "me" },
@@ -166,7 +166,7 @@ def test_show_of_a_sketch_says_what_is_known_and_why_the_rest_is_not(sketch: str
     why = "the parameter count of mine depends on ffn_size, which is undisclosed"
     assert facts["undisclosed"] == ["ffn_size"]
     assert (facts["sizes"]["layers"], facts["sizes"]["ffn_size"]) == (12, "undisclosed")
-    assert (facts["disclosure"], facts["rumour"]) == ("rumour", "Somebody wrote so.")
+    assert (facts["disclosure"], facts["rumour"]) == ("rumour", "Somebody wrote so")
     assert facts["line_of_descent"] == ["gpt2"]
     assert facts["parameters"]["total"] is None
     assert facts["parameters"]["unknown"] == why

@@ -100,13 +100,19 @@ def parameters(entry: Entry) -> Tree:
     except UndisclosedValue as error:
         unknown = dict.fromkeys(("total", "backbone", "active"))
         counts, why = {**unknown, "components": {}, "apart": {}}, str(error)
-    parts = () if isinstance(entry, Network) else entry.stated
     return {
         **counts,
         "unknown": why,
         "published": None if entry.parameters == "none" else msgspec.to_builtins(entry.parameters),
-        "stated": msgspec.to_builtins(parts),
+        "stated": _stated(entry),
     }
+
+
+def _stated(entry: Entry) -> Tree | None:
+    sums = overview.stated(entry)
+    if sums is None or isinstance(entry, Network):
+        return None
+    return {"total": sums[0], "active": sums[1], "parts": msgspec.to_builtins(entry.stated)}
 
 
 def spec_costs(entry: Spec | Sketch) -> Tree:

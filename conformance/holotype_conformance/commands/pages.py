@@ -8,6 +8,7 @@ from typing import Any
 
 from holotype_conformance.commands.catalogue import WIDTH
 from holotype_conformance.commands.facts import Tree, leaves
+from holotype_spec.sketch import UNDISCLOSED
 
 LAYER = re.compile(r"(?:(.*?layers\.)(\d+))?(.*)")
 SHORT = {"encoder-decoder": "enc-dec"}  # so that a line of the list fits
@@ -63,7 +64,7 @@ def page(facts: Tree) -> str:
         lines += wrap(f"derives from {', which derives from '.join(line)}", WIDTH)
     if facts["disclosure"] in DISCLOSED_IN_PART:
         lines += ["", *wrap(DISCLOSED_IN_PART[facts["disclosure"]], WIDTH)]
-        lines += wrap(facts["rumour"] or "", WIDTH)
+        lines += wrap(f"{facts['rumour']}." if facts["rumour"] else "", WIDTH)
     lines += section("Sizes", aligned(_sizes_told(facts)))
     lines += section("Architecture", aligned(list(flat(facts["architecture"]))))
     lines += section("Parameters", _parameters_told(facts["parameters"]))
@@ -131,9 +132,14 @@ def _sizes_told(facts: Tree) -> list[tuple[str, str]]:
 
 def _parameters_told(parameters: Tree) -> list[str]:
     published = parameters["published"]
-    note = f": {published['note']}" if published["note"] else ""
-    told = f"published as {published['published']} ({published['source']}){note}"
-    return [*_counts_told(parameters), *_stated_told(parameters), *wrap(told, WIDTH - 2)]
+    size, source = published["published"], published["source"]
+    told = f"published as {size} ({source})" if size != UNDISCLOSED else f"no size told ({source})"
+    told += f": {published['note']}" if published["note"] else ""
+    return [
+        *_counts_told(parameters),
+        *_stated_told(parameters["stated"]),
+        *wrap(told, WIDTH - 2),
+    ]
 
 
 def _counts_told(parameters: Tree) -> list[str]:
@@ -152,18 +158,15 @@ def _counts_told(parameters: Tree) -> list[str]:
     return [*(f"{line}  {share}" for line, share in zip(lines, shares, strict=True)), *apart]
 
 
-def _stated_told(parameters: Tree) -> list[str]:
-    parts = parameters["stated"]
-    if not parts:
+def _stated_told(stated: Tree | None) -> list[str]:
+    if stated is None:
         return []
     rows = [
         (f"{part['number']} × {part['component']} ({part['source']})", f"{part['parameters']:,}")
-        for part in parts
+        for part in stated["parts"]
     ]
-    total = sum(part["parameters"] * part["number"] for part in parts)
-    active = sum(part["parameters"] * part["active"] for part in parts)
-    sums = [("stated in all", f"{total:,}"), ("stated to be active for a token", f"{active:,}")]
-    return aligned([*rows, *sums], right=True)
+    sums = {"stated in all": "total", "stated to be active for a token": "active"}
+    return aligned([*rows, *((name, f"{stated[key]:,}") for name, key in sums.items())], right=True)
 
 
 def _costs_told(costs: Tree) -> list[tuple[str, str]]:
