@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -163,7 +163,7 @@ def visibility(case: AttentionCase) -> NDArray[np.bool_] | None:
         case "prefix":
             found = oracle.prefix(n, m, case.size)
         case "documents":
-            found = oracle.documents(n, m, [max(case.size, 1)] * (m // max(case.size, 1)))
+            found = oracle.documents(n, m, packed(case.size, m))
         case "left-padding" | "right-padding":
             return _padded(case)
         case "random":
@@ -194,11 +194,31 @@ def told(case: AttentionCase, call: Call, visible: NDArray[np.bool_] | None) -> 
     if visible is None:
         return call
     if case.form == "arguments":
-        size = case.size if case.mask in ("window", "band") else None
-        return replace(call, causal=case.mask in ("causal", "window"), window=size)
+        return replace(call, **_arguments(case))
     boolean = torch.from_numpy(visible.copy()).to(call.q.device)
     mask = boolean if case.form == "boolean" else additive(boolean, call.q.dtype)
     return replace(call, mask=mask)
+
+
+def _arguments(case: AttentionCase) -> dict[str, Any]:
+    """The mask of the case as arguments."""
+    match case.mask:
+        case "causal":
+            return {"causal": True}
+        case "band":
+            return {"window": case.size}
+        case "window" | "prefix":
+            return {"causal": True, case.mask: case.size}
+        case "documents":
+            return {"causal": True, "documents": tuple(packed(case.size, case.keys))}
+        case _:
+            return {}
+
+
+def packed(size: int, keys: int) -> list[int]:
+    """Lengths of documents of `size` that fill the keys; the last takes what is left."""
+    size = max(size, 1)
+    return [size] * (keys // size) + [keys % size] * (keys % size > 0)
 
 
 def additive(visible: Tensor, dtype: torch.dtype, hidden: float = float("-inf")) -> Tensor:

@@ -11,9 +11,13 @@ The least is a function::
     causal  query i sees key j if j <= i + keys - queries: the last query stands at the last key
     window  with causal the last `window` keys up to that diagonal, itself among them; without causal all keys less
             than `window` away from it, on both sides
+    prefix  with causal: every query also sees the first `prefix` keys
+    documents  with causal: the lengths, a tuple, of documents that lie one after the other in the keys; a query sees
+            those of its own only
     scale   of the products of queries and keys; None for 1/√head_dim
     returns (batch, heads, queries, head_dim), of q's dtype, on q's device
 
+`prefix` and `documents` are for kernels that skip what is hidden: others are told the same by a boolean mask.
 Several of mask, causal and window given together hide whatever one of them hides. A parameter that the function does
 not take by name is a capability that it lacks; what is refused at the plainest of shapes is one too. Lacks are skipped,
 with the reason. For another layout or other names, write a `KernelCandidate`.
@@ -35,6 +39,8 @@ KernelCapability = Literal[
     "causal",
     "window",
     "band",
+    "prefix",
+    "documents",
     "masks-together",
     "scale",
     "grouped-heads",
@@ -52,6 +58,8 @@ PARAMETERS: Mapping[KernelCapability, tuple[str, ...]] = {
     "causal": ("causal",),
     "window": ("causal", "window"),
     "band": ("window",),
+    "prefix": ("causal", "prefix"),
+    "documents": ("causal", "documents"),
     "masks-together": ("mask", "causal"),
     "scale": ("scale",),
 }
@@ -68,11 +76,19 @@ class Call:
     mask: Tensor | None = None
     causal: bool = False
     window: int | None = None
+    prefix: int | None = None
+    documents: tuple[int, ...] | None = None
     scale: float | None = None
 
     def options(self) -> dict[str, Any]:
         """Those that are not the default: a function need not take what is not asked for."""
-        options = {"mask": self.mask, "window": self.window, "scale": self.scale}
+        options = {
+            "mask": self.mask,
+            "window": self.window,
+            "prefix": self.prefix,
+            "documents": self.documents,
+            "scale": self.scale,
+        }
         given = {name: value for name, value in options.items() if value is not None}
         return given | ({"causal": True} if self.causal else {})
 

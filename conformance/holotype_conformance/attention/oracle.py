@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from einops import einsum, reduce, repeat
+from einops import rearrange, reduce, repeat
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -129,7 +129,7 @@ def attention(
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     group = q.shape[1] // k.shape[1] if k.shape[1] else 1
     keys, values = _repeated(k, group), _repeated(v, group)
-    scores = factor * einsum(q, keys, "b h i d, b h j d -> b h i j")
+    scores = factor * (q @ _turned(keys))
     if bias is not None:
         scores = scores + bias
     if visible is not None:
@@ -137,8 +137,8 @@ def attention(
     weights = softmax(scores)
     inner = (q, keys, values, weights)
     return Attended(
-        output=einsum(weights, values, "b h i j, b h j d -> b h i d"),
-        output_size=einsum(weights, np.abs(values), "b h i j, b h j d -> b h i d"),
+        output=weights @ values,
+        output_size=weights @ np.abs(values),
         weights=weights,
         gradients=None if upstream is None else _gradients(*inner, upstream, factor, group),
         gradient_sizes=None
@@ -160,7 +160,7 @@ def softmax(scores: Array) -> Array:
 def _gradients(
     q: Array, keys: Array, values: Array, weights: Array, upstream: Array, factor: float, group: int
 ) -> Gradients:
-    by_weight = einsum(upstream, values, "b h i d, b h j d -> b h i j")
+    by_weight = upstream @ _turned(values)
     mean = (weights * by_weight).sum(axis=-1, keepdims=True)
     by_score = factor * weights * (by_weight - mean)
     return _collected(q, keys, weights, upstream, by_score, group)
@@ -169,7 +169,7 @@ def _gradients(
 def _gradient_sizes(
     q: Array, keys: Array, values: Array, weights: Array, upstream: Array, factor: float, group: int
 ) -> Gradients:
-    by_weight = einsum(np.abs(upstream), np.abs(values), "b h i d, b h j d -> b h i j")
+    by_weight = np.abs(upstream) @ _turned(np.abs(values))
     mean = (weights * by_weight).sum(axis=-1, keepdims=True)
     by_score = abs(factor) * weights * (by_weight + mean)
     return _collected(np.abs(q), np.abs(keys), weights, np.abs(upstream), by_score, group)
@@ -180,14 +180,18 @@ def _collected(
 ) -> Gradients:
     """From the gradient by the scores to those by q, k and v; heads that share keys and values add theirs."""
     return Gradients(
-        q=einsum(by_score, keys, "b h i j, b h j d -> b h i d"),
-        k=_shared(einsum(by_score, q, "b h i j, b h i d -> b h j d"), group),
-        v=_shared(einsum(weights, upstream, "b h i j, b h i d -> b h j d"), group),
+        q=by_score @ keys,
+        k=_shared(_turned(by_score) @ q, group),
+        v=_shared(_turned(weights) @ upstream, group),
     )
 
 
 def _shared(x: Array, group: int) -> Array:
     return np.asarray(reduce(x, "b (h group) j d -> b h j d", "sum", group=group))
+
+
+def _turned(x: Array) -> Array:
+    return rearrange(x, "b h i j -> b h j i")
 
 
 def _repeated(x: Array, group: int) -> Array:
