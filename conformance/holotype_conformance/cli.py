@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 COMMANDS = {
+    "bench": "bench:bench",
     "audit": "audit:audit",
     "check": "check:check",
     "check-attention": "check_attention:check_attention",

@@ -120,12 +120,12 @@ def _group(results: list[Result], painter: Painter) -> Iterator[str]:
         room = painter.width - 4 - column
         mark = painter.paint(MARKS[result.outcome], COLOURS[result.outcome])
         weight = "" if result.level == "must" or result.outcome != "failed" else "(should) "
-        line = _cut(f"{weight}{clean(said)}", room)
+        line = cut(f"{weight}{clean(said)}", room)
         dim = result.outcome == "skipped"
         yield f"  {mark} {name:<{column}}{painter.paint(line, COLOURS['skipped']) if dim else line}"
 
 
-def _cut(text: str, room: int) -> str:
+def cut(text: str, room: int) -> str:
     """The first line of `text`, cut at a word to fit."""
     first = " ".join(text.split("\n")[0].split())
     if len(first) <= room:

@@ -155,10 +155,6 @@ class Cost:
     flops: int
     bytes: int
 
-    def times(self, factor: int) -> Cost:
-        """The same work so many times."""
-        return Cost(flops=self.flops * factor, bytes=self.bytes * factor)
-
 
 def attention_cost(
     pairs: int,
@@ -193,9 +189,10 @@ def pass_cost(
 ) -> Cost:
     """One pass over `length` tokens a row that follow `cached` ones; an encoder-decoder reads a source as long.
 
-    Bytes are those of the matrices once, of the cache (what is read of it, and what is added where there is one),
-    and of the logits. Training reads the matrices again and writes their gradients; what it keeps of the forward
-    pass depends on the implementation and is left out.
+    Bytes are those of the matrices once, of the cache that is read, and of the logits. Training reads the matrices
+    again and writes their gradients; what it keeps of the forward pass depends on the implementation and is left
+    out. With a cache the source of an encoder-decoder has been read already: what it costs the cross-attention is
+    left out, so that the result stays a lower bound.
 
     Raises:
         ValueError: unknown `dtype`, or no tokens.
@@ -206,6 +203,8 @@ def pass_cost(
         )
     flops = batch * _sequence_flops(spec, length, cached)
     weights = _bytes(count_matrix_weights(spec), dtype)
+    if cached and spec.architecture.structure == "encoder-decoder":
+        weights //= 2  # those of the decoder are more than half
     moved = kv_cache_bytes(spec, cached, dtype) if cached else 0
     moved += _bytes(length * spec.vocab_size, dtype)
     if not training:
@@ -225,6 +224,8 @@ def _sequence_flops(spec: Spec, length: int, cached: int) -> int:
         case "encoder":
             return length * at(length)
         case "encoder-decoder":
+            if cached:
+                return length * at(1) // 2  # the decoder is more than half of the two stacks
             # Only the decoder's own attention is causal: it spares the upper triangle.
             spared = 4 * spec.layers * spec.heads * spec.head_dim * length * (length - 1) // 2
             return length * at(length) - spared

@@ -163,7 +163,7 @@ def check(
     outputs = {"json": json_path, "junit": junit_path, "html": html_path}
     for path in outputs.values():
         require_writable(path)
-    loaded = _load(specs)
+    loaded = load_specs(specs)
     request = Request(
         target=target,
         specs=tuple(loaded),
@@ -189,7 +189,7 @@ def check(
 # Reading what was given -------------------------------------------------------------------------------------------
 
 
-def _load(specs: Sequence[str]) -> dict[str, Spec]:
+def load_specs(specs: Sequence[str]) -> dict[str, Spec]:
     """What was written -> spec, each spec once."""
     from holotype_spec import SpecError, UnknownSpec, load
 
@@ -329,7 +329,11 @@ def write(kind: str, path: str, reports: list[Report]) -> None:
         "junit": junit,
         "html": html,
     }
-    text = writers[kind](reports)
+    write_text(path, writers[kind](reports))
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a text to a file; - is standard output."""
     if path == "-":
         click.echo(text, nl=False)
         return
@@ -350,17 +354,17 @@ def show(reports: list[Report], *, verbose: bool) -> None:
     """The reports as text on standard output."""
     from holotype_conformance.report import report_text
 
-    painter = _painter()
+    brush = painter()
     texts = [
-        report_text(report, painter, verbose=verbose)
+        report_text(report, brush, verbose=verbose)
         for report in reports
         if report.unusable is None or len(reports) > 1
     ]
     if texts:
-        click.echo("\n\n".join(texts), color=painter.colour)
+        click.echo("\n\n".join(texts), color=brush.colour)
 
 
-def _painter() -> Painter:
+def painter() -> Painter:
     from holotype_conformance.report import MARKS, WIDTH, Painter
 
     terminal = sys.stdout.isatty()

@@ -1,0 +1,203 @@
+"""The side of a benchmark that runs the code: it answers one line with one line, in this process or in another."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from holotype_conformance.bench import clock
+from holotype_conformance.bench.counters import count
+from holotype_conformance.bench.protocol import (
+    PROTOCOL,
+    Answer,
+    AnyAsk,
+    Count,
+    Counted,
+    Open,
+    Opened,
+    Prepare,
+    Prepared,
+    Rate,
+    Refused,
+    Role,
+    Sample,
+    Sampled,
+    Verified,
+    Verify,
+)
+from holotype_conformance.bench.rates import Rates
+from holotype_conformance.property import Violation
+from holotype_conformance.records import encodable
+from holotype_conformance.runs import RequestError, environment
+from holotype_conformance.subject import CandidateUnusable
+from holotype_conformance.targets import TargetError
+
+WRITES = "it writes into its inputs"
+W = TypeVar("W")
+I = TypeVar("I")  # noqa: E741  the inputs of one call
+
+
+class Bench(ABC, Generic[W, I]):
+    """A target, opened. What a kernel and a model have in common."""
+
+    title: str
+    device: torch.device
+    work: W
+
+    def __init__(self) -> None:
+        self.seed = 0
+        self._last: tuple[I, Any] | None = None
+
+    # What a subclass knows ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def prepare(self, work: W) -> Prepared:
+        """Get ready for `work`."""
+
+    @abstractmethod
+    def draw(self, role: Role, number: int) -> I:
+        """Fresh inputs, the same for every role."""
+
+    @abstractmethod
+    def run(self, role: Role, inputs: I) -> Any:
+        """The timed call: nothing but what is measured."""
+
+    @abstractmethod
+    def verify(self, inputs: I, result: Any) -> None:
+        """Raise `Violation` if the candidate's result is wrong."""
+
+    @abstractmethod
+    def given(self, inputs: I) -> Sequence[Tensor]:
+        """The tensors that a call is given, and must not write into."""
+
+    def owned(self, role: Role) -> Sequence[Tensor]:
+        """Those that were there before it besides: parameters."""
+        return ()
+
+    # What is asked --------------------------------------------------------------------------------------------
+
+    def sample(self, role: Role, calls: int, number: int) -> float:
+        """Seconds of `calls` calls, each on inputs of its own."""
+        batch = [self.draw(role, number * 1000 + i) for i in range(calls)]
+        versions = [self._versions(inputs) for inputs in batch]
+        kept = number % calls
+        results: list[Any] = []
+
+        def work() -> None:
+            for i, inputs in enumerate(batch):
+                result = self.run(role, inputs)
+                if i == kept:
+                    results.append(result)
+
+        found = clock.seconds(work, self.device)
+        if role == "candidate":
+            self._last = batch[kept], results[0]
+            if versions != [self._versions(inputs) for inputs in batch]:
+                raise Violation(WRITES)
+        return found
+
+    def try_out(self) -> None:
+        """One call of the candidate, verified."""
+        inputs = self.draw("candidate", 0)
+        before = self._versions(inputs)
+        result = self.run("candidate", inputs)
+        if self._versions(inputs) != before:
+            raise Violation(WRITES)
+        self.verify(inputs, result)
+
+    def _versions(self, inputs: I) -> list[int]:
+        return [tensor._version for tensor in self.given(inputs)]
+
+    def count(self, role: Role) -> Counted:
+        """Count one call; the first one may have built tables that the second finds."""
+        self.run(role, self.draw(role, 1))
+        inputs = self.draw(role, 2)
+        found = count(
+            lambda: self.run(role, inputs), known=[*self.given(inputs), *self.owned(role)]
+        )
+        return Counted(
+            operators=found.operators,
+            flops=found.flops,
+            allocated=found.allocated,
+            peak=found.peak,
+        )
+
+    @cached_property
+    def _rates(self) -> Rates:
+        return Rates(self.device)
+
+    def answer(self, ask: AnyAsk) -> Answer:
+        """One answer to one line.
+
+        Raises:
+            Violation: the candidate's code is wrong.
+        """
+        match ask:
+            case Prepare(work=work):
+                self._last = None
+                return self.prepare(work)  # type: ignore[arg-type]
+            case Sample(role=role, calls=calls, number=number):
+                return Sampled(seconds=self.sample(role, calls, number))
+            case Verify():
+                assert self._last is not None, "a sample comes first"
+                self.verify(*self._last)
+                return Verified()
+            case Count(role=role):
+                return self.count(role)
+            case Rate(dtype=dtype, bytes=size, again=again):
+                return self._rates.rated(dtype, size, again=again)
+            case Open():
+                raise AssertionError("it is open already")
+
+
+class Server:
+    """Answers every line, whatever happens."""
+
+    def __init__(self) -> None:
+        self.bench: Bench[Any, Any] | None = None
+
+    def answer(self, ask: AnyAsk) -> Answer:
+        """One answer to one line; what goes wrong is an answer too."""
+        try:
+            if isinstance(ask, Open):
+                return self._open(ask)
+            assert self.bench is not None, "open comes first"
+            return self.bench.answer(ask)
+        except (TargetError, RequestError) as error:
+            return _refused("bad-input", str(error))
+        except CandidateUnusable as error:
+            return _refused("unrunnable", str(error))
+        except Violation as violation:
+            return _refused("wrong", violation.summary)
+        except Exception as error:
+            return _refused("broken", f"{type(error).__name__}: {error}")
+
+    def _open(self, ask: Open) -> Opened:
+        warnings.simplefilter("ignore")
+        torch.set_num_threads(1)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        self.bench = _opened(ask)
+        where = environment(ask.device)
+        return Opened(protocol=PROTOCOL, title=encodable(self.bench.title), environment=where)
+
+
+def _opened(ask: Open) -> Bench[Any, Any]:
+    if ask.kind == "attention":
+        from holotype_conformance.bench.kernels import KernelBench
+
+        return KernelBench(ask)
+    from holotype_conformance.bench.models import ModelBench
+
+    return ModelBench(ask)
+
+
+def _refused(kind: Any, message: str) -> Refused:
+    return Refused(kind=kind, message=encodable(message), details=encodable(traceback.format_exc()))

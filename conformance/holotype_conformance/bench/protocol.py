@@ -1,0 +1,126 @@
+"""What the command and the processes that run the code under test say to each other: JSON lines. No torch here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from holotype_conformance.bench.workloads import Work
+from holotype_conformance.records import Environment, Kind
+
+PROTOCOL = (
+    1  # raised when the meaning of a message changes: an earlier version may speak an earlier one
+)
+Role = Literal["candidate", "sdpa", "reference"]
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """One line to a worker; it answers each with one line."""
+
+
+class Open(Ask, frozen=True, kw_only=True, tag="open"):
+    """Import the target."""
+
+    target: str
+    kind: Kind
+    specs: tuple[str, ...] = ()
+    seed: int = 0
+    device: str = "cpu"
+
+
+class Prepare(Ask, frozen=True, kw_only=True, tag="prepare"):
+    """Get ready for some work: what follows is about it."""
+
+    work: Work
+
+
+class Sample(Ask, frozen=True, kw_only=True, tag="sample"):
+    """Time `calls` calls on fresh inputs; those of one `number` are the same in every process."""
+
+    role: Role
+    calls: int
+    number: int
+
+
+class Verify(Ask, frozen=True, kw_only=True, tag="verify"):
+    """Is what the candidate computed in its last sample right?"""
+
+
+class Count(Ask, frozen=True, kw_only=True, tag="count"):
+    """Count one call."""
+
+    role: Role
+
+
+class Rate(Ask, frozen=True, kw_only=True, tag="rate"):
+    """Measure what this process gets out of the machine just now."""
+
+    dtype: str
+    bytes: int
+    again: bool = False  # measure anew, and keep the faster of the two
+
+
+AnyAsk = Open | Prepare | Sample | Verify | Count | Rate
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """One line from a worker."""
+
+
+class Opened(Answer, frozen=True, kw_only=True, tag="opened"):
+    """The target is there."""
+
+    protocol: int
+    title: str
+    environment: Environment
+
+
+class Prepared(Answer, frozen=True, kw_only=True, tag="prepared"):
+    """Ready for the work, or not, with the reason.
+
+    `told` says how the candidate is told its mask, `roles` who can be timed.
+    """
+
+    lacks: str | None = None
+    told: str = ""
+    roles: tuple[Role, ...] = ()
+    flops: int = 0
+    bytes: int = 0
+
+
+class Sampled(Answer, frozen=True, kw_only=True, tag="sampled"):
+    """Seconds of a sample."""
+
+    seconds: float
+
+
+class Verified(Answer, frozen=True, kw_only=True, tag="verified"):
+    """It is right."""
+
+
+class Counted(Answer, frozen=True, kw_only=True, tag="counted"):
+    """What one call cost; see `holotype_conformance.bench.counters`."""
+
+    operators: int
+    flops: int
+    allocated: int
+    peak: int
+
+
+class Rated(Answer, frozen=True, kw_only=True, tag="rated"):
+    """FLOP/s of a matrix product, and bytes/s of memory at that size."""
+
+    flops: float
+    bytes: float
+
+
+class Refused(Answer, frozen=True, kw_only=True, tag="refused"):
+    """It did not work: the request makes no sense, the target cannot be run at all, its code is wrong, or ours is."""
+
+    kind: Literal["bad-input", "unrunnable", "wrong", "broken"]
+    message: str
+    details: str = ""
+
+
+AnyAnswer = Opened | Prepared | Sampled | Verified | Counted | Rated | Refused

@@ -1,0 +1,82 @@
+"""Kernels under test: one that is right, and others that are each wrong, wasteful or slow in one way."""
+
+import os
+
+import torch
+import torch.nn.functional as F
+
+
+def right(q, k, v, *, mask=None, causal=False):
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
+    )
+
+
+def slower(q, k, v, *, mask=None, causal=False):
+    """A tenth more work where there are ten heads."""
+    right(q[:, :1], k[:, :1], v[:, :1], mask=mask, causal=causal)
+    return right(q, k, v, mask=mask, causal=causal)
+
+
+def hungrier(q, k, v, *, mask=None, causal=False):
+    """One more copy."""
+    return right(q.clone(), k, v, mask=mask, causal=causal)
+
+
+def quadratic(q, k, v, *, causal=False):
+    scores = q @ k.mT * q.shape[-1] ** -0.5
+    if causal:
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+        scores = scores.masked_fill(future, float("-inf"))
+    return scores.softmax(-1) @ v
+
+
+def off_by_one(q, k, v, *, causal=False):
+    shape = q.shape[2], k.shape[2]
+    seen = torch.ones(shape, dtype=torch.bool).tril(-1 if causal else max(shape))
+    seen[0, 0] = True
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+
+
+class _Detached(torch.autograd.Function):
+    """Right forward, and half of the gradient by the keys."""
+
+    @staticmethod
+    def forward(ctx, k):
+        return k.view_as(k)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 0.5
+
+
+def half_gradient(q, k, v, *, causal=False):
+    return right(q, _Detached.apply(k), v, causal=causal)
+
+
+def writes(q, k, v, *, causal=False):
+    result = right(q, k, v, causal=causal)
+    if not q.requires_grad:
+        q.zero_()
+    return result
+
+
+_RESULTS = {}
+
+
+def remembers(q, k, v, *, causal=False):
+    """Hands out what it computed the last time, which is right for the inputs of the last time only."""
+    key = tuple(q.shape)
+    if key not in _RESULTS:
+        _RESULTS[key] = right(q, k, v, causal=causal)
+    return _RESULTS[key]
+
+
+def dies_at_length_128(q, k, v, *, causal=False):
+    if q.shape[2] == 128:
+        os._exit(7)
+    return right(q, k, v, causal=causal)
+
+
+def refuses_gradients(q, k, v, *, causal=False):
+    return right(q.detach(), k.detach(), v.detach(), causal=causal)
