@@ -27,12 +27,16 @@ from holotype_spec.schema import Spec, Transformers
 transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
+EXPERTS = (
+    "eager"  # their grouped products of experts exist in low precision only, and a probe is float64
+)
+
 
 class TransformersCandidate(Candidate):
     """The `transformers` model of a spec, on its fused and its eager attention."""
 
     title = "hf"
-    paths = ("sdpa", "eager")
+    paths: tuple[str, ...] = ("sdpa", "eager")
 
     def refusal(self, spec: Spec) -> str | None:
         if spec.family.generic:
@@ -48,6 +52,7 @@ class TransformersCandidate(Candidate):
         config = getattr(transformers, theirs.config_class)(**configuration(spec))
         model_class = getattr(transformers, theirs.model_class)
         config._attn_implementation = supported(model_class, path)
+        config._experts_implementation = EXPERTS
         model: nn.Module = model_class(config)
         untie(model, spec)
         model.first_position = first_position(spec)  # type: ignore[assignment]  # read by `arguments`
@@ -94,7 +99,10 @@ class TransformersCandidate(Candidate):
     def restore(self, spec: Spec, folder: Path, path: str = "sdpa") -> nn.Module:
         model_class = getattr(transformers, their_class(spec).model_class)
         model: nn.Module = model_class.from_pretrained(
-            folder, attn_implementation=supported(model_class, path), dtype="auto"
+            folder,
+            attn_implementation=supported(model_class, path),
+            experts_implementation=EXPERTS,
+            dtype="auto",
         )
         model.first_position = first_position(spec)  # type: ignore[assignment]  # read by `arguments`
         return model
@@ -189,4 +197,14 @@ def _outputs(returned: Any) -> Outputs:
     )
 
 
-candidate = TransformersCandidate()
+def candidate(class_name: str) -> Candidate:
+    """The target ``hf``, the class that the spec names; or ``hf:ClassName``, any class, for the generic specs.
+
+    Raises:
+        TargetError: there is no such class.
+    """
+    if not class_name:
+        return TransformersCandidate()
+    from holotype_conformance.adapters.hf_class import ClassCandidate
+
+    return ClassCandidate(class_name)

@@ -1,0 +1,155 @@
+"""Every class of Hugging Face `transformers` that is offered for causal language modelling, held to `causal-decoder`.
+
+Run it as ``python examples/transformers_classes/sweep.py results.jsonl``; it takes about half an hour on one core,
+appends a line a class, and goes on where it was stopped. With ``--table`` it prints docs/transformers-classes.md from
+the lines that are there.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+MEMORY = (
+    12 << 30
+)  # bytes of address space: a class whose sizes are not found must not take the machine with it
+SECONDS = 60.0  # for one property
+
+HEAD = """\
+# Which classes of `transformers` are causal decoders
+
+Every class of `transformers` {version} that is offered for causal language modelling, built small by `hf:ClassName`
+and held to the generic spec `causal-decoder` in the quick profile, on every attention that it has. A class whose
+configuration decides whether it is causal is told so (in brackets). `python examples/transformers_classes/sweep.py` does
+it again.
+
+{counts}
+
+A failure of `causality.future-perturbation` or `causality.truncation` means that the class sees the future. Others are
+weaker: what a recurrent or compressed cache cannot do, for instance, is not a wrong model. `holotype explain` says what
+each property demands, and `holotype check hf:CLASS --spec causal-decoder` shows a case.
+
+| class | verdict | fails |
+| --- | --- | --- |
+"""
+
+
+def names() -> list[str]:
+    """Those that the library itself lists, and those that are called so."""
+    import transformers
+
+    from holotype_conformance.adapters.hf_class import CLAIMS
+
+    mapping, ending = CLAIMS["decoder"]
+    listed = {name for name in mapping.values() if hasattr(transformers, name)}
+    called = {name for name in dir(transformers) if name.endswith(ending)}
+    return sorted((listed | called) - {"AutoModelForCausalLM"}, key=str.lower)
+
+
+def judged(name: str) -> dict[str, Any]:
+    """What became of one class."""
+    from holotype_conformance.adapters.hf_class import ClassCandidate
+    from holotype_conformance.engine import Settings, judge
+    from holotype_conformance.property import all_properties
+    from holotype_conformance.subject import Subject
+    from holotype_spec import load
+
+    try:
+        candidate = ClassCandidate(name)
+        subject = Subject(candidate, load("causal-decoder"))
+        subject.smoke()
+    except Exception as error:
+        return {"class": name, "title": name, "unusable": str(error)}
+    results = [judge(subject, each, Settings(limit=SECONDS)) for each in all_properties()]
+    return {
+        "class": name,
+        "title": candidate.title.removeprefix("hf:"),
+        "passed": [each.property for each in results if each.outcome == "passed"],
+        "failed": {
+            each.property: {
+                "level": each.level,
+                "reason": each.reason,
+                "path": (each.counterexample.facts if each.counterexample else {}).get("path"),
+            }
+            for each in results
+            if each.outcome in ("failed", "error")
+        },
+    }
+
+
+def sweep(path: Path) -> None:
+    """Judge what has no line yet."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    warnings.simplefilter("ignore")
+    done = {row["class"] for row in rows(path)}
+    with path.open("a", encoding="utf-8") as file:
+        for name in names():
+            if name not in done:
+                row = judged(name)
+                print(json.dumps(row), file=file, flush=True)
+                print(name, row.get("unusable") or list(row["failed"]) or "conforms", flush=True)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """The lines that are there."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """The page."""
+    import transformers
+
+    conforming = [row for row in found if "failed" in row and not _musts(row)]
+    unusable = [row for row in found if "unusable" in row]
+    future = [row for row in found if _sees_the_future(row)]
+    counts = (
+        f"Of {len(found)} classes {len(conforming)} conform, {len(found) - len(conforming) - len(unusable)} do not"
+        f" ({len(future)} see the future), and {len(unusable)} could not be built small without knowing them by name."
+    )
+    lines = sorted(found, key=lambda row: row["class"].lower())
+    return HEAD.format(version=transformers.__version__, counts=counts) + "".join(
+        f"| {row['title']} | {verdict} | {fails} |\n"
+        for row in lines
+        for verdict, fails in [_told(row)]
+    )
+
+
+def _musts(row: dict[str, Any]) -> list[str]:
+    return [slug for slug, failure in row["failed"].items() if failure["level"] == "must"]
+
+
+def _sees_the_future(row: dict[str, Any]) -> bool:
+    leaks = {"causality.future-perturbation", "causality.truncation"}
+    return bool(leaks & row.get("failed", {}).keys())
+
+
+def _told(row: dict[str, Any]) -> tuple[str, str]:
+    if "unusable" in row:
+        return "not built", " ".join(row["unusable"].split())[:110].replace("|", "/")
+    verdict = "does not conform" if _musts(row) else "conforms"
+    if _sees_the_future(row):
+        verdict = "**sees the future**"
+    return verdict, ", ".join(_failures(row))
+
+
+def _failures(row: dict[str, Any]) -> Iterator[str]:
+    for slug, failure in row["failed"].items():
+        path = f" ({failure['path']})" if failure["path"] else ""
+        should = "" if failure["level"] == "must" else "should: "
+        yield f"{should}{slug}{path}"
+
+
+if __name__ == "__main__":
+    arguments = [argument for argument in sys.argv[1:] if argument != "--table"]
+    results = Path(arguments[0] if arguments else "results.jsonl")
+    if "--table" in sys.argv:
+        print(table(rows(results)), end="")
+    else:
+        sweep(results)
