@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from holotype_reference.checkpoints import CheckpointError
 from holotype_reference.weights import Weights, random_weights
-from holotype_spec.schema import LearnedPositions, RelativeBuckets, Spec
+from holotype_spec.schema import Experts, LearnedPositions, RelativeBuckets, Spec
 
 Capability = Literal[
     "attention-mask",
@@ -155,6 +155,14 @@ class Candidate:
     def refusal(self, spec: Spec) -> str | None:
         """Why there is nothing that this candidate could build for `spec`, or None."""
         return None
+
+    def routes(self, spec: Spec) -> bool:
+        """Whether tokens choose what computes them, as experts do.
+
+        Which tokens are multiplied together then depends on what they are, and the rounding of each on the others:
+        what must not move may move by rounding, and by no more.
+        """
+        return isinstance(spec.architecture.feed_forward, Experts)
 
     def build(self, spec: Spec, path: str = "default") -> nn.Module:
         """A model with the sizes of `spec`.

@@ -28,6 +28,22 @@ def rms_error(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).square().mean().sqrt() / expected.square().mean().sqrt())
 
 
+def moved(before: Tensor, after: Tensor, stillness: float) -> Tensor:
+    """(batch, length) bool: which outputs have moved.
+
+    Args:
+        before: (batch, length, …).
+        after: the same shape.
+        stillness: 0 where every bit counts, else the largest difference over the root mean square of `before`
+            that is rounding.
+    """
+    if not stillness:
+        return (before != after).any(-1)
+    real = before[before.isfinite()]  # what stands at padding may be anything
+    rounding = stillness * real.double().square().mean().sqrt()
+    return ((before.double() - after.double()).abs() > rounding).any(-1)
+
+
 def demand_equal(
     actual: Tensor, expected: Tensor, *, rows: Tensor, budget: float, what: str, **facts: Any
 ) -> None:

@@ -122,6 +122,11 @@ class Subject:
         stated = self.candidate.floor(self.spec)
         return max(FLOAT64_FLOOR, stated.relative if stated else 0.0)
 
+    @cached_property
+    def stillness(self) -> float:
+        """How far a number may move that must not, relative to its like: by no bit, or by rounding."""
+        return self.floor if self.candidate.routes(self.spec) else 0.0
+
     def smoke(self) -> None:
         """Build one probe and run it once, with whatever weights it has and whatever comes out.
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor, nn
 
 from holotype_conformance import subject as subjects
 from holotype_conformance.candidate import FunctionCandidate
+from holotype_conformance.commands.check import check
 from holotype_conformance.engine import Settings, judge
 from holotype_conformance.property import Property, all_properties
 from holotype_conformance.records import Request, Result
@@ -18,6 +22,7 @@ from holotype_conformance.subject import Subject
 from holotype_conformance.targets import resolve
 from holotype_reference.support import unsupported
 from holotype_spec import generics, load
+from holotype_spec.catalogue import MODELS
 from holotype_spec.schema import Spec
 
 PROPERTIES = {property_.slug: property_ for property_ in all_properties()}
@@ -98,7 +103,10 @@ def test_a_decoder_is_no_encoder() -> None:
 @pytest.mark.parametrize("name", [name for name in generics() if not unsupported(load(name))])
 def test_the_reference_conforms_to_every_generic_spec_that_it_builds(name: str) -> None:
     run = Run(Request(target="reference", specs=(name,)), resolve("reference"))
-    results = [run.judge(run.specs[0], property_) for property_ in run.properties]
+    results = [
+        run.judge(run.specs[0], replace(property_, examples=min(property_.examples, 5)))
+        for property_ in run.properties
+    ]
     assert [
         result.property for result in results if result.outcome not in ("passed", "skipped")
     ] == []
@@ -117,7 +125,8 @@ def test_no_property_compares_with_the_reference_unless_it_says_so(
         raise AssertionError(f"{property_.slug} builds the reference and does not say so")
 
     monkeypatch.setattr(subjects, "build_reference", forbidden)
-    result = judge(Subject(resolve("reference"), load("gpt2")), property_, Settings())
+    few = replace(property_, examples=2)
+    result = judge(Subject(resolve("reference"), load("gpt2")), few, Settings())
     assert (result.outcome == "error") == property_.reference, result.reason
 
 
@@ -165,3 +174,20 @@ def test_the_hf_adapter_asks_which_class_a_generic_spec_means() -> None:
     pytest.importorskip("transformers")
     with pytest.raises(RequestError, match=r"hf against encoder: .* as in hf:LlamaForCausalLM"):
         Run(Request(target="hf", specs=("encoder",)), resolve("hf"))
+
+
+@pytest.mark.parametrize(
+    ("key", "said"), [("layers", "--spec causal-decoder checks"), ("structure", "--family generic")]
+)
+def test_a_model_of_which_too_little_is_known_is_refused_with_the_nearest_generic_spec(
+    tmp_path: Path, key: str, said: str
+) -> None:
+    text = (MODELS / "gpt2.toml").read_text(encoding="utf-8")
+    text = re.sub(rf"(?m)^{key} = [^#\n]*", f'{key} = "undisclosed" ', text)
+    (tmp_path / "secret.toml").write_text(text, encoding="utf-8")
+    result = CliRunner().invoke(
+        check, ["reference", "--spec", str(tmp_path / "secret.toml") + ":gpt2"]
+    )
+    assert result.exit_code == 2
+    assert "is undisclosed" in result.stderr
+    assert said in result.stderr

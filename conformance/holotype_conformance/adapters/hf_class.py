@@ -97,6 +97,9 @@ class ClassCandidate(TransformersCandidate):
         hint = f"; it is offered as: {others}" if others else ""
         return f"{self.name} is not offered as what the spec describes ({spec.name}){hint}"
 
+    def routes(self, spec: Spec) -> bool:
+        return any("expert" in key for key in self._defaults)
+
     # Building ---------------------------------------------------------------------------------------------
 
     def build(self, spec: Spec, path: str = "sdpa") -> nn.Module:

@@ -200,13 +200,30 @@ def load_specs(specs: Sequence[str]) -> dict[str, Spec]:
         try:
             spec = load(written)
         except (UnknownSpec, SpecError) as error:
-            raise BadInput(str(error)) from error
+            raise BadInput(f"{error}{_generic_instead(written, error)}") from error
         if spec in loaded.values():
             continue
         if any(spec.name == other.name for other in loaded.values()):
             raise BadInput(f"two different specs are called {spec.name!r}: check them in two runs")
         loaded[written if ".toml" in written else spec.name] = spec
     return loaded
+
+
+def _generic_instead(written: str, error: Exception) -> str:
+    """What can be checked of a model of which too little is known, if that is what is wrong."""
+    from holotype_spec import Sketch, UndisclosedValue, find
+    from holotype_spec.errors import NoSpec
+
+    if not isinstance(error, NoSpec) or not isinstance(entry := find(written), Sketch):
+        return ""
+    try:
+        structure = entry.known.architecture.structure
+    except UndisclosedValue:
+        return (
+            "; the generic specs (`holotype list --family generic`) ask for no more than its kind"
+        )
+    kind = "causal-decoder" if structure == "decoder" else structure
+    return f"; --spec {kind} checks what needs to know no more than that"
 
 
 def json_object(case: str | None) -> str | None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from holotype_conformance.candidate import Inputs
-from holotype_conformance.compare import demand_equal
+from holotype_conformance.compare import demand_equal, moved
 from holotype_conformance.properties.cases import (
     BatchCase,
     always,
@@ -118,9 +118,9 @@ def future_perturbation(subject: Subject, case: PerturbationCase) -> None:
         model = subject.model(case.setup(path))
         before = subject.forward(model, inputs).logits
         after = subject.forward(model, changed).logits
-        moved = (before != after).any(-1).cpu() & forbidden
-        if moved.any():
-            row, i = moved.nonzero()[-1].tolist()
+        leaks = moved(before, after, subject.stillness).cpu() & forbidden
+        if leaks.any():
+            row, i = leaks.nonzero()[-1].tolist()
             size = float((before[row, i] - after[row, i]).abs().max())
             raise Violation(
                 f"output {i} depends on input {case.position}, pair ({i}, {case.position}): it moved by"
@@ -182,7 +182,8 @@ def required_dependence(subject: Subject, case: PairCase) -> None:
         before = subject.forward(model, inputs).logits
         for j in range(case.length):
             changed = replace(inputs, token_ids=_changed(inputs.token_ids, j, vocabulary))
-            still = (before == subject.forward(model, changed).logits).all(-1).cpu()
+            after = subject.forward(model, changed).logits
+            still = ~moved(before, after, subject.stillness).cpu()
             # Of several rows with other tokens one may not move by chance; all of them do not.
             needed = required[:, :, j]
             blind = needed.any(0) & (still | ~needed).all(0)
@@ -231,7 +232,7 @@ def source_dependence(subject: Subject, case: PairCase) -> None:
         for j in range(source_length):
             source = _changed(inputs.source_ids, j, spec.vocab_size)
             after = subject.forward(model, replace(inputs, source_ids=source)).logits
-            still = (before == after).all(-1).cpu()
+            still = ~moved(before, after, subject.stillness).cpu()
             needed = required[:, j] & rows
             blind = needed.any(0) & (still | ~needed).all(0)
             if blind.any():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from holotype_conformance.candidate import Inputs
-from holotype_conformance.compare import demand_equal
+from holotype_conformance.compare import demand_equal, moved
 from holotype_conformance.properties.cases import (
     BatchCase,
     Padding,
@@ -141,22 +141,20 @@ def content(subject: Subject, case: BatchCase) -> None:
     for path in subject.paths:
         model = subject.model(case.setup(path))
         before, after = subject.forward(model, inputs), subject.forward(model, changed)
-        _demand_same_bits(before.logits, after.logits, rows, "tokens at padded positions", path)
+        what = "tokens at padded positions"
+        _demand_still(subject, before.logits, after.logits, rows, what, path)
         if before.next_sentence is not None and after.next_sentence is not None:
             first = rows[:, :1]  # the pooler reads the first position
-            _demand_same_bits(
-                before.next_sentence[:, None],
-                after.next_sentence[:, None],
-                first,
-                "tokens at padded positions (next-sentence logits)",
-                path,
-            )
+            pair = before.next_sentence[:, None], after.next_sentence[:, None]
+            _demand_still(subject, *pair, first, f"{what} (next-sentence logits)", path)
 
 
-def _demand_same_bits(before: Tensor, after: Tensor, rows: Tensor, what: str, path: str) -> None:
-    moved = (before != after).any(-1) & rows
-    if moved.any():
-        row, i = moved.nonzero()[0].tolist()
+def _demand_still(
+    subject: Subject, before: Tensor, after: Tensor, rows: Tensor, what: str, path: str
+) -> None:
+    changed = moved(before, after, subject.stillness) & rows
+    if changed.any():
+        row, i = changed.nonzero()[0].tolist()
         size = float((before[row, i] - after[row, i]).abs().max())
         raise Violation(
             f"output {i} of row {row} moved by {size:.1e} when only {what} changed; expected the same bits",
