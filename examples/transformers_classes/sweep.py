@@ -73,6 +73,8 @@ def judged(name: str) -> dict[str, Any]:
     try:
         candidate = ClassCandidate(name)
         subject = Subject(candidate, load("causal-decoder"))
+        if refusal := candidate.refusal(subject.spec):
+            return {"class": name, "title": name, "unusable": refusal}
         subject.smoke()
     except Exception as error:
         return {"class": name, "title": name, "unusable": str(error)}

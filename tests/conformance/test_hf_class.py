@@ -25,10 +25,12 @@ FUTURE = "causality.future-perturbation"
 
 def judged(name: str, spec: str, slug: str) -> Result:
     property_ = replace(PROPERTIES[slug], examples=5)
-    return judge(Subject(ClassCandidate(name), load(spec)), property_, Settings())
+    subject = Subject(ClassCandidate(name), load(spec))
+    subject.smoke()
+    return judge(subject, property_, Settings())
 
 
-@pytest.mark.parametrize("name", ["LlamaForCausalLM", "BertLMHeadModel", "XLNetLMHeadModel"])
+@pytest.mark.parametrize("name", ["LlamaForCausalLM", "BertLMHeadModel", "XLMWithLMHeadModel"])
 def test_a_class_that_claims_to_be_causal_and_is_passes(name: str) -> None:
     result = judged(name, "causal-decoder", FUTURE)
     assert result.outcome == "passed", result.reason
@@ -36,7 +38,7 @@ def test_a_class_that_claims_to_be_causal_and_is_passes(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("BertLMHeadModel", "is_decoder=True"), ("XLNetLMHeadModel", "attn_type='uni'")],
+    [("BertLMHeadModel", "is_decoder=True"), ("XLMWithLMHeadModel", "causal=True")],
 )
 def test_what_a_class_must_be_told_to_be_causal_is_told_and_said(
     name: str, told: str, monkeypatch: pytest.MonkeyPatch
@@ -84,6 +86,7 @@ def test_position_ids_that_count_rows_are_told_as_rows() -> None:
     [
         ("BertForMaskedLM", "causal-decoder", r"not offered as .*; it is offered as: encoder"),
         ("LlamaForCausalLM", "encoder", "it is offered as: causal-decoder"),
+        ("XLNetLMHeadModel", "causal-decoder", "XLNetLMHeadModel is not offered as what"),
         ("BertModel", "encoder", "BertModel is not offered as what the spec describes"),
         ("LlamaForCausalLM", "llama2-7b", "the target hf has the class of this spec"),
     ],

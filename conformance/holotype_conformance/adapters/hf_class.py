@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from difflib import get_close_matches
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from holotype_conformance.targets import TargetError
 from holotype_spec.schema import Spec
 
 # What turns a model of theirs causal, where its configuration has it: "is_decoder" of BERT and its kin, "causal" of
-# XLM and Flaubert, "attn_type" of XLNet, which permutes otherwise.
-CAUSAL = {"is_decoder": True, "causal": True, "attn_type": "uni"}
+# XLM and Flaubert.
+CAUSAL = {"is_decoder": True, "causal": True}
+# What says that a model is not causal by design, whatever it is offered as: XLNet permutes.
+BOTH_WAYS = {"attn_type": "bi"}
 CLAIMS = {
     "decoder": (modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "ForCausalLM"),
     "encoder": (modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "ForMaskedLM"),
@@ -59,31 +62,38 @@ class ClassCandidate(TransformersCandidate):
         self.paths = TransformersCandidate.paths[0 if self.model_class._supports_sdpa else 1 :]
         told = ", ".join(f"{key}={value!r}" for key, value in self._causal.items())
         self.title = f"hf:{name}" + (f" ({told})" if told else "")
-        self._sizes: dict[int, dict[str, Any]] = {}
+        self._attempt: int | None = None
         self._first: int | None = None
 
     @cached_property
     def claims(self) -> list[str]:
-        """The structures that it is offered as."""
+        """The structures that it is offered as, but for a decoder that says itself that it looks both ways."""
         return [
             structure
             for structure, (mapping, ending) in CLAIMS.items()
             if self.name in mapping.values() or self.name.endswith(ending)
+            if structure != "decoder" or not self._looks_both_ways
         ]
 
     @cached_property
+    def _looks_both_ways(self) -> bool:
+        return any(self._defaults.get(key) == value for key, value in BOTH_WAYS.items())
+
+    @cached_property
     def _defaults(self) -> dict[str, Any]:
-        return _stated(self.model_class.config_class())
+        try:
+            return _stated(self.model_class.config_class())
+        except Exception as error:
+            raise TargetError(
+                f"{self.name} cannot be built small: its configuration has no defaults ({error})"
+            ) from error
 
     @cached_property
     def _causal(self) -> dict[str, Any]:
         """What it has to be told to be causal, if that is what it claims."""
         if "decoder" not in self.claims:
             return {}
-        try:
-            return {key: value for key, value in CAUSAL.items() if key in self._defaults}
-        except Exception:  # a configuration without defaults; `build` will say so
-            return {}
+        return {key: value for key, value in CAUSAL.items() if key in self._defaults}
 
     def refusal(self, spec: Spec) -> str | None:
         if not spec.family.generic:
@@ -103,28 +113,32 @@ class ClassCandidate(TransformersCandidate):
     # Building ---------------------------------------------------------------------------------------------
 
     def build(self, spec: Spec, path: str = "sdpa") -> nn.Module:
-        if spec.layers not in self._sizes:
-            self._sizes[spec.layers] = self._found(spec)
-        model = self._model(self._sizes[spec.layers], path)
+        if self._attempt is None:
+            self._attempt = self._first_that_runs(spec)
+        sizes = next(islice(attempts(spec), self._attempt, None))
+        model = self._model(self._arguments(sizes), path)
         model.first_position = self._first or 0
         return model  # type: ignore[no-any-return]
 
-    def _found(self, spec: Spec) -> dict[str, Any]:
-        """The arguments of a small configuration that can be built and run.
+    def _arguments(self, sizes: Sizes) -> dict[str, Any]:
+        return _small(self._defaults, sizes) | self._causal
+
+    def _first_that_runs(self, spec: Spec) -> int:
+        """The number of the attempt at a small configuration that can be built and run.
 
         Raises:
             Exception: whatever the attempt at the spec's own sizes raised, where none can.
         """
         first: Exception | None = None
-        for sizes in attempts(spec):
+        for number, sizes in enumerate(attempts(spec)):
             try:
-                arguments = _small(self._defaults, sizes) | self._causal
+                arguments = self._arguments(sizes)
                 self._demand_small(arguments)
                 self._try(self._model(arguments, self.paths[-1]).eval(), spec)
             except Exception as error:
                 first = first or error
             else:
-                return arguments
+                return number
         assert first is not None
         raise first
 
