@@ -71,6 +71,13 @@ def test_a_descendant_and_its_parent_name_each_other(found: dict[str, str]) -> N
             assert f"[`{name}`]({own}.md) derives from `{parent}`." in found[f"{theirs}.md"]
 
 
+def test_a_family_and_the_one_that_it_follows_name_each_other(found: dict[str, str]) -> None:
+    # RoBERTa trains BERT's architecture differently (Liu et al. 2019, section 3.1).
+    assert "starts from that of [BERT](bert.md) (liu2019, section 3.1)" in found["roberta.md"]
+    assert "[RoBERTa](roberta.md)" in found["bert.md"].partition("From this one start those of")[2]
+    assert "    bert --> roberta\n" in found["README.md"]
+
+
 def test_a_contradiction_stands_on_the_page_of_the_model(found: dict[str, str]) -> None:
     assert "3,072 is the width of the feed-forward block" in found["gpt.md"]
     assert "| course-notes, line 55 | `hidden_size` | 3072 | 768 |" in found["gpt.md"]

@@ -146,7 +146,7 @@ def _fits(claim: Claim, kind: Kind) -> bool:
         case "word":
             listed = isinstance(value, tuple) and claim.relation == "one-of"
             return (listed or isinstance(value, str)) and claim.unit is None
-        case "date":
+        case "date" | "family":
             return isinstance(value, str) and claim.unit is None
     if stated is None or (claim.unit is not None and not isinstance(value, str)):
         return False
@@ -154,7 +154,7 @@ def _fits(claim: Claim, kind: Kind) -> bool:
 
 
 def _expected(kind: Kind) -> str:
-    if kind in ("flag", "word", "words", "date"):
+    if kind in ("flag", "word", "words", "date", "family"):
         return wanted(kind)
     return f"{wanted(kind)}; with a unit, the digits in quotes as they are printed"
 

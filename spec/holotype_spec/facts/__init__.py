@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from holotype_spec.catalogue import names
+from holotype_spec.catalogue import families, names
 from holotype_spec.conversion import converted
 from holotype_spec.errors import Problem
 from holotype_spec.figures import UNITS, Dimension
@@ -25,11 +25,12 @@ from holotype_spec.schema import Source, Strict
 
 FOLDER = Path(__file__).parent
 UNDISCLOSED = "undisclosed"
-Kind = Dimension | Literal["date", "word", "words", "flag"]
+Kind = Dimension | Literal["date", "word", "words", "flag", "family"]
 
 # What can be known, in what it is counted, and what it means.
 KINDS: dict[str, tuple[Kind, str]] = {
     "released": ("date", "the day, month or year when it was first made public"),
+    "follows": ("family", "the family whose architecture it starts from"),
     "available": ("date", "when the public could first use it, where that was later"),
     "corpus": ("bytes", "the text that it was pretrained on"),
     "whole_corpus": ("bytes", "all of that text, where a source counts a part only"),
@@ -67,10 +68,8 @@ KINDS: dict[str, tuple[Kind, str]] = {
         "what the parent's training to the same quality costs, over what its own cost",
     ),
     "gate_place": ("word", "the block that has the gate"),
-    "pretraining": (
-        "word",
-        "what its makers call the objective of its pretraining: causal or mixed",
-    ),
+    "expert_parameters": ("number", "parameters of each of its experts"),
+    "attention_parameters": ("number", "parameters of its attention"),
 }
 
 
@@ -239,6 +238,8 @@ def fits(value: Any, unit: str | None, kind: Kind) -> bool:
         return isinstance(value, bool) and unit is None
     if kind == "words":
         return isinstance(value, tuple) and unit is None
+    if kind == "family":
+        return value in families() and unit is None
     if kind in ("word", "date"):
         return isinstance(value, str) and unit is None
     counted = isinstance(value, int | float) and not isinstance(value, bool)
@@ -252,6 +253,7 @@ def wanted(kind: Kind) -> str:
         "word": "a word",
         "words": "a list of words",
         "date": 'a date ("2018-10")',
+        "family": "a family of the catalogue",
     }
     if kind in words:
         return words[kind]

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from holotype_spec.catalogue import entries, find, names
+from holotype_spec.catalogue import entries, families, find, names
 from holotype_spec.claims import Audit, Judgement, audit_all
 from holotype_spec.claims import counts as verdicts_of
 from holotype_spec.errors import UndisclosedValue
@@ -195,7 +195,8 @@ def _stated(entry: Entry) -> Iterator[str]:
 def _facts(members: list[Entry]) -> Iterator[str]:
     known: dict[tuple[str, ...], list[str]] = {}
     for entry in members:
-        for fact in facts_of(entry.name).values():
+        told_here = (fact for fact in facts_of(entry.name).values() if fact.name != "follows")
+        for fact in told_here:
             known.setdefault(_fact(fact), []).append(f"`{entry.name}`")
     everyone = len(members)
     rows = [
@@ -212,12 +213,34 @@ def _fact(fact: KnownFact) -> tuple[str, ...]:
     return fact.name.replace("_", " "), value + note, source
 
 
+def followed(members: list[Entry]) -> KnownFact | None:
+    """The fact that says which family's architecture these models start from."""
+    found = (facts_of(entry.name).get("follows") for entry in members)
+    return next((fact for fact in found if fact), None)
+
+
 def _descent(members: list[Entry]) -> Iterator[str]:
+    if fact := followed(members):
+        family = str(fact.value)
+        yield f"- The architecture starts from that of {_family(family)} ({fact.source.id}, {fact.at})."
+    if after := followers(members[0].family.name):
+        yield f"- From this one start those of {', '.join(map(_family, after))}."
     for entry in members:
         if entry.derives_from:
             yield f"- `{entry.name}` derives from {reference(entry.derives_from)}."
         for child in children(entry.name):
             yield f"- {reference(child)} derives from `{entry.name}`."
+
+
+@cache
+def followers(family: str) -> list[str]:
+    """The families whose architecture starts from that of this one."""
+    known = {other: followed(entries(other)) for other in families()}
+    return [other for other, fact in known.items() if fact and fact.value == family]
+
+
+def _family(name: str) -> str:
+    return link(entries(name)[0].family.title, f"{name}.md")
 
 
 def reference(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from holotype_spec.catalogue import entries
 from holotype_spec.files import Entry
-from holotype_spec.pages.family import NOTE, children, structure_of, total_of
+from holotype_spec.pages.family import NOTE, children, followers, structure_of, total_of
 from holotype_spec.pages.markdown import link, table
 from holotype_spec.sketch import Sketch
 
@@ -25,6 +25,7 @@ def tree_page(families: list[str]) -> str:
         rows = [_row(members[family]) for family in groups[structure]]
         header = ["family", "models", "parameters", "first source"]
         lines += ["", f"## {structure.capitalize()}", "", *table(header, rows, right=(1,))]
+    lines += ["", "## Whose architecture starts from whose", "", *_lineage(members)]
     return "\n".join([*lines, "", "## Who derives from whom", "", *_descent(members)]) + "\n"
 
 
@@ -56,6 +57,19 @@ def _short(total: int) -> str:
         if total >= size:
             return f"{total / size:.3g} {unit}"
     return f"{total:,}"
+
+
+def _lineage(members: dict[str, list[Entry]]) -> Iterator[str]:
+    """A graph of the families, each under the one whose architecture it starts from."""
+    followed = {family for family in members if followers(family)}
+    related = followed | {child for family in followed for child in followers(family)}
+    yield from ("```mermaid", "graph LR")
+    for family in (family for family in members if family in related):
+        yield f'    {_id(family)}["{members[family][0].family.title}"]'
+    for family in (family for family in members if family in followed):
+        for child in followers(family):
+            yield f"    {_id(family)} --> {_id(child)}"
+    yield "```"
 
 
 def _descent(members: dict[str, list[Entry]]) -> Iterator[str]:
