@@ -1,4 +1,4 @@
-"""The command line: ``holotype list | show | diff | audit | check | check-attention | explain``.
+"""The command line: ``holotype list | show | diff | audit | check | check-attention | masks | explain``.
 
 Commands are imported when they are called for, so that ``holotype list`` pays for nothing that it does not use.
 """
@@ -20,6 +20,7 @@ COMMANDS = {
     "diff": "catalogue:diff_specs",
     "explain": "explain:explain",
     "list": "catalogue:list_specs",
+    "masks": "masks:masks",
     "show": "catalogue:show_spec",
 }
 BROKEN = 3  # nothing was judged, as when a candidate cannot be run
