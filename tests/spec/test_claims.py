@@ -246,7 +246,7 @@ MISTAKES = HEAD + "".join(
             'field = "heads", value = "twelve", quote = "12"',
             'field = "architecture.residual", value = 3, quote = "3"',
             'field = "heads", value = "2", unit = "times", quote = "2"',  # of what?
-            'field = "hidden_size", value = 768, relative_to = "gpt3", quote = "768"',
+            'field = "hidden_size", value = 768, relative_to = "gpt9", quote = "768"',
             line=7,
         ),
         passage('field = "layers", value = 12, quote = "12"', models='["gpt-2"]', line=5),
@@ -277,7 +277,7 @@ MISTAKES = HEAD + "".join(
         "passages[0].claims[11].value = 'twelve': expected a number",
         "passages[0].claims[12].value = '3': expected a word",
         "passages[0].claims[13].unit = 'times': expected one of the units times, times-more exactly",
-        "passages[0].claims[14].relative_to = 'gpt3': expected a model of the catalogue",
+        "passages[0].claims[14].relative_to = 'gpt9': expected a model of the catalogue",
         "passages[1].line = 5: expected 7 or more",
         "passages[1].models = 'gpt-2': expected a model of the catalogue, or a pattern",
         "passages[2].claims[0].models = 'lama-*'",
