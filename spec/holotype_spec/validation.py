@@ -133,7 +133,8 @@ def problems_of(
         first: what msgspec said, told only where nothing else is found.
     """
     found = list(_schema_problems(document, trees, file))
-    damaged = [path for path, _ in found]
+    # Without its kind nobody knows what the other keys of a mechanism must be.
+    damaged = [path[:-1] if path[-1:] == ("kind",) else path for path, _ in found]
     problems = [*lost, *(problem for _, problem in found)]
     problems += broken_rules(document, trees, file, damaged=damaged)
     if not problems:

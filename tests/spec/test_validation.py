@@ -265,6 +265,15 @@ def test_rotary_positions_need_an_even_head() -> None:
     ]
 
 
+def test_a_mechanism_without_its_kind_is_told_so_and_its_other_keys_are_left_alone() -> None:
+    changed = document("mistral")
+    del changed["architecture"]["attention"]["kind"]
+    changed["architecture"]["attention"]["biases"] = None
+    assert [line.partition(": expected")[0] for line in mistakes(changed)] == [
+        "mine.toml: architecture.attention.kind"
+    ]
+
+
 def test_a_mistake_of_the_family_is_told_once_and_not_for_each_variant() -> None:
     changed = document("gpt2")
     changed["architecture"]["residual"] = "post-norm"
