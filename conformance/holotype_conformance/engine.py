@@ -188,6 +188,8 @@ def _attempt(
         return "failed", str(found), _cause(found)
     except TimedOut:
         return "failed", _late(trial, settings.limit), None
+    except Undecided as undecided:  # while its cases were being chosen
+        return "skipped", str(undecided), None
     except Unsatisfiable:
         return "error", "no case was drawn that this property accepts", None
     except _Stopped as stopped:

@@ -12,19 +12,13 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import sdpa_kernel
 
 from holotype_conformance.attention.kernel import FunctionKernel, KernelCandidate
+from holotype_conformance.machine import BACK_ENDS
 from holotype_reference.masks import Band, Mask
 from holotype_reference.weighted_sum import PATHS, Path
 from holotype_spec import schema
-
-BACK_ENDS = {
-    "math": SDPBackend.MATH,
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-}
 
 
 def visible(

@@ -10,10 +10,11 @@ import hypothesis
 import pytest
 from hypothesis import HealthCheck, Phase, Verbosity
 
+from holotype_conformance.arithmetic import arithmetic
 from holotype_conformance.deviations.candidate import DeviatedCandidate
 from holotype_conformance.deviations.deviation import Deviation
 from holotype_conformance.engine import reason_to_skip
-from holotype_conformance.property import Case, Property, Violation, all_properties
+from holotype_conformance.property import Case, Property, Undecided, Violation, all_properties
 from holotype_conformance.subject import Subject
 from holotype_spec.schema import Spec
 
@@ -21,7 +22,11 @@ Verdict = Literal["killed", "passed", "skipped", "error"]
 
 # What is likely to kill the deviations of a group, tried before everything else.
 LIKELY = {
+    "backends": ("devices.*",),
     "batch": ("batch.*",),
+    "compiled": ("devices.captured", "devices.compiled"),
+    "devices": ("devices.*",),
+    "threads": ("devices.*",),
     "cache": ("cache.*",),
     "dropout": ("modes.*",),
     "embeddings": ("agreement.logits",),
@@ -46,13 +51,13 @@ def judge(subject: Subject, property_: Property) -> Verdict:
     """Draw the property's cases, in the quick profile, until one fails."""
     if reason_to_skip(subject, property_) is not None:
         return "skipped"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), arithmetic():
         warnings.simplefilter("ignore")
         try:
             _run(subject, property_)
         except _Broken:
             return "killed"
-        except pytest.skip.Exception:
+        except (pytest.skip.Exception, Undecided):
             return "skipped"
         except Exception:  # a mistake of the property's, which the engine reports as such
             return "error"
@@ -94,8 +99,10 @@ def subject(deviation: Deviation, spec: Spec) -> Subject:
 def verdicts(deviation: Deviation, spec: Spec) -> Iterator[tuple[Property, Verdict]]:
     """Every property's verdict, the likely killers first."""
     deviated = subject(deviation, spec)
+    likely = set(_likely(deviation))
     for property_ in in_likely_order(deviation, all_properties()):
-        yield property_, judge(deviated, property_)
+        left_out = property_.costly and property_.slug not in likely  # it would take an hour
+        yield property_, "skipped" if left_out else judge(deviated, property_)
 
 
 def killer(deviation: Deviation, spec: Spec) -> Property | None:
@@ -109,9 +116,13 @@ def killer(deviation: Deviation, spec: Spec) -> Property | None:
     return should
 
 
+def _likely(deviation: Deviation) -> tuple[str, ...]:
+    return LIKELY.get(deviation.slug.partition(".")[0], ("agreement.logits",))
+
+
 def in_likely_order(deviation: Deviation, properties: Iterable[Property]) -> list[Property]:
     """Those first that are likely to kill the deviation."""
-    likely = LIKELY.get(deviation.slug.partition(".")[0], ("agreement.logits",))
+    likely = _likely(deviation)
 
     def rank(property_: Property) -> int:
         group = property_.slug.partition(".")[0] + ".*"

@@ -16,3 +16,4 @@ from holotype_conformance.properties import positions as positions
 from holotype_conformance.properties import losses as losses
 from holotype_conformance.properties import modes as modes
 from holotype_conformance.properties import storage as storage
+from holotype_conformance.properties import devices as devices

@@ -11,6 +11,12 @@ from torch import Tensor
 from holotype_conformance.candidate import Inputs
 from holotype_conformance.compare import demand_equal, moved
 from holotype_conformance.properties.cases import BatchCase, always, batch_cases, batch_inputs
+from holotype_conformance.properties.twice import (
+    TwiceCase,
+    allowance,
+    demand_alike,
+    twice_cases,
+)
 from holotype_conformance.property import Violation, claim
 from holotype_conformance.subject import Subject, real_rows
 
@@ -126,3 +132,43 @@ def size(subject: Subject, case: BatchCase) -> None:
                 what=f"row {row} in the batch and alone",
                 path=path,
             )
+
+
+@claim(
+    slug="batch.rounding",
+    clause="So it does in every precision, to rounding.",
+    level="must",
+    meaning=(
+        "batch.size in every dtype: each row alone and in the batch, within twice what the reference's own rounding "
+        "allows. Kernels choose other tiles for other batches, so that bits may differ; more than rounding may not. "
+        "Look for a scale or a quantisation that is computed over the whole batch, and for a path for large batches "
+        "that accumulates in half precision."
+    ),
+    catches=("quantised with one scale for the batch",),
+    needs=("weights",),
+    applies=always,
+    cases=lambda subject: twice_cases(subject, ("bfloat16", "float32", "float16")),
+    case_type=TwiceCase,
+    examples=3,
+    dtypes=("float32", "bfloat16", "float16"),
+)
+def rounding(subject: Subject, case: TwiceCase) -> None:
+    inputs = batch_inputs(subject, case)
+    budget = 2 * allowance(subject, case, inputs)
+    rows = real_rows(inputs)
+    for path in subject.paths:
+        model = subject.model(case.setup(path, dtype=case.dtype))
+        together = subject.forward(model, inputs).logits
+        alone = [
+            subject.forward(model, _select(inputs, torch.tensor([row]))).logits
+            for row in range(case.batch)
+        ]
+        demand_alike(
+            torch.cat(alone),
+            together,
+            rows=rows,
+            case=case,
+            budget=budget,
+            what="rows alone and in the batch",
+            path=path,
+        )

@@ -1,0 +1,160 @@
+"""A second device that is not there: tensors that lie elsewhere, computed with on the CPU.
+
+A model that has run on the CPU alone is not known to run anywhere else, and the commonest mistakes need no accelerator
+to show: a table that is a plain attribute stays behind when the model is moved, and a tensor made without ``device=``
+is made on the CPU. Here a tensor lies *elsewhere* if it was moved there or computed from tensors that were. Its numbers
+are real, and an operation on tensors of both places raises, as it does on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+# A type of device that torch knows by name and whose driver nobody is asked for.
+ELSEWHERE = torch.device("maia", 0)
+# What torch's compiled code takes these tensors for: it asks the driver of any other device, and there is none.
+_SHELL = torch.device("meta")
+_CPU = torch.device("cpu")
+
+_aten = torch.ops.aten
+# These carry numbers from one place to the other. An index may lie on the CPU, as it may for a tensor on a GPU.
+_CARRIERS = {_aten.copy_.default, _aten._to_copy.default, _aten._local_scalar_dense.default}
+_INDEXING = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_}
+# These copy Python numbers to a device below everything that can be intercepted.
+_FROM_PYTHON = (torch.tensor, torch.as_tensor, torch.asarray)
+
+
+class TwoDevices(RuntimeError):
+    """An operation was given tensors of both places."""
+
+
+class ElsewhereTensor(Tensor):
+    """A tensor that lies elsewhere; `held` has its numbers."""
+
+    held: Tensor
+
+    @staticmethod
+    def __new__(cls, held: Tensor) -> ElsewhereTensor:
+        return torch.Tensor._make_wrapper_subclass(
+            cls,
+            held.shape,
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device=_SHELL,
+        )
+
+    def __init__(self, held: Tensor) -> None:
+        self.held = held
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        """Where it lies, as Python code sees it."""
+        return ELSEWHERE
+
+    @property
+    def is_meta(self) -> bool:  # type: ignore[override]
+        """It is not without numbers."""
+        return False
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+class _Making(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Tensors that are made elsewhere without one that lies there: torch would ask for the device's own kernel."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the first call imports the compiler, which takes a second
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+class _FromPython(TorchFunctionMode):
+    """Python numbers become a tensor on the CPU first, and are moved then."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func in _FROM_PYTHON and _is_elsewhere(given.get("device")):
+            del given["device"]
+            return func(*args, **given).to(ELSEWHERE)
+        if func is Tensor.new_tensor and isinstance(args[0], ElsewhereTensor):
+            return args[0].held.new_tensor(*args[1:], **given).to(ELSEWHERE)
+        return func(*args, **given)
+
+
+@contextmanager
+def places() -> Iterator[None]:
+    """While active, `ELSEWHERE` is a device to which tensors and modules can be moved."""
+    with _Making(), _FromPython():  # type: ignore[no-untyped-call]
+        yield
+
+
+def here(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU."""
+    return tensor.held if isinstance(tensor, ElsewhereTensor) else tensor
+
+
+def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The operation on the numbers, and its result in the place where a device would have it."""
+    given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+    away = any(isinstance(x, ElsewhereTensor) for x in given)
+    if away and func not in _CARRIERS:
+        _demand_one_place(func, given[:1] if func.overloadpacket in _INDEXING else given)
+    if kwargs.get("device") is not None:
+        away = _is_elsewhere(kwargs["device"])
+        kwargs = kwargs | {"device": _CPU}
+    held = {id(here(x)): x for x in given}  # what is changed in place is handed back itself
+    result = func(*tree_map(_numbers, args), **tree_map(_numbers, kwargs))
+    return tree_map(lambda x: held.get(id(x)) if id(x) in held else _placed(x, away), result)
+
+
+def _demand_one_place(func: Any, given: Sequence[Tensor]) -> None:
+    """Refuse tensors of the CPU among those from elsewhere; one without axes is a number, and may lie anywhere."""
+    for x in given:
+        if not isinstance(x, ElsewhereTensor) and x.ndim:
+            raise TwoDevices(
+                f"{func.overloadpacket.__name__} was given tensors on two devices, the model's and the CPU"
+                f" (there, one of shape {tuple(x.shape)})"
+            )
+
+
+def _is_elsewhere(device: Any) -> bool:
+    return device is not None and torch.device(device).type in (ELSEWHERE.type, _SHELL.type)
+
+
+def _numbers(x: Any) -> Any:
+    return here(x) if isinstance(x, Tensor) else x
+
+
+def _placed(x: Any, away: bool) -> Any:
+    return ElsewhereTensor(x) if away and isinstance(x, Tensor) else x
