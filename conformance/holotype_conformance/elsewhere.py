@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from holotype_conformance.property import Undecided, Violation
+
 # A type of device that torch knows by name and whose driver nobody is asked for.
 ELSEWHERE = torch.device("maia", 0)
 # What torch's compiled code takes these tensors for: it asks the driver of any other device, and there is none.
@@ -122,6 +124,29 @@ def places() -> Iterator[None]:
 def here(tensor: Tensor) -> Tensor:
     """The tensor on the CPU."""
     return tensor.held if isinstance(tensor, ElsewhereTensor) else tensor
+
+
+@contextmanager
+def told_apart(**facts: Any) -> Iterator[None]:
+    """Two devices that meet are the candidate's fault; whatever else is raised may be the simulation's.
+
+    Raises:
+        Violation: two devices met.
+        Undecided: something else was raised.
+    """
+    try:
+        yield
+    except Violation as violation:
+        cause = violation.__cause__
+        if isinstance(cause, TwoDevices):
+            raise Violation(str(cause), **facts) from cause
+        if cause is None:
+            raise
+        said = " ".join(str(cause).split())[:120]
+        raise Undecided(f"the simulated device cannot run it: {said}") from violation
+    except (RuntimeError, TypeError) as error:  # while something was moved there
+        said = " ".join(str(error).split())[:120]
+        raise Undecided(f"the simulated device cannot hold it: {said}") from error
 
 
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

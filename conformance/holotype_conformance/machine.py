@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -10,7 +11,7 @@ from functools import cache
 import torch
 from torch.nn.attention import SDPBackend
 
-from holotype_conformance.property import Undecided
+from holotype_conformance.property import Undecided, Violation
 
 # The kernels of `scaled_dot_product_attention`. The plain one comes first: it runs everywhere.
 BACK_ENDS = {
@@ -61,7 +62,8 @@ def compiler_lack() -> str | None:
     """Why `torch.compile` makes no machine code here, or None. The first call takes seconds: it compiles something."""
     torch._dynamo.reset()
     try:
-        with serial_compiler():
+        with serial_compiler(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             torch.compile(lambda x: x.sin() + 1.0)(torch.ones(3))
     except Exception as error:
         return " ".join(str(error).split())[:200] or type(error).__name__
@@ -75,3 +77,32 @@ def serial_compiler() -> Iterator[None]:
 
     with config.patch(compile_threads=1):
         yield
+
+
+@contextmanager
+def fresh_compiler() -> Iterator[None]:
+    """Nothing that was compiled before is used, or kept."""
+    torch._dynamo.reset()
+    try:
+        with serial_compiler():
+            yield
+    finally:
+        torch._dynamo.reset()
+
+
+@contextmanager
+def compilable() -> Iterator[None]:
+    """What the compiler refuses is no fault of the candidate.
+
+    Raises:
+        Undecided: it does.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except Violation as violation:
+        if not isinstance(violation.__cause__, TorchDynamoException):
+            raise
+        said = " ".join(str(violation.__cause__).split())[:120]
+        raise Undecided(f"torch.compile cannot compile it: {said}") from violation

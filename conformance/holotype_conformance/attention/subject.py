@@ -73,6 +73,12 @@ class KernelSubject:
         self.asked = tuple(dtype for dtype in DTYPES if dtype in (dtypes or DTYPES))
         self.spec = Protocol()
 
+    def on(self, device: torch.device) -> KernelSubject:
+        """The same kernel with the same numbers on another device; itself on its own."""
+        if device == self.device:
+            return self
+        return KernelSubject(self.kernel, seed=self.seed, device=str(device), dtypes=self.asked)
+
     def problem(self, case: AttentionCase, **options: Any) -> Problem:
         """The problem of a case, with this run's seed and device."""
         return problem(case, seed=self.seed, device=str(self.device), **options)

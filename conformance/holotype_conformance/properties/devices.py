@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 
 import msgspec
 import torch
@@ -14,7 +14,7 @@ from holotype_conformance import machine
 from holotype_conformance.arithmetic import arithmetic, settings
 from holotype_conformance.candidate import Inputs
 from holotype_conformance.compare import demand_equal
-from holotype_conformance.elsewhere import ELSEWHERE, TwoDevices, here, places
+from holotype_conformance.elsewhere import ELSEWHERE, here, places, told_apart
 from holotype_conformance.properties.cases import (
     BatchCase,
     always,
@@ -31,7 +31,7 @@ from holotype_conformance.property import ALL_DTYPES, Undecided, Violation, clai
 from holotype_conformance.records import DType
 from holotype_conformance.subject import Subject, real_rows
 
-SEVERAL = 4  # threads; an odd number of tokens leaves a rest however they are split
+SEVERAL = 2  # threads; an odd number of tokens leaves a rest
 
 
 def demand_same_within(
@@ -85,10 +85,11 @@ def placement(subject: Subject, case: BatchCase) -> None:
     for path in home.paths:
         model = home.fresh_model(case.setup(path))
         expected = home.forward(model, inputs).logits
-        with places(), _told_apart(path):
+        with places(), told_apart(path=path):
             model.to(ELSEWHERE)
             moved = {name: value.to(ELSEWHERE) for name, value in inputs.tensors().items()}
-            actual = home.forward(model, Inputs(**moved)).logits
+            with torch.no_grad():
+                actual = home.call(model, Inputs(**moved)).logits
         if actual.device != ELSEWHERE:
             raise Violation(
                 "the logits are on the CPU; expected them on the model's device", path=path
@@ -101,25 +102,6 @@ def placement(subject: Subject, case: BatchCase) -> None:
             what="the outputs on another device and on the CPU",
             path=path,
         )
-
-
-@contextmanager
-def _told_apart(path: str) -> Iterator[None]:
-    """Two devices that meet are the candidate's; whatever else is raised there may be the simulation's."""
-    try:
-        yield
-    except Violation as violation:
-        cause = violation.__cause__
-        if isinstance(cause, TwoDevices):
-            raise Violation(str(cause), path=path) from cause
-        if cause is None:
-            raise
-        said = " ".join(str(cause).split())[:120]
-        raise Undecided(f"the simulated device cannot run it: {said}") from violation
-    except TwoDevices as error:
-        raise Violation(str(error), path=path) from error
-    except (RuntimeError, TypeError, NotImplementedError) as error:  # from moving the model
-        raise Undecided(f"the simulated device cannot hold it: {str(error)[:120]}") from error
 
 
 def _on_gpu(name: str, dtype: DType, words: str, *, rounded: bool = False) -> None:
@@ -240,7 +222,7 @@ def _odd(case: TwiceCase) -> TwiceCase:
     clause="Several threads give what one gives.",
     level="must",
     meaning=(
-        "The same batch, large enough to be split among threads, is run on one thread and on four. Look for a "
+        "The same batch, large enough to be split among threads, is run on one thread and on two. Look for a "
         "kernel of one's own that divides the work and drops the rest, for results that two threads write, and "
         "for buffers that they share."
     ),
@@ -310,7 +292,7 @@ def demand_same_compiled(subject: Subject, case: TwiceCase, back_end: str) -> No
     for path in subject.paths:
         model = subject.model(case.setup(path, dtype=case.dtype))
         expected = subject.forward(model, inputs).logits
-        with _fresh_compiler(), _compilable():
+        with machine.fresh_compiler(), machine.compilable():
             compiled: nn.Module = torch.compile(model, backend=back_end, dynamic=False)  # type: ignore[assignment]
             actual = subject.forward(compiled, inputs).logits
         demand_alike(
@@ -322,30 +304,6 @@ def demand_same_compiled(subject: Subject, case: TwiceCase, back_end: str) -> No
             what="the logits compiled and not",
             path=path,
         )
-
-
-@contextmanager
-def _fresh_compiler() -> Iterator[None]:
-    """Nothing that was compiled before is used, or kept."""
-    torch._dynamo.reset()
-    try:
-        with machine.serial_compiler():
-            yield
-    finally:
-        torch._dynamo.reset()
-
-
-@contextmanager
-def _compilable() -> Iterator[None]:
-    from torch._dynamo.exc import TorchDynamoException
-
-    try:
-        yield
-    except Violation as violation:
-        if isinstance(violation.__cause__, TorchDynamoException):
-            said = " ".join(str(violation.__cause__).split())[:120]
-            raise Undecided(f"torch.compile cannot compile it: {said}") from violation
-        raise
 
 
 @claim(

@@ -7,3 +7,4 @@ from holotype_conformance.attention.properties import algebra as algebra
 from holotype_conformance.attention.properties import masks as masks
 from holotype_conformance.attention.properties import lengths as lengths
 from holotype_conformance.attention.properties import extremes as extremes
+from holotype_conformance.attention.properties import hardware as hardware

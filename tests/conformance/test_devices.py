@@ -1,0 +1,187 @@
+"""The properties of other devices, kernels, threads and compilation: what they catch, and what they leave alone."""
+
+import pytest
+import torch
+
+from holotype_conformance import machine
+from holotype_conformance.adapters.reference import ReferenceCandidate
+from holotype_conformance.candidate import FunctionCandidate
+from holotype_conformance.deviations import DeviatedCandidate, find
+from holotype_conformance.engine import Settings, judge
+from holotype_conformance.property import all_properties
+from holotype_conformance.subject import Subject
+from holotype_reference.model import build
+from holotype_spec import load
+
+PROPERTIES = {property_.slug: property_ for property_ in all_properties()}
+ON_GPU = [
+    f"devices.{name}" for name in ("float64", "float32", "bfloat16", "float16", "tensorfloat")
+]
+ANYWHERE = [
+    "devices.placement",
+    "devices.back-ends",
+    "devices.threads",
+    "devices.settings-kept",
+    "batch.rounding",
+]
+GPT2 = load("gpt2")
+
+
+def verdict(candidate, slug, *, spec=GPT2, dtypes=(), **settings):
+    subject = Subject(candidate, spec, dtypes=dtypes)
+    return judge(subject, PROPERTIES[slug], Settings(named=True, **settings))
+
+
+@pytest.fixture
+def beside(monkeypatch):
+    """The CPU under another name, on which another candidate runs."""
+
+    def put(candidate):
+        real = Subject.on
+
+        def on(self, device):
+            if device == torch.device("cpu", 0):
+                return Subject(candidate, self.spec, seed=self.seed, dtypes=self.asked)
+            return real(self, device)
+
+        monkeypatch.setattr(machine, "cuda_device", lambda asked: torch.device("cpu", 0))
+        monkeypatch.setattr(Subject, "on", on)
+
+    return put
+
+
+# Without a GPU --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("slug", ON_GPU)
+def test_without_a_gpu_they_are_skipped_with_the_reason(slug):
+    result = verdict(ReferenceCandidate(), slug)
+    assert result.outcome == "skipped"
+    assert result.reason.startswith("no CUDA device: ")
+
+
+@pytest.mark.parametrize("slug", ON_GPU)
+def test_a_candidate_that_is_the_same_on_both_devices_passes(slug, beside):
+    beside(ReferenceCandidate())
+    assert verdict(ReferenceCandidate(), slug).outcome == "passed"
+
+
+@pytest.mark.parametrize("slug", ON_GPU)
+def test_a_candidate_that_is_another_on_the_gpu_fails(slug, beside):
+    beside(DeviatedCandidate(find("activation.relu")))
+    result = verdict(ReferenceCandidate(), slug)
+    assert result.outcome == "failed"
+    assert "on the GPU and on the CPU differ" in result.reason
+
+
+class Autocast(ReferenceCandidate):
+    """Right, but for products in bfloat16."""
+
+    def forward(self, model, inputs):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            outputs = super().forward(model, inputs)
+        dtype = next(model.parameters()).dtype
+        return type(outputs)(logits=outputs.logits.to(dtype))
+
+
+def test_a_lower_precision_on_the_gpu_alone_is_no_rounding(beside):
+    beside(Autocast())
+    result = verdict(ReferenceCandidate(), "devices.float32")
+    assert result.outcome == "failed"
+    assert result.counterexample.facts["error"] > 100 * result.counterexample.facts["budget"]
+
+
+# On any machine -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", ["gpt2", "bert-base-uncased", "t5-small", "mistral-7b-v0.1"])
+@pytest.mark.parametrize("slug", ANYWHERE)
+def test_the_reference_is_not_flagged(spec, slug):
+    assert verdict(ReferenceCandidate(), slug, spec=load(spec), seed=1).outcome == "passed"
+
+
+@pytest.mark.parametrize("spec", ["gpt2", "bert-base-uncased", "t5-small", "llama3-8b"])
+@pytest.mark.parametrize("slug", ANYWHERE)
+def test_transformers_is_not_flagged(spec, slug):
+    pytest.importorskip("transformers")
+    from holotype_conformance.targets import resolve
+
+    assert verdict(resolve("hf"), slug, spec=load(spec), seed=1).outcome == "passed"
+
+
+@pytest.mark.parametrize(
+    ("deviation", "slug"),
+    [
+        ("devices.table-left-behind", "devices.placement"),
+        ("devices.positions-on-cpu", "devices.placement"),
+        ("devices.reduced-sums", "devices.settings-kept"),
+        ("threads.rest-dropped", "devices.threads"),
+        ("backends.fallback-unpadded", "devices.back-ends"),
+        ("batch.one-scale", "batch.rounding"),
+        ("compiled.unpadded", "devices.captured"),
+    ],
+)
+def test_each_catches_what_it_is_there_for(deviation, slug):
+    candidate = DeviatedCandidate(find(deviation), paths=("fused",))
+    result = verdict(candidate, slug)
+    assert result.outcome == "failed", result.reason
+
+
+def test_capturing_a_right_model_changes_nothing():
+    class OnePath(ReferenceCandidate):
+        paths = ("fused",)
+
+    assert verdict(OnePath(), "devices.captured").outcome == "passed"
+
+
+def test_logits_that_come_back_on_the_cpu_are_said():
+    class Returning(ReferenceCandidate):
+        def forward(self, model, inputs):
+            outputs = super().forward(model, inputs)
+            return type(outputs)(logits=outputs.logits.cpu())
+
+    result = verdict(Returning(), "devices.placement")
+    assert result.outcome == "failed"
+    assert "the logits are on the CPU" in result.reason
+
+
+def test_what_the_simulated_device_cannot_run_is_no_failure():
+    class ThroughNumpy(ReferenceCandidate):
+        def forward(self, model, inputs):
+            inputs.token_ids.numpy()
+            return super().forward(model, inputs)
+
+    result = verdict(ThroughNumpy(), "devices.placement")
+    assert result.outcome == "skipped"
+    assert result.reason.startswith("the simulated device cannot run it: ")
+
+
+# Dtypes ---------------------------------------------------------------------------------------------------------
+
+
+def test_cases_are_drawn_in_the_dtypes_that_were_asked_for():
+    seen = []
+    verdict(
+        ReferenceCandidate(),
+        "devices.back-ends",
+        dtypes=("bfloat16", "float16"),
+        trying=lambda case: seen.append(case["dtype"]),
+    )
+    assert set(seen) == {"bfloat16", "float16"}
+
+
+def test_without_weights_there_is_a_budget_in_float64_alone():
+    def unnamed(spec):
+        model = build(spec)
+        model.register_parameter("another", torch.nn.Parameter(torch.ones(1)))
+        return model
+
+    candidate = FunctionCandidate(unnamed, "unnamed")
+    seen = []
+    result = verdict(candidate, "devices.back-ends", trying=lambda case: seen.append(case["dtype"]))
+    assert result.outcome == "passed"
+    assert set(seen) == {"float64"}
+    result = verdict(candidate, "devices.back-ends", dtypes=("bfloat16",))
+    assert result.outcome == "skipped"
+    assert result.reason.startswith("nothing to measure a budget by: ")
