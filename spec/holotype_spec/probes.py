@@ -29,6 +29,7 @@ from holotype_spec.schema import (
     LatentAttention,
     LayerwiseRelativeBuckets,
     LearnedPositions,
+    LinearScaling,
     Llama3Scaling,
     NoScaling,
     RelativeBuckets,
@@ -173,4 +174,4 @@ def _wide_heads(spec: Spec) -> bool:
 def _scaling(spec: Spec) -> Llama3Scaling | YarnScaling | DynamicScaling | None:
     positions = spec.architecture.positions
     scaling = positions.scaling if isinstance(positions, Rotary) else None
-    return None if isinstance(scaling, NoScaling) else scaling
+    return None if isinstance(scaling, NoScaling | LinearScaling) else scaling

@@ -212,6 +212,12 @@ class NoScaling(Strict, tag="none", tag_field="kind"):
     """Every pair turns at the speed that theta gives it."""
 
 
+class LinearScaling(Strict, tag="linear", tag_field="kind"):
+    """Every pair turns `factor` times slower, as if positions were divided by it (Chen et al. 2023, section 3.2)."""
+
+    factor: Positive
+
+
 class Llama3Scaling(Strict, tag="llama3", tag_field="kind"):
     """Slow pairs turn `factor` times slower, fast ones as before (the LLaMA 3.1 release, apply_scaling).
 
@@ -252,7 +258,7 @@ class DynamicScaling(Strict, tag="dynamic-ntk", tag_field="kind"):
     original_max_positions: Count
 
 
-Scaling = NoScaling | Llama3Scaling | YarnScaling | DynamicScaling
+Scaling = NoScaling | LinearScaling | Llama3Scaling | YarnScaling | DynamicScaling
 
 
 class Rotary(Strict, tag="rotary", tag_field="kind"):

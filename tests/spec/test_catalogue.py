@@ -26,6 +26,21 @@ from holotype_spec.catalogue import MODELS, places
 
 # The names that the issue asks for, typed by hand.
 WANTED = {
+    # descendants
+    "alpaca": "alpaca-7b",
+    "giraffe": "giraffe-13b-4k giraffe-13b-16k giraffe-13b-32k",
+    "gorilla": "gorilla-7b",
+    "guanaco": "guanaco-7b guanaco-13b guanaco-33b guanaco-65b",
+    "koala": "koala-13b",
+    "llama2-chat": "llama2-7b-chat llama2-13b-chat llama2-34b-chat llama2-70b-chat",
+    "long-llama": "long-llama-3b",
+    "open-llama": "open-llama-3b",
+    "orca": "orca-13b",
+    "stable-beluga": "stable-beluga-2",
+    "tulu": "tulu-7b tulu-13b tulu-30b tulu-65b",
+    "vicuna": "vicuna-7b vicuna-13b",
+    "vigogne": "vigogne-7b vigogne-13b vigogne-33b",
+    # the others
     "albert-v1": "albert-base-v1 albert-large-v1 albert-xlarge-v1 albert-xxlarge-v1",
     "albert-v2": "albert-base-v2 albert-large-v2 albert-xlarge-v2 albert-xxlarge-v2",
     "alexatm": "alexatm-20b",
@@ -69,7 +84,7 @@ WANTED = {
     "palm": "palm-8b palm-62b palm-540b",
     "gpt-j": "gpt-j-6b",
     "gpt2": "gpt2 gpt2-medium gpt2-large gpt2-xl",
-    "llama": "llama-7b llama-13b llama-30b llama-65b alpaca-7b vicuna-7b vicuna-13b",
+    "llama": "llama-7b llama-13b llama-30b llama-65b",
     "llama2": "llama2-7b llama2-13b llama2-34b llama2-70b",
     "llama3": "llama3-8b llama3-70b",
     "llama3.1": "llama3.1-8b llama3.1-70b llama3.1-405b",

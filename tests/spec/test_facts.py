@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from holotype_spec import load, originals
+from holotype_spec import complete, load, originals
 from holotype_spec.schema import (
     Alibi,
     Experts,
@@ -129,6 +129,7 @@ PUBLISHED = {
     "t5-3b": (24, 1024, 32, 32, 128, 16384, 32128, 512, 1e-6),
     "t5-11b": (24, 1024, 128, 128, 128, 65536, 32128, 512, 1e-6),
     "llama-7b": (32, 4096, 32, 32, 128, 11008, 32000, 2048, 1e-6),
+    "open-llama-3b": (26, 3200, 32, 32, 100, 8640, 32000, 2048, 1e-6),
     "llama-13b": (40, 5120, 40, 40, 128, 13824, 32000, 2048, 1e-6),
     "llama-30b": (60, 6656, 52, 52, 128, 17920, 32000, 2048, 1e-6),
     "llama-65b": (80, 8192, 64, 64, 128, 22016, 32000, 2048, 1e-5),
@@ -179,7 +180,11 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", originals())
+def test_every_original_spec_is_held_against_what_was_published() -> None:
+    assert set(originals()) <= set(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_sizes_and_epsilon_are_the_published_ones(name: str) -> None:
     spec = load(name)
     assert PUBLISHED[name] == (
@@ -248,7 +253,7 @@ def test_the_experts_are_those_of_the_published_configuration(name: str) -> None
 
 
 def test_the_positions_are_those_of_the_papers() -> None:
-    found = {name: load(name).architecture.positions for name in originals()}
+    found = {spec.name: spec.architecture.positions for spec in complete()}
     assert found["gpt2-xl"] == found["bert-base-uncased"] == LearnedPositions(offset=0)
     assert found["gpt-1"] == found["distilbert-base-uncased"] == LearnedPositions(offset=0)
     assert found["roberta-large"] == found["opt-175b"] == LearnedPositions(offset=2)
@@ -413,6 +418,7 @@ MECHANISMS = {
     "opt": ("pre-norm", "layer", False, True, "plain", "relu", True, 4, 0.1, 0),
     "gpt2": ("pre-norm", "layer", False, True, "plain", "gelu-tanh", True, 4, 0.1, 0),
     "llama": ("pre-norm", "rms", False, True, "gated", "silu", False, 0, 0.0, 0),
+    "open-llama": ("pre-norm", "rms", False, True, "gated", "silu", False, 0, 0.0, 0),
     "llama2": ("pre-norm", "rms", False, True, "gated", "silu", False, 0, 0.0, 0),
     "llama3": ("pre-norm", "rms", False, True, "gated", "silu", False, 0, 0.0, 0),
     "mistral": ("pre-norm", "rms", False, True, "gated", "silu", False, 0, 0.0, 0),

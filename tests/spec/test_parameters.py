@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from holotype_spec import Spec, count_parameters, load, originals, parameter_table
+from holotype_spec import Spec, complete, count_parameters, load, originals, parameter_table
 
 # Counted on the released weights by others (transformers' model cards and `num_parameters`).
 TOTALS = {
@@ -278,7 +278,7 @@ def test_the_depth_of_a_model_that_shares_its_layers_does_not_change_its_count()
     assert count_parameters(deep) == count_parameters(msgspec.structs.replace(deep, layers=12))
 
 
-@pytest.mark.parametrize("name", originals())
+@pytest.mark.parametrize("name", [spec.name for spec in complete()])
 def test_the_counts_are_the_sums_over_the_table(name: str) -> None:
     spec = load(name)
     table = parameter_table(spec)
@@ -288,7 +288,16 @@ def test_the_counts_are_the_sums_over_the_table(name: str) -> None:
     assert len({parameter.name for parameter in table}) == len(table)
 
 
-WITH_CLASS = [name for name in originals() if load(name).family.transformers != "none"]
+def has_shapes_of_its_own(spec: Spec) -> bool:
+    parent = spec.derives_from and load(spec.derives_from)
+    return not parent or count_parameters(spec) != count_parameters(parent)
+
+
+WITH_CLASS = [
+    spec.name
+    for spec in complete()
+    if spec.family.transformers != "none" and has_shapes_of_its_own(spec)
+]
 
 # transformers ----------------------------------------------------------------------------------------------
 
