@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from holotype_spec import SpecError
 from holotype_spec.claims import Judgement, audit, audit_all, counts
 from holotype_spec.claims.audit import FOLDER
+from holotype_spec.claims.files import checked as check_claims
 from holotype_spec.claims.files import read
 from holotype_spec.claims.judging import judged
 from holotype_spec.claims.schema import Claim
 from holotype_spec.facts import FOLDER as FACTS
+from holotype_spec.facts import checked as check_facts
 from holotype_spec.facts import facts_of
 from holotype_spec.facts import read as read_facts
 from holotype_spec.figures import Figure, printed
@@ -338,6 +344,55 @@ def test_all_mistakes_of_a_file_of_facts_are_told(tmp_path: Path) -> None:
         "facts[5].at: expected a value",
     ):
         assert part in told
+
+
+# Any file at all -------------------------------------------------------------------------------------------
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+CLAIMS = {
+    "document": {"id": "mine", "title": "Mine", "number": 9},
+    "passages": [
+        {
+            "line": 1,
+            "section": "s",
+            "models": ["gpt2"],
+            "claims": [{"field": "parameters", "value": "1.24", "unit": "亿", "quote": "1.24"}],
+        }
+    ],
+}
+KNOWN = {
+    "sources": [{"id": "s", "title": "S", "url": "https://example.org"}],
+    "facts": [
+        {"models": ["gpt2"], "fact": "corpus", "value": 4, "unit": "GB", "source": "s", "at": "1"}
+    ],
+}
+
+
+def places(tree: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key) of a tree."""
+    keys = (
+        list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
+    )
+    return [place for key in keys for place in ((tree, key), *places(tree[key]))]
+
+
+@pytest.mark.parametrize(("tree", "check"), [(CLAIMS, check_claims), (KNOWN, check_facts)])
+@given(data=st.data())
+def test_a_file_with_anything_anywhere_is_sound_or_a_spec_error(
+    tree: Any, check: Any, data: st.DataObject
+) -> None:
+    document = copy.deepcopy(tree)
+    check(copy.deepcopy(document), "mine.toml")
+    container, key = data.draw(st.sampled_from(places(document)))
+    container[key] = data.draw(ANYTHING)
+    with contextlib.suppress(SpecError):
+        check(document, "mine.toml")
 
 
 # The five documents ----------------------------------------------------------------------------------------

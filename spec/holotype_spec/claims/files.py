@@ -28,8 +28,16 @@ def read(path: Path) -> ClaimsFile:
     Raises:
         SpecError: with all mistakes of the file.
     """
-    document = parsed(path)
-    return converted(document, ClaimsFile, str(path), list(_mistakes(document, str(path))))
+    return checked(parsed(path), str(path))
+
+
+def checked(document: Tree, file: str) -> ClaimsFile:
+    """The claims of a parsed file; `file` is how errors call it.
+
+    Raises:
+        SpecError: with all mistakes of the document.
+    """
+    return converted(document, ClaimsFile, file, list(_mistakes(document, file)))
 
 
 def models_of(claim: Claim, passage: Passage) -> tuple[str, ...]:
@@ -49,7 +57,7 @@ def identity(claim: Claim, named: tuple[str, ...]) -> str:
 
 
 def _mistakes(document: Tree, file: str) -> Iterator[Problem]:
-    told: set[tuple[Any, ...]] = set()
+    told: set[tuple[str, str]] = set()
     before = 0
     for index, tree in _tables(document, "passages"):
         key = f"passages[{index}]"
@@ -68,7 +76,7 @@ def _mistakes(document: Tree, file: str) -> Iterator[Problem]:
 
 
 def _in_passage(
-    tree: Tree, key: str, file: str, named: tuple[str, ...], told: set[tuple[Any, ...]]
+    tree: Tree, key: str, file: str, named: tuple[str, ...], told: set[tuple[str, str]]
 ) -> Iterator[Problem]:
     for index, inner in _tables(tree, "claims"):
         try:
@@ -77,7 +85,7 @@ def _in_passage(
             continue  # the schema tells what is wrong with it
         place = f"{key}.claims[{index}]"
         yield from _wrong(claim, place, file, claim.models or named)
-        said = (tree.get("line"), identity(claim, named))
+        said = (str(tree.get("line")), identity(claim, named))
         if said in told:
             mend = "delete one of them"
             yield _problem(file, place, claim.field, "each claim of a line once", mend)

@@ -132,9 +132,7 @@ def read(path: Path) -> list[tuple[str, KnownFact]]:
     Raises:
         SpecError: with all mistakes of the file.
     """
-    document = parsed(path)
-    problems = _mistakes(document, str(path))
-    file = converted(document, FactsFile, str(path), problems)
+    file = checked(parsed(path), str(path))
     sources = {source.id: source for source in file.sources}
     return [
         (model, _known(fact, sources[fact.source]))
@@ -142,6 +140,15 @@ def read(path: Path) -> list[tuple[str, KnownFact]]:
         for pattern in fact.models
         for model in matching(pattern)
     ]
+
+
+def checked(document: dict[str, Any], file: str) -> FactsFile:
+    """The facts of a parsed file; `file` is how errors call it.
+
+    Raises:
+        SpecError: with all mistakes of the document.
+    """
+    return converted(document, FactsFile, file, _mistakes(document, file))
 
 
 def matching(pattern: str) -> list[str]:
@@ -185,7 +192,8 @@ def _known(fact: Fact, source: Source) -> KnownFact:
 
 
 def _mistakes(document: dict[str, Any], file: str) -> list[Problem]:
-    sources = {source.get("id") for source in _tables(document, "sources")}
+    ids = (source.get("id") for source in _tables(document, "sources"))
+    sources = {source for source in ids if isinstance(source, str)}
     problems: list[Problem] = []
     said: set[tuple[str, str]] = set()
     for index, tree in enumerate(_tables(document, "facts")):
@@ -203,7 +211,7 @@ def _tables(document: dict[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _wrong(
-    fact: Fact, key: str, file: str, sources: set[Any], said: set[tuple[str, str]]
+    fact: Fact, key: str, file: str, sources: set[str], said: set[tuple[str, str]]
 ) -> list[Problem]:
     def problem(field: str, value: Any, expected: str, mend: str) -> Problem:
         return Problem(file=file, key=f"{key}.{field}", value=value, expected=expected, mend=mend)
@@ -212,7 +220,7 @@ def _wrong(
         unknown_model(file, f"{key}.models", name) for name in fact.models if not matching(name)
     ]
     if fact.source not in sources:
-        mend = nearest(fact.source, [str(source) for source in sources]) or "add it to sources"
+        mend = nearest(fact.source, sources) or "add it to sources"
         problems.append(problem("source", fact.source, "the id of one of the sources", mend))
     if fact.fact not in KINDS:
         mend = nearest(fact.fact, list(KINDS)) or f"one of {', '.join(KINDS)}"
