@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
-from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -152,13 +151,15 @@ class ReferenceKernel(KernelCandidate):
         mask: Tensor | None = None,
         causal: bool = False,
         window: int | None = None,
+        prefix: int | None = None,
+        documents: tuple[int, ...] | None = None,
         scale: float | None = None,
     ) -> Tensor:
         return PATHS[self.path](
             q,
             k,
             v,
-            mask=_reference_mask(q, k, mask=mask, causal=causal, window=window),
+            mask=_reference_mask(q, k, mask, causal, window, prefix, documents),
             bias=_bias(mask),
             scale=q.shape[-1] ** -0.5 if scale is None else scale,
             dropout=0.0,
@@ -166,20 +167,37 @@ class ReferenceKernel(KernelCandidate):
 
 
 def _reference_mask(
-    q: Tensor, k: Tensor, *, mask: Tensor | None, causal: bool, window: int | None
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    window: int | None,
+    prefix: int | None,
+    documents: tuple[int, ...] | None,
 ) -> Mask:
-    """A pattern where the reference has one for it, else a matrix."""
+    """A description where the reference has one for it, else a matrix."""
     queries, keys = q.shape[2], k.shape[2]
-    facts: dict[str, Any] = {"queries": queries, "keys": keys, "padding": None, "device": q.device}
-    told = visible(q, k, mask=mask, causal=causal, window=window)
-    if told is None:
-        return Mask(pattern=schema.Bidirectional(), cached=0, **facts)
-    if mask is None and queries <= keys:
+    pattern: schema.Pattern | Band = schema.Bidirectional()
+    if causal or window is not None:
         before = keys if window is None else window - 1
         pattern = Band(before=before, after=0 if causal else before)
-        return Mask(pattern=pattern, cached=keys - queries, **facts)
-    matrix = told if told.dtype == torch.bool else told > -math.inf
-    return GivenMask(pattern=schema.Bidirectional(), cached=0, matrix=matrix, **facts)
+    described = Mask(
+        pattern=pattern,
+        queries=queries,
+        keys=keys,
+        cached=0 if isinstance(pattern, schema.Bidirectional) else keys - queries,
+        padding=None,
+        device=q.device,
+        prefix=prefix or 0,
+        documents=None if documents is None else (documents,),
+    )
+    if mask is None and described.cached >= 0:
+        return described
+    matrix = described.visible
+    if mask is not None:
+        matrix = matrix & (mask if mask.dtype == torch.bool else mask > -math.inf)
+    facts = {field.name: getattr(described, field.name) for field in fields(described)}
+    return GivenMask(**facts, matrix=matrix)
 
 
 def _bias(mask: Tensor | None) -> Tensor | None:
