@@ -416,6 +416,7 @@ CONTRADICTED = {
     "zju-notes:398:gpt3-1.3b:heads",
     "family-map:37:gpt2:vocab_size",
     "family-map:85:gpt3-*:architecture.feed_forward.activation",
+    "family-map:91:alpaca-7b:derives_from",
     "course-notes:14:gpt-1:architecture.positions.kind",
     "course-notes:19:gpt-1:architecture.residual",
     "course-notes:55:gpt-1:hidden_size",
