@@ -443,7 +443,9 @@ def _unknown_paths(sound: Sound, file: str) -> Iterator[Problem]:
     inherited = at(sound.document, ("family", "transformers")) is MISSING
     known = [*_plain_paths(sound.tree), *WORKED_OUT]
     for key, path in values[0].items():
-        if path not in known and not sound.is_damaged(tuple(path.split("."))):
+        if path in known or _is_undisclosed(sound.tree, path):
+            continue
+        if not sound.is_damaged(tuple(path.split("."))):
             yield Problem(
                 file=file,
                 key=f"family.transformers.fields.{key}",
@@ -453,6 +455,12 @@ def _unknown_paths(sound: Sound, file: str) -> Iterator[Problem]:
                 if inherited
                 else nearest(path, known) or "correct the path",
             )
+
+
+def _is_undisclosed(tree: Tree, path: str) -> bool:
+    """Whether the path leads into a mechanism that is undisclosed."""
+    parts = path.split(".")
+    return any(at(tree, tuple(parts[:end])) == "undisclosed" for end in range(1, len(parts)))
 
 
 def _plain_paths(tree: Tree, prefix: str = "") -> Iterator[str]:
