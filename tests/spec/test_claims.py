@@ -20,8 +20,8 @@ from holotype_spec.claims.files import read
 from holotype_spec.claims.judging import judged
 from holotype_spec.claims.schema import Claim
 from holotype_spec.facts import FOLDER as FACTS
+from holotype_spec.facts import KINDS, facts_of
 from holotype_spec.facts import checked as check_facts
-from holotype_spec.facts import facts_of
 from holotype_spec.facts import read as read_facts
 from holotype_spec.figures import Figure, printed
 
@@ -321,6 +321,11 @@ def test_no_document_is_a_source_of_its_own_facts() -> None:
     assert not pages & {fact.source.url for fact in known}
 
 
+def test_no_kind_of_fact_is_without_a_fact() -> None:
+    known = {fact.name for path in FACTS.glob("*.toml") for _, fact in read_facts(path)}
+    assert known == set(KINDS)
+
+
 def test_all_mistakes_of_a_file_of_facts_are_told(tmp_path: Path) -> None:
     facts = (
         '{ models = ["gpt2"], fact = "corpus", value = 40, unit = "亿", source = "s", at = "1" }',
@@ -415,8 +420,10 @@ CONTRADICTED = {
     "zju-notes:322:mbart-large-50:parameters",
     "zju-notes:398:gpt3-1.3b:heads",
     "family-map:37:gpt2:vocab_size",
+    "family-map:67:codex-12b:facts.released",
     "family-map:85:gpt3-*:architecture.feed_forward.activation",
     "family-map:91:alpaca-7b:derives_from",
+    "family-map:117:flan-palm-540b:derives_from",
     "course-notes:14:gpt-1:architecture.positions.kind",
     "course-notes:19:gpt-1:architecture.residual",
     "course-notes:55:gpt-1:hidden_size",
