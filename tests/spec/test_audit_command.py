@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unicodedata import east_asian_width
 
 import pytest
@@ -14,6 +15,9 @@ from click.testing import CliRunner, Result
 
 from holotype_conformance.commands.audit import audit
 from holotype_spec import names
+from holotype_spec.claims.schema import Relation, Verdict
+from holotype_spec.claims.values import QUANTITIES
+from holotype_spec.figures import UNITS
 
 ONE = """
 [document]
@@ -78,6 +82,20 @@ def test_the_readme_shows_what_is_printed() -> None:
     _, _, shown = readme.partition("$ holotype audit ")
     arguments, _, output = shown.partition("```")[0].partition("\n")
     assert run(*arguments.split()).output == output
+
+
+def test_the_guide_shows_what_its_example_prints(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "claims.md").read_text(encoding="utf-8")
+    example, output = re.findall(r"^```(?:toml|text)\n(.*?)^```$", guide, re.M | re.S)
+    path = tmp_path / "mine.toml"
+    path.write_text(example, encoding="utf-8")
+    assert run("--document", str(path)).output == output
+
+
+def test_the_guide_names_every_quantity_unit_relation_and_verdict() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "claims.md").read_text(encoding="utf-8")
+    named = {*QUANTITIES, *UNITS, *get_args(Relation), *get_args(Verdict)}
+    assert not {word for word in named if word not in guide}
 
 
 def test_json_has_the_place_the_values_and_the_verdict() -> None:
