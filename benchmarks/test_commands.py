@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 import sysconfig
 
 import pytest
@@ -41,6 +42,7 @@ def run(*arguments: str) -> None:
     [
         pytest.param("list", 0.3, 7, id="list"),
         pytest.param("show gpt2", 0.3, 7, id="show"),
+        pytest.param("diff gpt2 llama-7b", 0.3, 7, id="diff"),
         pytest.param("audit", 1.0, 5, id="audit"),
         pytest.param("check reference --spec gpt2", 10.0, 3, id="check-reference"),
         pytest.param("check hf --spec gpt2", 20.0, 3, id="check-hf"),
@@ -53,3 +55,24 @@ def test_command_stays_within_its_cpu_seconds(
         pytest.importorskip("transformers")
     benchmark.pedantic(run, args=command.split(), rounds=rounds)
     assert benchmark.stats.stats.median < seconds
+
+
+COUNTS = """
+import sys
+import holotype_spec
+counts = [holotype_spec.overview.exact(entry) for entry in holotype_spec.entries()]
+assert len(counts) > 240 and sum(count is not None for count in counts) > 200
+assert not {"torch", "numpy"} & set(sys.modules)
+"""
+
+
+def count_all() -> None:
+    subprocess.run([sys.executable, "-c", COUNTS], check=True, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.benchmark(timer=children_cpu, group="commands")
+def test_the_exact_counts_of_the_whole_catalogue_take_less_than_a_second(
+    benchmark: BenchmarkFixture,
+) -> None:
+    benchmark.pedantic(count_all, rounds=5)
+    assert benchmark.stats.stats.median < 1.0

@@ -56,7 +56,11 @@ def entries(document: Tree, file: str, find: Finder = lambda name: None) -> tupl
 
 def _check_shared(outline: Outline) -> None:
     """What the variants share must be sound even where each of them replaces a part of it."""
-    if outline.architecture:
+    if not outline.architecture:
+        return
+    try:
+        msgspec.convert(outline.architecture, Architecture)
+    except msgspec.ValidationError:
         checked(outline.architecture, Architecture, ("architecture",))
 
 

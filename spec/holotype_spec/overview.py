@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Literal
 
 from holotype_spec.errors import UndisclosedValue
@@ -40,6 +41,7 @@ def objectives(entry: Entry) -> tuple[str, ...]:
         return ()
 
 
+@cache
 def exact(entry: Entry) -> int | None:
     """The exact parameter count, where it depends on nothing undisclosed."""
     if isinstance(entry, Spec) and entry.family.generic:

@@ -9,9 +9,11 @@ parameters stand once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Literal
+
+import msgspec
 
 from holotype_spec.networks import Network
 from holotype_spec.schema import (
@@ -41,8 +43,7 @@ Role = Literal["embedding", "matrix", "bias", "gain", "shift", "score-bias"]
 Stack = Literal["encoder", "decoder"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parameter:
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     """One trainable tensor.
 
     `role` says how it acts (a `gain` multiplies after a norm, a `shift` adds to it, a `score-bias` adds to
@@ -185,7 +186,10 @@ def _distinct(spec: Spec) -> Iterator[tuple[Parameter, int]]:
 
 def _layers_alike(spec: Spec, stack: Stack) -> dict[int, int]:
     """The first layer of each kind, and how many layers are of that kind."""
-    kinds = [spec.has_experts(layer) for layer in range(stack_layers(spec, stack))]
+    depth = stack_layers(spec, stack)
+    if not isinstance(spec.architecture.feed_forward, Experts):
+        return {0: depth}
+    kinds = [spec.has_experts(layer) for layer in range(depth)]
     return {kinds.index(kind): kinds.count(kind) for kind in sorted({*kinds})}
 
 
@@ -442,7 +446,7 @@ def _experts(spec: Spec, blocks: Experts, name: str) -> Iterator[Parameter]:
         f"{name}.router", blocks.experts, spec.hidden_size, "router", bias=False, residual=False
     )
     for parameter in _block(spec, f"{name}.experts", EXPERTS, size, gated=gated):
-        yield replace(parameter, shape=(blocks.experts, *parameter.shape))
+        yield msgspec.structs.replace(parameter, shape=(blocks.experts, *parameter.shape))
     if blocks.shared_experts:
         # One block as wide as all of them computes their sum.
         size *= blocks.shared_experts
@@ -496,4 +500,4 @@ def _pretraining_head(spec: Spec) -> Iterator[Parameter]:
 
 
 def _pretraining(parameter: Parameter) -> Parameter:
-    return replace(parameter, backbone=False)
+    return msgspec.structs.replace(parameter, backbone=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from holotype_spec.errors import Problem
@@ -348,6 +349,24 @@ def at(node: Any, path: Path) -> Any:
     return node
 
 
+@cache
+def _parts(dotted: str) -> Path:
+    return tuple(dotted.split("."))
+
+
+def _nodes(tree: Tree) -> dict[Path, Any]:
+    """Everything that stands in the tree, tables included, by its path."""
+    found: dict[Path, Any] = {}
+    waiting: list[tuple[Path, Tree]] = [((), tree)]
+    while waiting:
+        path, table = waiting.pop()
+        for key, value in table.items():
+            found[*path, key] = value
+            if isinstance(value, dict):
+                waiting.append(((*path, key), value))
+    return found
+
+
 class Sound:
     """The values of one variant that are not known to be wrong, and where in the file they stand."""
 
@@ -359,6 +378,7 @@ class Sound:
         damaged: Collection[Path],
     ) -> None:
         self.document, self.index, self.tree, self.damaged = document, index, tree, damaged
+        self._nodes = _nodes(tree)
 
     def place(self, path: Path) -> Path:
         """Where in the file the value comes from: the variant, or what it shares with its family.
@@ -372,10 +392,11 @@ class Sound:
         return path if shared and not derived else ("variants", self.index, *path)
 
     def values(self, reads: tuple[str, ...]) -> list[Any] | None:
-        paths = [tuple(dotted.split(".")) for dotted in reads]
-        values = [at(self.tree, path) for path in paths]
-        missing = any(value is MISSING or value == "undisclosed" for value in values)
-        return None if missing or any(map(self.is_damaged, paths)) else values
+        paths = [_parts(dotted) for dotted in reads]
+        values = [self._nodes.get(path, "undisclosed") for path in paths]
+        if "undisclosed" in values:
+            return None
+        return None if self.damaged and any(map(self.is_damaged, paths)) else values
 
     def _variant(self) -> Any:
         return self.document["variants"][self.index]
@@ -396,7 +417,7 @@ def _of_a_variant(sound: Sound, file: str) -> Iterator[Problem]:
                 dotted.split(".")[-1]: value
                 for dotted, value in zip(rule.reads, values, strict=True)
             }
-            place = sound.place(tuple(rule.reads[-1].split(".")))
+            place = sound.place(_parts(rule.reads[-1]))
             yield Problem(
                 file=file,
                 key=key_of(sound.document, place),
@@ -459,8 +480,8 @@ def _unknown_paths(sound: Sound, file: str) -> Iterator[Problem]:
 
 def _is_undisclosed(tree: Tree, path: str) -> bool:
     """Whether the path leads into a mechanism that is undisclosed."""
-    parts = path.split(".")
-    return any(at(tree, tuple(parts[:end])) == "undisclosed" for end in range(1, len(parts)))
+    parts = _parts(path)
+    return any(at(tree, parts[:end]) == "undisclosed" for end in range(1, len(parts)))
 
 
 def _plain_paths(tree: Tree, prefix: str = "") -> Iterator[str]:
