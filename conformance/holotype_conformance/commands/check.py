@@ -218,11 +218,11 @@ def _generic_instead(written: str, error: Exception) -> str:
         return ""
     try:
         structure = entry.known.architecture.structure
-    except UndisclosedValue:
+        kind = "causal-decoder" if structure == "decoder" else structure
+    except UndisclosedValue:  # raised when the value is used, not when it is fetched
         return (
             "; the generic specs (`holotype list --family generic`) ask for no more than its kind"
         )
-    kind = "causal-decoder" if structure == "decoder" else structure
     return f"; --spec {kind} checks what needs to know no more than that"
 
 
