@@ -58,13 +58,17 @@ class Layer(nn.Module):
 
     def __init__(self, spec: schema.Spec, *, cross: bool, path: Path) -> None:
         super().__init__()
+        if spec.architecture.residual == "parallel":
+            self.norm = norm(spec)
         self.self_attention = SelfAttention(spec, path=path)
-        self.self_attention_norm = norm(spec)
+        if spec.architecture.residual != "parallel":
+            self.self_attention_norm = norm(spec)
         if cross:
             self.cross_attention = CrossAttention(spec, path=path)
             self.cross_attention_norm = norm(spec)
         self.feed_forward = feed_forward(spec)
-        self.feed_forward_norm = norm(spec)
+        if spec.architecture.residual != "parallel":
+            self.feed_forward_norm = norm(spec)
         self.residual = spec.architecture.residual
         dropout = spec.architecture.dropout
         self.dropout = nn.Dropout(dropout.at("residual"))
@@ -79,6 +83,8 @@ class Layer(nn.Module):
         attend = partial(
             self.self_attention, mask=shared.mask, turn=shared.turn, bias=shared.bias, cache=own
         )
+        if self.residual == "parallel":
+            return self.beside(x, attend)
         x = self.add(x, attend, self.self_attention_norm)
         if shared.source_mask is not None:
             attend = partial(
@@ -86,6 +92,15 @@ class Layer(nn.Module):
             )
             x = self.add(x, attend, self.cross_attention_norm)
         return self.add(x, self.feed_forward, self.feed_forward_norm)
+
+    def beside(self, x: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
+        """Both blocks read the same vectors, and the stream takes up their sum (Wang & Komatsuzaki 2021, the GPT-J
+        release; Chowdhery et al. 2022, section 2)."""
+        read = self.norm(x)
+        y: Tensor = (
+            x + self.dropout(attend(read)) + self.feed_forward_dropout(self.feed_forward(read))
+        )
+        return y
 
     def add(self, x: Tensor, block: Callable[[Tensor], Tensor], its_norm: nn.Module) -> Tensor:
         """The residual connection, the norm before the block (Radford et al. 2019, section 2.3) or after both (Vaswani
@@ -96,6 +111,8 @@ class Layer(nn.Module):
                 y: Tensor = x + dropout(block(its_norm(x)))
             case "post-norm":
                 y = its_norm(x + dropout(block(x)))
+            case other:
+                raise ValueError(f"the reference has no residual form {other!r}")
         return y
 
 

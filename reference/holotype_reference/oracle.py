@@ -191,8 +191,11 @@ def _stack(
     """All layers: each block reads the stream x and adds to it.
 
     Post-norm, x ← norm(x + f(x)), is Vaswani et al. 2017, section 3.1; pre-norm,
-    x ← x + f(norm(x)), is Radford et al. 2019, section 2.3 (Xiong et al. 2020, fig. 1, draw both).
+    x ← x + f(norm(x)), is Radford et al. 2019, section 2.3 (Xiong et al. 2020, fig. 1, draw both);
+    parallel, x ← x + f(norm(x)) + g(norm(x)), is Chowdhery et al. 2022, section 2.
     """
+    if spec.architecture.residual == "parallel":
+        return _parallel_stack(spec, p, stack, stream)
     x, post = stream.x, spec.architecture.residual == "post-norm"
     for name in _block_names(spec, source):
         block, norm = p / f"{stack}.layers.{name}", p / f"{stack}.layers.{name}_norm"
@@ -205,6 +208,16 @@ def _stack(
         else:
             y = _feed_forward(spec, block, y)
         x = _norm(spec, norm, x + y) if post else x + y
+    return _norm(spec, p / f"{stack}.final_norm", x) if spec.architecture.normalization.final else x
+
+
+def _parallel_stack(spec: Spec, p: _Scope, stack: Stack, stream: _Stream) -> Array:
+    x = stream.x
+    for index in range(spec.layers):
+        layer = p / f"{stack}.layers.{index}"
+        read = _norm(spec, layer / "norm", x)
+        attended = _self_attention(spec, p, stack, layer / "self_attention", read, stream)
+        x = x + attended + _feed_forward(spec, layer / "feed_forward", read)
     return _norm(spec, p / f"{stack}.final_norm", x) if spec.architecture.normalization.final else x
 
 
@@ -324,17 +337,17 @@ def _allowed(spec: Spec, stack: Stack, length: int) -> Mask:
 def _rotate(spec: Spec, x: Array, positions: Ids) -> Array:
     """Turn pair i of each vector by the angle m theta^(-2 i / d) (Su et al. 2021, equation 34).
 
-    x is (batch, length, head_dim), m its positions, d the head_dim.
+    x is (batch, length, head_dim), m its positions, d how many of its dimensions turn: the first ones.
     """
     rotary = spec.architecture.positions
     assert isinstance(rotary, Rotary)
-    pairs = np.arange(spec.head_dim // 2)
-    angles = positions[..., None] * _frequencies(rotary, spec.head_dim)
+    pairs = np.arange(round(spec.head_dim * rotary.fraction) // 2)
+    angles = positions[..., None] * _frequencies(rotary, 2 * len(pairs))
     half_split = rotary.pairing == "half-split"
     first = pairs if half_split else 2 * pairs
     second = pairs + len(pairs) if half_split else 2 * pairs + 1
     a, b = x[..., first], x[..., second]
-    rotated = np.empty_like(x)
+    rotated = x.copy()
     rotated[..., first] = a * np.cos(angles) - b * np.sin(angles)
     rotated[..., second] = a * np.sin(angles) + b * np.cos(angles)
     return rotated

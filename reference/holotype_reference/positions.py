@@ -38,7 +38,7 @@ class LearnedPositions(Table):
 class Turns:
     """The angles by which each position turns each pair of dimensions, as cosines and sines.
 
-    Both are (batch or 1, 1, length, head_dim / 2), the axis of 1 for the heads.
+    Both are (batch or 1, 1, length, rotary_dim / 2), the axis of 1 for the heads.
     """
 
     cos: Tensor
@@ -48,26 +48,29 @@ class Turns:
 class Rotary(nn.Module):
     """Pairs of dimensions of queries and keys turn by angles proportional to the position (Su et al. 2021, 3.2).
 
-    At position m pair i turns by m θ_i with θ_i = theta^(-2i / head_dim) (their equation 15), so that the product of a
-    query at m with a key at n depends on m - n only. It has no parameters.
+    At position m pair i turns by m θ_i with θ_i = theta^(-2i / rotary_dim) (their equation 15), so that the product of
+    a query at m with a key at n depends on m - n only. It has no parameters.
+
+    The first rotary_dim dimensions of a head turn; the others, if there are any, stay as they are (Wang & Komatsuzaki
+    2021, the GPT-J release).
     """
 
     def __init__(
         self,
-        head_dim: int,
+        rotary_dim: int,
         *,
         theta: float,
         pairing: Literal["half-split", "interleaved"],
         scaling: schema.Scaling,
     ) -> None:
         super().__init__()
-        self.head_dim = head_dim
+        self.rotary_dim = rotary_dim
         self.theta = theta
         self.pairing = pairing
         self.scaling = scaling
 
     def frequencies(self, like: Tensor) -> Tensor:
-        """By how much each pair turns a position: (head_dim / 2), in the dtype and on the device of `like`."""
+        """By how much each pair turns a position: (rotary_dim / 2), in the dtype and on the device of `like`."""
         match self.scaling:
             case schema.NoScaling():
                 return self.unscaled(like)
@@ -77,9 +80,9 @@ class Rotary(nn.Module):
                 raise ValueError(f"the reference has no formula for {other!r}")
 
     def unscaled(self, like: Tensor) -> Tensor:
-        """θ_i for each pair: (head_dim / 2), in the dtype and on the device of `like`."""
-        pairs = torch.arange(0, self.head_dim, 2, dtype=like.dtype, device=like.device)
-        return torch.pow(self.theta, -pairs / self.head_dim)
+        """θ_i for each pair: (rotary_dim / 2), in the dtype and on the device of `like`."""
+        pairs = torch.arange(0, self.rotary_dim, 2, dtype=like.dtype, device=like.device)
+        return torch.pow(self.theta, -pairs / self.rotary_dim)
 
     def turns(self, positions: Tensor, dtype: torch.dtype) -> Turns:
         """positions: (batch or 1, length); the angles are computed in at least float32."""
@@ -93,12 +96,14 @@ class Rotary(nn.Module):
 
         As in the LLaMA release the product is taken in at least float32 and cast back.
         """
-        a, b = self.pairs(x.to(turns.cos.dtype))
-        turned = (a * turns.cos - b * turns.sin, a * turns.sin + b * turns.cos)
-        return self.unpair(*turned).to(x.dtype)
+        turning, still = x[..., : self.rotary_dim], x[..., self.rotary_dim :]
+        a, b = self.pairs(turning.to(turns.cos.dtype))
+        turned = self.unpair(a * turns.cos - b * turns.sin, a * turns.sin + b * turns.cos)
+        turned = turned.to(x.dtype)
+        return torch.cat((turned, still), dim=-1) if still.shape[-1] else turned
 
     def pairs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, heads, length, head_dim) -> the first and the second of each pair, (…, head_dim / 2) each."""
+        """(batch, heads, length, rotary_dim) -> the first and the second of each pair, (…, rotary_dim / 2) each."""
         match self.pairing:
             case "half-split":
                 a, b = rearrange(
@@ -197,7 +202,7 @@ def rotary(spec: schema.Spec) -> Rotary | None:
     """The rotation of a spec, if it has one."""
     match spec.architecture.positions:
         case schema.Rotary(theta=theta, pairing=pairing, scaling=scaling):
-            return Rotary(spec.head_dim, theta=theta, pairing=pairing, scaling=scaling)
+            return Rotary(spec.rotary_dim, theta=theta, pairing=pairing, scaling=scaling)
         case _:
             return None
 

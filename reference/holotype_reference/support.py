@@ -29,11 +29,6 @@ def _latent(spec: schema.Spec) -> bool:
     return isinstance(spec.architecture.attention, schema.LatentAttention)
 
 
-def _partly_rotary(spec: schema.Spec) -> bool:
-    positions = spec.architecture.positions
-    return isinstance(positions, schema.Rotary) and positions.fraction < 1
-
-
 def _alibi(spec: schema.Spec) -> bool:
     return isinstance(spec.architecture.positions, schema.Alibi)
 
@@ -100,7 +95,6 @@ def _placed_a_stack(spec: schema.Spec) -> bool:
 
 MISSING: tuple[tuple[str, Uses], ...] = (
     ("attention over latent vectors (DeepSeek-AI 2024, V2)", _latent),
-    ("rotary positions on a part of each head (GPT-J)", _partly_rotary),
     ("linear biases on the scores (ALiBi, Press et al. 2021)", _alibi),
     (
         "sines and cosines added to the embeddings (Vaswani et al. 2017)",
@@ -128,7 +122,6 @@ MISSING: tuple[tuple[str, Uses], ...] = (
     ("layers that share their parameters (Lan et al. 2019)", _shared_layers),
     ("stacks of different depth", _uneven),
     ("experts (Shazeer et al. 2017)", _experts),
-    ("parallel blocks (GPT-J)", _residual("parallel")),
     ("post-norm with a scaled residual (DeepNet, Wang et al. 2022)", _residual("deep-norm")),
     ("layer norm without a bias (Chowdhery et al. 2022)", _no_shift),
     ("YaRN (Peng et al. 2023)", _scaling(schema.YarnScaling)),

@@ -17,7 +17,7 @@ import holotype_spec
 from holotype_reference.checkpoints import canonical, published
 from holotype_reference.model import Model, Output, build
 from holotype_reference.weights import Regime, random_weights
-from holotype_spec.schema import LayerNorm, RelativeBuckets, Spec
+from holotype_spec.schema import LayerNorm, RelativeBuckets, Rotary, Spec
 
 NAMES = [
     "gpt2",
@@ -32,6 +32,7 @@ NAMES = [
     "qwen2-7b",
     "gpt-1",
     "opt-125m",
+    "gpt-j-6b",
     "distilbert-base-uncased",
     "roberta-base",
     "t5-v1_1-small",
@@ -49,7 +50,9 @@ Make = Callable[[Spec], torch.nn.Module]
 
 
 def bound(spec: Spec) -> float:
-    return 1e-12 if isinstance(spec.architecture.normalization, LayerNorm) else 1e-6
+    """Their RMSNorm and their rotary tables are float32 in a float64 model too."""
+    exact = isinstance(spec.architecture.normalization, LayerNorm)
+    return 1e-12 if exact and not isinstance(spec.architecture.positions, Rotary) else 1e-6
 
 
 def ids(length: int, seed: int) -> Tensor:

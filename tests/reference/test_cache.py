@@ -14,7 +14,7 @@ from holotype_reference.model import Model, build
 from holotype_reference.weights import random_weights
 from holotype_spec.schema import RelativeBuckets, Spec
 
-DECODERS = ["gpt2", "t5-small", "llama-7b", "llama2-70b", "mistral-7b-v0.1"]
+DECODERS = ["gpt2", "t5-small", "llama-7b", "llama2-70b", "mistral-7b-v0.1", "gpt-j-6b"]
 CHUNKS = [[1] * 13, [13], [4, 1, 8], [1, 12], [12, 1], [6, 7]]
 
 

@@ -97,6 +97,13 @@ def test_rotation_turns_each_pair_by_position_times_its_frequency() -> None:
     assert turned("half-split", 3, [0, 0, 0, 1]) == pytest.approx([0, -s1, 0, c1])
 
 
+def test_dimensions_beyond_those_that_turn_stay_as_they_are() -> None:
+    rotary = Rotary(2, theta=100.0, pairing="interleaved", scaling=NoScaling())
+    x = torch.tensor([1.0, 0.0, 5.0, -7.0], dtype=torch.float64).view(1, 1, 1, 4)
+    turned = rotary.rotate(x, rotary.turns(torch.tensor([[3]]), torch.float64)).flatten().tolist()
+    assert turned == pytest.approx([math.cos(3), math.sin(3), 5.0, -7.0])
+
+
 @pytest.mark.parametrize("pairing", ["interleaved", "half-split"])
 def test_position_zero_turns_nothing(pairing: str) -> None:
     assert turned(pairing, 0, [1.0, -2.0, 3.0, 4.0]) == [1.0, -2.0, 3.0, 4.0]

@@ -79,6 +79,17 @@ def post_norm(spec: Spec) -> bool:
     return spec.architecture.residual == "post-norm"
 
 
+def one_after_the_other(spec: Spec) -> bool:
+    """Attention and feed-forward each have a norm and a residual connection of their own."""
+    return pre_norm(spec) or post_norm(spec)
+
+
+def rotates_all(spec: Spec) -> bool:
+    """All dimensions of a head turn."""
+    positions = spec.architecture.positions
+    return isinstance(positions, schema.Rotary) and positions.fraction == 1
+
+
 def layer_norm(spec: Spec) -> bool:
     return isinstance(spec.architecture.normalization, schema.LayerNorm)
 

@@ -12,6 +12,7 @@ from holotype_conformance.deviations.features import (
     embedding_norm,
     final_norm,
     layer_norm,
+    one_after_the_other,
     post_norm,
     pre_norm,
     rms_norm,
@@ -302,6 +303,7 @@ def from_normed(model: Model) -> None:
     "the residual is added twice",
     "Block and layer each add their input. Look at what the block returns.",
     reports=("llm-random/llm-random#345",),
+    applies=one_after_the_other,
 )
 def doubled(model: Model) -> None:
     _change_addends(model, lambda x, y: 2 * x + y)
@@ -311,6 +313,7 @@ def doubled(model: Model) -> None:
     "residual.dropped",
     "there is no residual connection around the feed-forward blocks",
     "What a layer was given is lost behind its feed-forward block.",
+    applies=one_after_the_other,
 )
 def residual_dropped(model: Model) -> None:
     for layer in parts(model, Layer):

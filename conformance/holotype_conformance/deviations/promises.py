@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from holotype_conformance.deviations.deviation import patches
-from holotype_conformance.deviations.features import biased, has_learned, without
+from holotype_conformance.deviations.features import (
+    biased,
+    has_learned,
+    one_after_the_other,
+    without,
+)
 from holotype_conformance.deviations.heads import fill_when_loaded
 from holotype_conformance.deviations.patching import override, parts
 from holotype_reference.attention import SelfAttention
@@ -134,6 +139,7 @@ def rounded(model: Model) -> None:
     "one gain is not saved, and reads as ones when it is restored",
     "A parameter under a name that saving skips and loading forgives. Never load with"
     " strict=False.",
+    applies=one_after_the_other,
 )
 def tensor_lost(model: Model) -> None:
     name = next(name for name in model.state_dict() if name.endswith("feed_forward_norm.weight"))

@@ -13,6 +13,7 @@ from holotype_conformance.deviations.features import (
     has_learned,
     has_rotary,
     has_scaling,
+    rotates_all,
     set_otherwise,
 )
 from holotype_conformance.deviations.patching import override_all, prepare
@@ -119,7 +120,7 @@ for _theta in (10_000.0, 500_000.0, 1_000_000.0):
 @patches(
     "rotary.exponent-by-index",
     lambda spec: (
-        f"pair i turns by theta^(-i/{spec.head_dim}) instead of theta^(-2i/{spec.head_dim})"
+        f"pair i turns by theta^(-i/{spec.rotary_dim}) instead of theta^(-2i/{spec.rotary_dim})"
     ),
     "The exponent runs over half of its range, so that the slow pairs are too fast. Pair i begins"
     " at dimension 2i.",
@@ -132,7 +133,7 @@ def exponent_by_index(model: Model) -> None:
 @patches(
     "rotary.exponent-off-by-one",
     lambda spec: (
-        f"pair i turns by theta^(-(2i+1)/{spec.head_dim}) instead of theta^(-2i/{spec.head_dim})"
+        f"pair i turns by theta^(-(2i+1)/{spec.rotary_dim}) instead of theta^(-2i/{spec.rotary_dim})"
     ),
     "All pairs turn too slowly, by one constant factor. The exponent starts at 0.",
     applies=has_rotary,
@@ -140,7 +141,7 @@ def exponent_by_index(model: Model) -> None:
 )
 def exponent_off_by_one(model: Model) -> None:
     def slower(self: Rotary, like: Tensor) -> Tensor:
-        slower: Tensor = Rotary.unscaled(self, like) * self.theta ** (-1 / self.head_dim)
+        slower: Tensor = Rotary.unscaled(self, like) * self.theta ** (-1 / self.rotary_dim)
         return slower
 
     override_all(model, Rotary, unscaled=slower)
@@ -161,7 +162,7 @@ def frequencies_reversed(model: Model) -> None:
     lambda spec: f"{spec.head_dim // 2} of the {spec.head_dim} dimensions of each head are rotated",
     "Some families rotate a fraction of each head, this one rotates all. Look at the rotary"
     " fraction of the configuration.",
-    applies=has_rotary,
+    applies=rotates_all,
 )
 def partial(model: Model) -> None:
     def slow_half_still(self: Rotary, like: Tensor) -> Tensor:
