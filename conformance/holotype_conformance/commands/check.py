@@ -211,10 +211,12 @@ def load_specs(specs: Sequence[str]) -> dict[str, Spec]:
 
 def _generic_instead(written: str, error: Exception) -> str:
     """What can be checked of a model of which too little is known, if that is what is wrong."""
-    from holotype_spec import Sketch, UndisclosedValue, find
-    from holotype_spec.errors import NoSpec
+    from holotype_spec import NoSpec, Sketch, UndisclosedValue, find
 
-    if not isinstance(error, NoSpec) or not isinstance(entry := find(written), Sketch):
+    if not isinstance(error, NoSpec):
+        return ""
+    entry = find(written)
+    if not isinstance(entry, Sketch):
         return ""
     try:
         structure = entry.known.architecture.structure
