@@ -1,4 +1,4 @@
-"""The command line: ``holotype list | show | diff | audit | check | check-attention | masks | explain``.
+"""The command line: ``holotype list | show | diff | identify | audit | check | check-attention | masks | explain``.
 
 Commands are imported when they are called for, so that ``holotype list`` pays for nothing that it does not use.
 """
@@ -19,6 +19,7 @@ COMMANDS = {
     "check-attention": "check_attention:check_attention",
     "diff": "catalogue:diff_specs",
     "explain": "explain:explain",
+    "identify": "identify:identify_file",
     "list": "catalogue:list_specs",
     "masks": "masks:masks",
     "show": "catalogue:show_spec",
