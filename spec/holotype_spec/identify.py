@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from holotype_spec.catalogue import complete
+from holotype_spec.catalogue import complete, line_of_descent
 from holotype_spec.field_names import FIELD_NAMES, ours
 from holotype_spec.gguf_header import MAGIC, GGUFError, Length, read_header
 from holotype_spec.parameters import count_parameters
@@ -145,9 +145,7 @@ def of_configuration(config: Tree, name: str) -> Identity:
     kin = [
         spec for spec in described if _plain(_theirs(spec).config_class) == f"{_plain(model)}config"
     ]
-    compared = sorted(
-        (_compared(spec, stated) for spec in kin or described), key=lambda c: c.distance
-    )
+    compared = sorted((_compared(spec, stated) for spec in kin or described), key=_rank)
     return _identity("transformers", model, compared, known=bool(kin))
 
 
@@ -313,9 +311,7 @@ def _of_gguf(header: Mapping[str, Any], path: Path) -> Identity:
         stated.setdefault("vocab_size", tokens.entries)
     specs = complete()
     kin = [spec for spec in specs if _built_like(spec, model)]
-    compared = sorted(
-        (_compared_gguf(spec, stated) for spec in kin or specs), key=lambda c: c.distance
-    )
+    compared = sorted((_compared_gguf(spec, stated) for spec in kin or specs), key=_rank)
     return _identity("GGUF", model, compared, known=bool(kin))
 
 
@@ -402,6 +398,11 @@ def _equal(theirs: Any, own: Any, digits: float = 1e-9) -> bool:
     if isinstance(theirs, str) and isinstance(own, str):
         return SYNONYMS.get(theirs, theirs) == SYNONYMS.get(own, own)
     return bool(theirs == (list(own) if isinstance(own, tuple) else own))
+
+
+def _rank(compared: Comparison) -> tuple[float, int]:
+    """The nearest first, and of equals the one from which the others derive."""
+    return compared.distance, len(line_of_descent(compared.spec))
 
 
 def _identity(format_: str, model: str, compared: list[Comparison], *, known: bool) -> Identity:
