@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +13,7 @@ from holotype_spec.catalogue import find
 from holotype_spec.claims.files import identity, models_of, read
 from holotype_spec.claims.judging import ORDER, best, figure, judged, worst
 from holotype_spec.claims.schema import Claim, Document, Passage, Verdict
-from holotype_spec.claims.values import Known, values_of
+from holotype_spec.claims.values import NOTHING, Known, values_of
 from holotype_spec.facts import UNDISCLOSED
 from holotype_spec.figures import Figure, printed, read_figure
 
@@ -113,30 +114,25 @@ def _known(claim: Claim, model: str) -> tuple[Known, ...]:
     found = values_of(model, claim.field)
     if claim.relative_to is None:
         return found
-    other = values_of(claim.relative_to, claim.field)
     less = 1 if claim.unit == "times-more" else 0
-    return tuple(
-        Known(value=one.value / two.value - less, what=one.what)
-        if isinstance(one.value, Decimal) and isinstance(two.value, Decimal)
-        else Known(value=UNDISCLOSED)
-        for one, two in zip(found, other, strict=True)
-    )
+    other = values_of(claim.relative_to, claim.field)
+    return _combined([found, other], lambda one, two: one / two - less)
 
 
 def _sums(claim: Claim, models: tuple[str, ...]) -> dict[str, tuple[Known, ...]]:
     each = [_known(claim, model) for model in models]
-    values = [[one.value for one in column] for column in zip(*each, strict=True)]
-    summed = tuple(
-        Known(value=sum(map(_decimal, column), Decimal(0)), what=one.what)
-        if all(isinstance(value, Decimal) for value in column)
-        else Known(value=UNDISCLOSED)
-        for column, one in zip(values, each[0], strict=True)
+    return {" + ".join(models): _combined(each, lambda *values: sum(values, Decimal(0)))}
+
+
+def _combined(parts: list[tuple[Known, ...]], compute: Callable[..., Decimal]) -> tuple[Known, ...]:
+    """One number of several models' numbers, in each of the ways that the field can be meant."""
+    others = {one.value for part in parts for one in part if not isinstance(one.value, Decimal)}
+    if others:
+        return (Known(value=UNDISCLOSED if UNDISCLOSED in others else NOTHING),)
+    return tuple(
+        Known(value=compute(*(one.value for one in meant)), what=meant[0].what)
+        for meant in zip(*parts, strict=True)
     )
-    return {" + ".join(models): summed}
-
-
-def _decimal(value: object) -> Decimal:
-    return value if isinstance(value, Decimal) else Decimal(0)
 
 
 def _best(claim: Claim, known: tuple[Known, ...]) -> Verdict:

@@ -20,6 +20,7 @@ from holotype_spec.rules import nearest
 
 Tree = dict[str, Any]
 RATIOS = ("times", "times-more")
+WORDS = ("flag", "word", "words", "date", "family")  # kinds of values that are not counted
 
 
 def read(path: Path) -> ClaimsFile:
@@ -97,8 +98,9 @@ def _wrong(claim: Claim, key: str, file: str, patterns: tuple[str, ...]) -> Iter
         if not matching(name):
             yield unknown_model(file, f"{key}.models", name)
     other = claim.relative_to
-    if other is not None and not matching(other):
-        yield unknown_model(file, f"{key}.relative_to", other)
+    if other is not None and (wrong := _base(claim, key, file, other)):
+        yield wrong
+        return
     if (other is not None) != (claim.unit in RATIOS):
         mend = "a quotient needs both, and what is none has neither"
         expected = f"one of the units {', '.join(RATIOS)} exactly where there is relative_to"
@@ -111,12 +113,30 @@ def _wrong(claim: Claim, key: str, file: str, patterns: tuple[str, ...]) -> Iter
             return  # one model's word is enough
 
 
+def _base(claim: Claim, key: str, file: str, other: str) -> Problem | None:
+    """What is wrong with the model that a quotient is over."""
+    if matching(other) != [other]:
+        return unknown_model(file, f"{key}.relative_to", other)
+    try:
+        known = values_of(other, claim.field)[0].value
+    except KeyError:
+        return _unknown_field(claim.field, key, file, other)
+    if known != 0:
+        return None
+    mend = "divide by something else"
+    expected = f"a model whose {claim.field} is not 0"
+    return _problem(file, f"{key}.relative_to", other, expected, mend)
+
+
 def _against(claim: Claim, key: str, file: str, model: str) -> Problem | None:
     try:
         known = values_of(model, claim.field)[0].value
     except KeyError:
         return _unknown_field(claim.field, key, file, model)
     kind = _kind(claim.field, known)
+    if (claim.total or claim.relative_to) and kind in WORDS and known != UNDISCLOSED:
+        mend = f"{claim.field} of {model} is {_shown(known)}"
+        return _problem(file, f"{key}.field", claim.field, "a number to sum or divide", mend)
     unknown = not claim.field.startswith(FACTS) and known in (UNDISCLOSED, NOTHING)
     if unknown or _fits(claim, kind):
         return None
@@ -162,7 +182,7 @@ def _fits(claim: Claim, kind: Kind) -> bool:
 
 
 def _expected(kind: Kind) -> str:
-    if kind in ("flag", "word", "words", "date", "family"):
+    if kind in WORDS:
         return wanted(kind)
     return f"{wanted(kind)}; with a unit, the digits in quotes as they are printed"
 
