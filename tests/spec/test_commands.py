@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from holotype_conformance.commands.catalogue import diff_specs, list_specs, show_spec
-from holotype_spec import entries, generics, load, names, overview, parameter_table
+from holotype_spec import complete, entries, generics, load, names, overview, parameter_table
 
 UNDISCLOSED = {entry.name for entry in entries() if overview.exact(entry) is None}
 
@@ -339,3 +339,37 @@ print([name for name in {heavy} if name in sys.modules], file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_show_aliases_has_the_facts_under_the_names_of_three_projects() -> None:
+    told = json.loads(run_show("llama2-70b", "--aliases", "--json").output)
+    assert told["transformers_class"] == "LlamaConfig"
+    # As in the published config.json, in a GGUF header and in litgpt/config.py.
+    for project, key, value in [
+        ("transformers", "num_key_value_heads", 8),
+        ("transformers", "rope_parameters.rope_theta", 10_000.0),
+        ("gguf", "attention.head_count_kv", 8),
+        ("gguf", "attention.layer_norm_rms_epsilon", 1e-5),
+        ("litgpt", "n_query_groups", 8),
+        ("litgpt", "n_embd", 8192),
+    ]:
+        assert told[project][key] == value
+    assert not any("latent" in key for key in told["litgpt"])
+    # The rows of RoBERTa's table, two more than its positions.
+    roberta = json.loads(run_show("roberta-base", "--aliases", "--json").output)
+    assert roberta["transformers"]["max_position_embeddings"] == 514
+    assert roberta["gguf"]["attention.layer_norm_epsilon"] == 1e-5
+
+
+def test_show_aliases_fits_eighty_columns_and_says_where_there_is_no_class() -> None:
+    for spec in complete():
+        page = run_show(spec.name, "--aliases").output
+        assert max(map(len, page.splitlines())) <= 80
+        lacks = "transformers, which has no such class" in page
+        assert lacks == (spec.family.transformers == "none")
+
+
+def test_what_is_no_complete_spec_has_no_aliases() -> None:
+    result = run_show("causal-decoder", "--aliases")
+    assert result.exit_code == 2
+    assert "causal-decoder has no complete spec" in result.stderr

@@ -88,7 +88,13 @@ def _passes(
 @click.argument("spec")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--parameters", is_flag=True, help="Also every parameter: its name and shape.")
-def show_spec(spec: str, as_json: bool, parameters: bool) -> None:
+@click.option(
+    "--aliases",
+    "as_aliases",
+    is_flag=True,
+    help="Instead the facts under the names of transformers, GGUF and LitGPT.",
+)
+def show_spec(spec: str, as_json: bool, parameters: bool, as_aliases: bool) -> None:
     """One entry: facts, sources, parameters by component, costs.
 
     SPEC is a name of the catalogue (holotype list), or a file of your own: mine.toml, or mine.toml:name where
@@ -98,6 +104,9 @@ def show_spec(spec: str, as_json: bool, parameters: bool) -> None:
     from holotype_spec import Spec, UndisclosedValue
 
     entry = find_entry(spec)
+    if as_aliases:
+        _show_aliases(entry, as_json=as_json)
+        return
     if isinstance(entry, Spec) and entry.family.generic:
         _echo(json.dumps(generic.facts(entry), indent=2) if as_json else generic.page(entry))
         return
@@ -108,6 +117,18 @@ def show_spec(spec: str, as_json: bool, parameters: bool) -> None:
         except UndisclosedValue as error:
             raise BadInput(str(error)) from None
     _echo(json.dumps(told, indent=2) if as_json else pages.page(told))
+
+
+def _show_aliases(entry: Entry, *, as_json: bool) -> None:
+    from holotype_conformance.commands.aliases import aliases, page
+    from holotype_spec import Spec
+
+    if not isinstance(entry, Spec) or entry.family.generic:
+        raise BadInput(
+            f"{entry.name} has no complete spec of a Transformer, so that its facts have no other names"
+        )
+    told = aliases(entry)
+    _echo(json.dumps(told, indent=2) if as_json else page(told))
 
 
 @click.command("diff")
