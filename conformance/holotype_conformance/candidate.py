@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from holotype_reference.checkpoints import CheckpointError
 from holotype_reference.weights import Weights, random_weights
-from holotype_spec.schema import Experts, LearnedPositions, RelativeBuckets, Spec
+from holotype_spec.schema import Experts, LearnedPositions, RelativeBuckets, Sinusoidal, Spec
 
 Capability = Literal[
     "attention-mask",
@@ -266,7 +266,8 @@ class Candidate:
         else:
             found["weights"] = None
         found = found | _not_in(spec) | dict(self.absent)
-        untold = isinstance(spec.architecture.positions, LearnedPositions) and found["position-ids"]
+        absolute = isinstance(spec.architecture.positions, LearnedPositions | Sinusoidal)
+        untold = absolute and found["position-ids"]
         found["left-padding"] = found["attention-mask"] or (
             f"positions are absolute and cannot be told: {untold}" if untold else None
         )

@@ -206,19 +206,24 @@ class Subject:
         rng = np.random.default_rng([self.seed, seed, *tokens])
         vocabulary = self.probe(2).vocab_size
 
+        padding = self.spec.architecture.padding_id
+
         def draw(low: int, high: int, length: int) -> Tensor:
             return torch.from_numpy(rng.integers(low, high, (tokens[0], length))).to(self.device)
 
-        token_ids = draw(1, vocabulary, tokens[1])
-        padding = self.spec.architecture.padding_id
+        def text(length: int) -> Tensor:
+            ids = draw(1, vocabulary, length)
+            if padding != "none":
+                ids[ids == padding] = (padding + 1) % vocabulary
+            return ids
+
+        token_ids = text(tokens[1])
         if padding == "none":
             token_ids[0, 0] = 0
-        else:
-            token_ids[token_ids == padding] = (padding + 1) % vocabulary
         structure = self.spec.architecture.structure
         return Inputs(
             token_ids=token_ids,
-            source_ids=draw(1, vocabulary, source) if structure == "encoder-decoder" else None,
+            source_ids=text(source) if structure == "encoder-decoder" else None,
             token_types=draw(0, self.spec.architecture.token_types, tokens[1]) if types else None,
         )
 

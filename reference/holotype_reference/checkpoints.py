@@ -49,6 +49,8 @@ def published(spec: Spec, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     _raise_for(spec, "weights", _differences(expected, _shapes(weights)))
     layout = _layout(spec)
     tensors = {row.name: row.join(weights) for row in layout.rows}
+    like = next(iter(tensors.values()))
+    tensors |= {name: like.new_zeros(shape) for name, shape in layout.zeros.items()}
     return tensors | {name: tensors[first] for name, first in layout.tied.items()}
 
 
@@ -68,6 +70,7 @@ def canonical(spec: Spec, published: Mapping[str, Tensor]) -> Weights:
     """
     layout = _layout(spec)
     tensors, problems = layout.recognize(published)
+    problems += layout.leave_out_zeros(tensors)
     problems += layout.untie(tensors)
     problems += _differences({row.name: row.shape for row in layout.rows}, _shapes(tensors))
     _raise_for(spec, "checkpoint", problems)
@@ -135,6 +138,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tied: dict[str, str]
     older_endings: dict[str, str]
     ignored: _Ignored
+    zeros: dict[str, tuple[int | str, ...]] = {}
 
 
 @lru_cache
@@ -183,6 +187,7 @@ class _Layout:
     rows: tuple[_Row, ...]
     tied: dict[str, str]
     ignored: frozenset[str]
+    zeros: dict[str, tuple[int, ...]]
     optional_prefix: str
     older_endings: dict[str, str]
 
@@ -190,7 +195,9 @@ class _Layout:
         """The tensors under today's names, and complaints about names that nothing explains."""
         tensors: dict[str, Tensor] = {}
         problems = []
-        known = {row.name for row in self.rows} | self.tied.keys() | self.ignored
+        known = (
+            {row.name for row in self.rows} | self.tied.keys() | self.ignored | self.zeros.keys()
+        )
         for name, tensor in published.items():
             today = next(
                 (spelling for spelling in self._spellings(name) if spelling in known), None
@@ -209,6 +216,15 @@ class _Layout:
             for old, new in self.older_endings.items():
                 if name.endswith(old):
                     yield prefix + name.removesuffix(old) + new
+
+    def leave_out_zeros(self, tensors: dict[str, Tensor]) -> list[str]:
+        """Drop the buffers that hold nothing; complain where one holds something."""
+        dropped = {name: tensors.pop(name) for name in self.zeros if name in tensors}
+        return [
+            f"{name} is not zero, and this model has nothing to put it in"
+            for name, tensor in dropped.items()
+            if bool(tensor.any())
+        ]
 
     def untie(self, tensors: dict[str, Tensor]) -> list[str]:
         """Leave each tied tensor under its first name only; complain where the names disagree."""
@@ -239,6 +255,10 @@ def _layout(spec: Spec) -> _Layout:
         ignored=frozenset(
             name for pattern in table.ignored.names for name, _ in _each_layer(spec, pattern, ())
         ),
+        zeros={
+            name: tuple(getattr(spec, size) if isinstance(size, str) else size for size in shape)
+            for name, shape in table.zeros.items()
+        },
         optional_prefix=table.optional_prefix,
         older_endings=table.older_endings,
     )

@@ -1,43 +1,90 @@
-"""Token ids to vectors: the sum of one row from each table, perhaps a norm, then dropout."""
+"""Token ids to vectors: the sum of one row from each table, perhaps a norm, then dropout, perhaps a matrix."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from holotype_reference.linear import Table
+from holotype_reference.linear import Linear, Table
 from holotype_reference.normalization import norm
-from holotype_reference.positions import LearnedPositions
+from holotype_reference.positions import LearnedPositions, Sinusoidal
 from holotype_spec import schema
 
 
-class Embeddings(nn.Module):
-    """token[id] + position[p] + token_type[t], those that the spec has (Devlin et al. 2018, section 3, figure 2)."""
+class Placement(nn.Module):
+    """What one stack adds to the rows of its tokens, and the norm and dropout of the sum."""
 
     def __init__(self, spec: schema.Spec) -> None:
         super().__init__()
-        architecture, d = spec.architecture, spec.hidden_size
-        self.token = Table(spec.vocab_size, d)
-        self.position: LearnedPositions | None = None
+        self.build(spec)
+
+    def build(self, spec: schema.Spec) -> None:
+        """The tables, the norm and the dropout."""
+        architecture = spec.architecture
+        width = architecture.embeddings.width
+        narrow = isinstance(width, schema.FactorisedEmbedding) and width.tables == "all"
+        size = spec.embedding_size if narrow else spec.hidden_size
+        self.position: LearnedPositions | Sinusoidal | None = None
         match architecture.positions:
             case schema.LearnedPositions(offset=offset):
-                self.position = LearnedPositions(spec.max_positions, d, offset=offset)
+                self.position = LearnedPositions(spec.max_positions, size, offset=offset)
+            case schema.Sinusoidal() as described:
+                self.position = Sinusoidal(size, described)
             case _:
                 pass  # the others act inside attention
-        self.token_type = Table(architecture.token_types, d) if architecture.token_types else None
-        self.norm = norm(spec) if architecture.normalization.embedding else None
+        types = architecture.token_types
+        self.token_type = Table(types, size) if types else None
+        self.norm = norm(spec, size) if architecture.normalization.embedding else None
         self.dropout = nn.Dropout(architecture.dropout.at("embeddings"))
 
-    def forward(self, token_ids: Tensor, positions: Tensor, token_types: Tensor | None) -> Tensor:
-        """Token ids (batch, length), positions (batch or 1, length), token types (batch, length) or None for all
-        zeros -> (batch, length, hidden_size)."""
-        x: Tensor = self.token(token_ids)
+    def place(self, rows: Tensor, positions: Tensor, token_types: Tensor | None) -> Tensor:
+        """Rows of tokens (batch, length, size), positions (batch or 1, length), token types (batch, length) or None
+        for all zeros -> (batch, length, size)."""
+        x = rows
         if self.token_type is not None:
             # BERT's release takes a missing segment for segment A, row 0.
             row = self.token_type.weight[0] if token_types is None else self.token_type(token_types)
             x = x + row
         if self.position is not None:
-            x = x + self.position(positions)
+            x = x + self.position(positions).to(x.dtype)
         if self.norm is not None:
             x = self.norm(x)
         dropped: Tensor = self.dropout(x)
         return dropped
+
+
+class Embeddings(Placement):
+    """token[id] + position[p] + token_type[t], those that the spec has (Devlin et al. 2018, section 3, figure 2).
+
+    The token's row may be scaled first (Vaswani et al. 2017, section 3.4). Of factorised embeddings a matrix leads to
+    the hidden size, behind all tables or behind that of the tokens alone (Lan et al. 2019, section 3.1).
+    """
+
+    def __init__(self, spec: schema.Spec) -> None:
+        nn.Module.__init__(self)  # the tokens' table comes first
+        embeddings = spec.architecture.embeddings
+        self.token = Table(spec.vocab_size, spec.embedding_size)
+        self.build(spec)
+        self.scaled_by = spec.hidden_size**0.5 if embeddings.scale == "sqrt-hidden-size" else 1.0
+        self.projection: Linear | None = None
+        self.projects: str = "none"
+        match embeddings.width:
+            case schema.FactorisedEmbedding(size=size, bias=bias, tables=tables):
+                self.projection = Linear(size, spec.hidden_size, bias=bias)
+                self.projects = tables
+
+    def rows(self, token_ids: Tensor) -> Tensor:
+        """(batch, length) -> (batch, length, size)"""
+        x: Tensor = self.token(token_ids)
+        x = x * self.scaled_by if self.scaled_by != 1.0 else x
+        return self.widened(x) if self.projects == "token" else x
+
+    def widened(self, x: Tensor) -> Tensor:
+        """(batch, length, size of the table) -> (batch, length, hidden_size)"""
+        wide: Tensor = x if self.projection is None else self.projection(x)
+        return wide
+
+    def forward(self, token_ids: Tensor, positions: Tensor, token_types: Tensor | None) -> Tensor:
+        """Token ids (batch, length), positions (batch or 1, length), token types (batch, length) or None for all
+        zeros -> (batch, length, hidden_size)."""
+        x = self.place(self.rows(token_ids), positions, token_types)
+        return self.widened(x) if self.projects == "all" else x

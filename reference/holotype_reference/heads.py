@@ -20,13 +20,13 @@ class VocabularyMatrix(nn.Module):
 
     def __init__(self, spec: schema.Spec, *, bias: bool) -> None:
         super().__init__()
-        shape = (spec.vocab_size, spec.hidden_size)
+        shape = (spec.vocab_size, spec.embedding_size)
         tied = spec.architecture.tied_embeddings
         self.weight = None if tied else nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.empty(spec.vocab_size)) if bias else None
 
     def forward(self, x: Tensor, token_table: Tensor) -> Tensor:
-        """(batch, length, hidden_size) and the token table (vocab_size, hidden_size) -> (batch, length, vocab_size)"""
+        """(batch, length, size) and the token table (vocab_size, size) -> (batch, length, vocab_size)"""
         matrix = token_table if self.weight is None else self.weight
         return F.linear(x, matrix, self.bias)
 
@@ -36,12 +36,18 @@ class LanguageModelHead(nn.Module):
 
     def __init__(self, spec: schema.Spec, head: schema.LanguageModelHead) -> None:
         super().__init__()
+        # A narrow token table is met half-way (the OPT release, project_out).
+        factorised = isinstance(spec.architecture.embeddings.width, schema.FactorisedEmbedding)
+        self.projection = (
+            Linear(spec.hidden_size, spec.embedding_size, bias=False) if factorised else None
+        )
         self.output = VocabularyMatrix(spec, bias=head.bias)
         self.hidden_size = spec.hidden_size
         self.input_scale = head.input_scale
 
     def forward(self, x: Tensor, token_table: Tensor) -> Tensor:
         """(batch, length, hidden_size) -> (batch, length, vocab_size)"""
+        x = x if self.projection is None else self.projection(x)
         logits: Tensor = self.output(x * self.scale(), token_table)
         return logits
 
@@ -58,8 +64,8 @@ class MaskedLanguageModelHead(nn.Module):
 
     def __init__(self, spec: schema.Spec, head: schema.MaskedLanguageModelHead) -> None:
         super().__init__()
-        self.transform = Linear(spec.hidden_size, spec.hidden_size)
-        self.norm = norm(spec)
+        self.transform = Linear(spec.hidden_size, spec.embedding_size)
+        self.norm = norm(spec, spec.embedding_size)
         self.output = VocabularyMatrix(spec, bias=head.bias)
         self.activation = head.activation
 

@@ -105,6 +105,12 @@ def _check_source(
     source_batch, length = _check_ids("source_ids", read)
     if source_batch != batch:
         raise ValueError(f"source_ids is a batch of {source_batch}, token_ids one of {batch}")
+    if isinstance(spec.architecture.positions, schema.LearnedPositions) and (
+        length > spec.max_positions
+    ):
+        raise ValueError(
+            f"{spec.name} has {spec.max_positions} learned positions, but source_ids has {length} tokens: shorten it"
+        )
     _check_shape("source_mask", source_mask, "(batch, source length)", (batch, length))
     if held is not None and read is not held and not torch.equal(read, held):
         raise ValueError("the cache holds another source than source_ids: start with a new cache")

@@ -120,13 +120,16 @@ class Stack(nn.Module):
     """Layers one after the other, perhaps a last norm, and what the layers share: masks, rotations, biases."""
 
     def __init__(
-        self, spec: schema.Spec, pattern: schema.Pattern, *, cross: bool, path: Path
+        self, spec: schema.Spec, pattern: schema.Pattern, *, depth: int, cross: bool, path: Path
     ) -> None:
         super().__init__()
         self.pattern = pattern
+        self.depth = depth
         self.rotary = rotary(spec)
         self.relative_bias = relative_bias(spec, pattern)
-        self.layers = nn.ModuleList(Layer(spec, cross=cross, path=path) for _ in range(spec.layers))
+        # Layers that share their parameters are one, run again and again (Lan et al. 2019, section 3.1).
+        distinct = 1 if spec.architecture.layer_sharing == "all" else depth
+        self.layers = nn.ModuleList(Layer(spec, cross=cross, path=path) for _ in range(distinct))
         self.final_norm = norm(spec) if spec.architecture.normalization.final else None
         self.dropout = nn.Dropout(spec.architecture.dropout.at("final"))
 
@@ -143,7 +146,8 @@ class Stack(nn.Module):
         -> (batch, length, hidden_size)"""
         cached = 0 if cache is None else cache.length
         shared = self.shared(x, positions, padding, source, cached)
-        for index, layer in enumerate(self.layers):
+        for index in range(self.depth):
+            layer = self.layers[index % len(self.layers)]
             x = layer(x, shared, None if cache is None else cache.layers[index])
         if self.final_norm is not None:
             x = self.final_norm(x)

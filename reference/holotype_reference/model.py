@@ -34,7 +34,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from holotype_reference.cache import Cache
-from holotype_reference.embeddings import Embeddings
+from holotype_reference.embeddings import Embeddings, Placement
 from holotype_reference.heads import Pooler, head
 from holotype_reference.inputs import check_inputs
 from holotype_reference.layers import Source, Stack
@@ -42,7 +42,7 @@ from holotype_reference.linear import Linear
 from holotype_reference.support import check_supported
 from holotype_reference.weighted_sum import PATHS, Path
 from holotype_spec import schema
-from holotype_spec.parameters import parameter_table
+from holotype_spec.parameters import parameter_table, places_each_stack
 
 
 def build(spec: schema.Spec, *, path: Path = "fused") -> Model:
@@ -85,15 +85,18 @@ class Model(nn.Module):
         super().__init__()
         self.spec = spec
         self.embeddings = Embeddings(spec)
+        self.source_embeddings = Placement(spec) if places_each_stack(spec) else None
         pattern = spec.architecture.attention.pattern
+        depth, of_source = spec.layers, spec.encoder_depth
         match spec.architecture.structure:
             case "encoder":
-                self.encoder = Stack(spec, pattern, cross=False, path=path)
+                self.encoder = Stack(spec, pattern, depth=depth, cross=False, path=path)
             case "decoder":
-                self.decoder = Stack(spec, pattern, cross=False, path=path)
+                self.decoder = Stack(spec, pattern, depth=depth, cross=False, path=path)
             case "encoder-decoder":
-                self.encoder = Stack(spec, schema.Bidirectional(), cross=False, path=path)
-                self.decoder = Stack(spec, pattern, cross=True, path=path)
+                both = schema.Bidirectional()
+                self.encoder = Stack(spec, both, depth=of_source, cross=False, path=path)
+                self.decoder = Stack(spec, pattern, depth=depth, cross=True, path=path)
         match spec.architecture.head:
             case schema.MaskedLanguageModelHead(sentence_pair="next-sentence" | "sentence-order"):
                 self.pooler = Pooler(spec.hidden_size, spec.hidden_size)
@@ -206,8 +209,14 @@ class Model(nn.Module):
     def encode(self, source_ids: Tensor, padding: Tensor | None) -> Tensor:
         """(batch, source length) -> (batch, source length, hidden_size)"""
         positions = self.positions(source_ids, None, cached=0)
+        if self.source_embeddings is None:
+            embedded: Tensor = self.embeddings(source_ids, positions, None)
+        else:
+            embedded = self.source_embeddings.place(
+                self.embeddings.rows(source_ids), positions, None
+            )
         x: Tensor = self.encoder(
-            self.embeddings(source_ids, positions, None),
+            embedded,
             positions=positions,
             padding=padding,
             source=None,

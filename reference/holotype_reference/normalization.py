@@ -52,12 +52,13 @@ class RMSNorm(nn.Module):
         return normalised.to(x.dtype) * self.weight
 
 
-def norm(spec: schema.Spec) -> LayerNorm | RMSNorm:
-    """The norm of a spec, for vectors of its hidden size."""
+def norm(spec: schema.Spec, size: int | None = None) -> LayerNorm | RMSNorm:
+    """The norm of a spec, for vectors of its hidden size or of another one."""
+    size = size or spec.hidden_size
     match spec.architecture.normalization:
         case schema.LayerNorm(eps=eps):
-            return LayerNorm(spec.hidden_size, eps)
+            return LayerNorm(size, eps)
         case schema.RMSNorm(eps=eps):
-            return RMSNorm(spec.hidden_size, eps)
+            return RMSNorm(size, eps)
         case other:
             raise ValueError(f"the reference has no class for {other!r}")

@@ -38,6 +38,7 @@ from holotype_spec.schema import (
     MaskedLanguageModelHead,
     RelativeBuckets,
     Rotary,
+    Sinusoidal,
     SlidingWindow,
     Spec,
 )
@@ -125,10 +126,13 @@ def logits(
             f"source_ids: {spec.architecture.structure} models take them "
             + ("not" if source_ids is not None else "always")
         )
-    target = _embed(spec, p, token_ids, attention_mask, position_ids, token_types)
+    tables = p / "embeddings"
+    target = _embed(spec, tables, tables, token_ids, attention_mask, position_ids, token_types)
     source = None
     if source_ids is not None:
-        stream = _embed(spec, p, source_ids, source_mask, None, None)
+        own = _placed_apart(spec)
+        places = p / "source_embeddings" if own else tables
+        stream = _embed(spec, tables, places, source_ids, source_mask, None, None)
         source = _Stream(
             x=_stack(spec, p, "encoder", stream), positions=stream.positions, real=stream.real
         )
@@ -142,15 +146,26 @@ def logits(
 # Embeddings ---------------------------------------------------------------------------------------
 
 
+def _placed_apart(spec: Spec) -> bool:
+    """Encoder and decoder have positions, or a norm of the embeddings, each of its own (Lewis et al. 2019)."""
+    learned = isinstance(spec.architecture.positions, LearnedPositions)
+    return learned or spec.architecture.normalization.embedding
+
+
 def _embed(
     spec: Spec,
     p: _Scope,
+    places: _Scope,
     token_ids: ArrayLike,
     mask: ArrayLike | None,
     position_ids: ArrayLike | None,
     token_types: ArrayLike | None,
 ) -> _Stream:
-    """The sum of token, position and token-type rows (Devlin et al. 2018, figure 2)."""
+    """The sum of token, position and token-type rows (Devlin et al. 2018, figure 2).
+
+    Factorised embeddings go through a matrix, after the tokens' table alone or after the norm (Lan et al. 2019,
+    section 3.1); a scale multiplies the tokens' rows (Vaswani et al. 2017, section 3.4).
+    """
     tokens = np.asarray(token_ids, dtype=np.int64)
     if tokens.ndim != 2 or tokens.shape[1] == 0:
         raise ValueError(f"token ids have the shape {tokens.shape}; expected (batch, length)")
@@ -158,22 +173,42 @@ def _embed(
     positions = counted if position_ids is None else _like(tokens, position_ids, "position_ids")
     real = np.ones(tokens.shape) if mask is None else _like(tokens, mask, "mask")
 
-    x = _rows(p["embeddings.token.weight"], tokens, "token id")
+    embeddings = spec.architecture.embeddings
+    projected = getattr(embeddings.width, "tables", "none")
+    x = _rows(p["token.weight"], tokens, "token id")
+    if embeddings.scale == "sqrt-hidden-size":
+        x = x * math.sqrt(spec.hidden_size)
+    if projected == "token":
+        x = _linear(p / "projection", x)
     if isinstance(spec.architecture.positions, LearnedPositions):
         rows = positions + spec.architecture.positions.offset
-        x = x + _rows(p["embeddings.position.weight"], rows, "row of a position")
+        x = x + _rows(places["position.weight"], rows, "row of a position")
+    elif isinstance(spec.architecture.positions, Sinusoidal):
+        x = x + _sinusoids(spec.architecture.positions, positions, x.shape[-1])
     if spec.architecture.token_types:
         types = (
             np.zeros_like(tokens)
             if token_types is None
             else _like(tokens, token_types, "token_types")
         )
-        x = x + _rows(p["embeddings.token_type.weight"], types, "token type")
+        x = x + _rows(places["token_type.weight"], types, "token type")
     elif token_types is not None:
         raise ValueError(f"token_types are given, but {spec.name} has none")
     if spec.architecture.normalization.embedding:
-        x = _norm(spec, p / "embeddings.norm", x)
+        x = _norm(spec, places / "norm", x)
+    if projected == "all":
+        x = _linear(p / "projection", x)
     return _Stream(x=x, positions=positions, real=real.astype(bool))
+
+
+def _sinusoids(described: Sinusoidal, positions: Ids, d: int) -> Array:
+    """PE(p, 2i) = sin(p theta^(-2i/d)), PE(p, 2i + 1) = cos of the same (Vaswani et al. 2017, section 3.5)."""
+    table = np.zeros((*positions.shape, d))
+    for i in range(d // 2):
+        angle = (positions + described.offset) * described.theta ** (-2 * i / d)
+        sine, cosine = (2 * i, 2 * i + 1) if described.layout == "interleaved" else (i, i + d // 2)
+        table[..., sine], table[..., cosine] = np.sin(angle), np.cos(angle)
+    return table
 
 
 def _rows(table: Array, ids: Ids, what: str) -> Array:
@@ -197,7 +232,7 @@ def _stack(
     if spec.architecture.residual == "parallel":
         return _parallel_stack(spec, p, stack, stream)
     x, post = stream.x, spec.architecture.residual == "post-norm"
-    for name in _block_names(spec, source):
+    for name in _block_names(spec, stack, source):
         block, norm = p / f"{stack}.layers.{name}", p / f"{stack}.layers.{name}_norm"
         y = x if post else _norm(spec, norm, x)
         if name.endswith("self_attention"):
@@ -221,9 +256,14 @@ def _parallel_stack(spec: Spec, p: _Scope, stack: Stack, stream: _Stream) -> Arr
     return _norm(spec, p / f"{stack}.final_norm", x) if spec.architecture.normalization.final else x
 
 
-def _block_names(spec: Spec, source: _Stream | None) -> list[str]:
+def _block_names(spec: Spec, stack: Stack, source: _Stream | None) -> list[str]:
+    """In the order in which they run; where all layers share, the first one again and again (Lan et al. 2019, 3.1)."""
     blocks = ["self_attention", *(["cross_attention"] if source else []), "feed_forward"]
-    return [f"{layer}.{block}" for layer in range(spec.layers) for block in blocks]
+    uneven = stack == "encoder" and isinstance(spec.architecture.encoder_layers, int)
+    depth = spec.architecture.encoder_layers if uneven else spec.layers
+    assert isinstance(depth, int)
+    layers = [0] * depth if spec.architecture.layer_sharing == "all" else range(depth)
+    return [f"{layer}.{block}" for layer in layers for block in blocks]
 
 
 def _norm(spec: Spec, p: _Scope, x: Array) -> Array:
@@ -458,6 +498,8 @@ def _vocabulary(spec: Spec, p: _Scope, x: Array) -> Array:
     elif isinstance(head, LanguageModelHead) and head.input_scale == "inverse-sqrt-hidden-size":
         # Not in the paper, but in the released T5 code, where the matrix is tied.
         x = x / math.sqrt(spec.hidden_size)
+    if "head.projection.weight" in p:  # the OPT release, project_out
+        x = _linear(p / "head.projection", x)
     tied = spec.architecture.tied_embeddings
     matrix = p["embeddings.token.weight" if tied else "head.output.weight"]
     return x @ matrix.T + (p["head.output.bias"] if getattr(head, "bias", False) else 0)

@@ -69,37 +69,14 @@ def _no_shift(spec: schema.Spec) -> bool:
     return isinstance(spec.architecture.normalization, schema.BiaslessLayerNorm)
 
 
-def _factorised(spec: schema.Spec) -> bool:
-    return isinstance(spec.architecture.embeddings.width, schema.FactorisedEmbedding)
-
-
-def _scaled(spec: schema.Spec) -> bool:
-    return spec.architecture.embeddings.scale != "none"
-
-
-def _shared_layers(spec: schema.Spec) -> bool:
-    return spec.architecture.layer_sharing != "none"
-
-
-def _uneven(spec: schema.Spec) -> bool:
-    return isinstance(spec.architecture.encoder_layers, int)
-
-
-def _placed_a_stack(spec: schema.Spec) -> bool:
+def _typed_source(spec: schema.Spec) -> bool:
     architecture = spec.architecture
-    return architecture.structure == "encoder-decoder" and (
-        isinstance(architecture.positions, schema.LearnedPositions)
-        or architecture.normalization.embedding
-    )
+    return architecture.structure == "encoder-decoder" and architecture.token_types > 0
 
 
 MISSING: tuple[tuple[str, Uses], ...] = (
     ("attention over latent vectors (DeepSeek-AI 2024, V2)", _latent),
     ("linear biases on the scores (ALiBi, Press et al. 2021)", _alibi),
-    (
-        "sines and cosines added to the embeddings (Vaswani et al. 2017)",
-        _positions(schema.Sinusoidal),
-    ),
     (
         "relative positions of each layer's own (GLaM)",
         _positions(schema.LayerwiseRelativeBuckets),
@@ -117,10 +94,6 @@ MISSING: tuple[tuple[str, Uses], ...] = (
     ("mixture of masks (Dong et al. 2019)", _pattern(schema.MixtureOfMasks)),
     ("head that tells replaced tokens (Clark et al. 2020)", _head(schema.ReplacedTokenHead)),
     ("enhanced mask decoder (He et al. 2020)", _head(schema.EnhancedMaskDecoder)),
-    ("factorised embeddings (Lan et al. 2019)", _factorised),
-    ("scale of the embeddings (Vaswani et al. 2017)", _scaled),
-    ("layers that share their parameters (Lan et al. 2019)", _shared_layers),
-    ("stacks of different depth", _uneven),
     ("experts (Shazeer et al. 2017)", _experts),
     ("post-norm with a scaled residual (DeepNet, Wang et al. 2022)", _residual("deep-norm")),
     ("layer norm without a bias (Chowdhery et al. 2022)", _no_shift),
@@ -130,7 +103,7 @@ MISSING: tuple[tuple[str, Uses], ...] = (
     ("scores that grow with the logarithm of the length", _log_length),
     ("visible prefix (Du et al. 2021)", _pattern(schema.PrefixCausal)),
     ("multi-token prediction (DeepSeek-AI 2024, V3)", _head(schema.MultiTokenHead)),
-    ("positions or norm of the embeddings for each stack (Lewis et al. 2019)", _placed_a_stack),
+    ("token types of a source (AlexaTM)", _typed_source),
 )
 
 

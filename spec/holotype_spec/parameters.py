@@ -218,11 +218,7 @@ def _embeddings(spec: Spec) -> Iterator[Parameter]:
     architecture, d = spec.architecture, spec.hidden_size
     width = architecture.embeddings.width
     yield _table("embeddings.token", spec.vocab_size, spec.embedding_size, "token embeddings")
-    if architecture.structure == "encoder-decoder":
-        for stack in stacks(spec):
-            yield from _placed(spec, f"embeddings.{stack}")
-    else:
-        yield from _placed(spec, "embeddings")
+    yield from _placed(spec, "embeddings")
     if isinstance(width, FactorisedEmbedding):
         yield from _linear(
             "embeddings.projection",
@@ -234,6 +230,18 @@ def _embeddings(spec: Spec) -> Iterator[Parameter]:
         )
     if isinstance(architecture.attention.pattern, Permutation):
         yield _table("embeddings.query_stream", 1, d, "query stream")
+    if places_each_stack(spec):
+        yield from _placed(spec, "source_embeddings")
+
+
+def places_each_stack(spec: Spec) -> bool:
+    """Whether the encoder of an encoder-decoder adds to the rows of its tokens what has parameters of its own."""
+    architecture = spec.architecture
+    return architecture.structure == "encoder-decoder" and (
+        isinstance(architecture.positions, LearnedPositions)
+        or architecture.normalization.embedding
+        or architecture.token_types > 0
+    )
 
 
 def _placed(spec: Spec, name: str) -> Iterator[Parameter]:
@@ -246,7 +254,8 @@ def _placed(spec: Spec, name: str) -> Iterator[Parameter]:
     if isinstance(architecture.positions, TwoDimensionalPositions):
         for table in ("position", "block_position"):
             yield _table(f"{name}.{table}", spec.position_rows, size, "position embeddings")
-    if architecture.token_types and not name.endswith(".decoder"):
+    of_target = architecture.structure == "encoder-decoder" and name == "embeddings"
+    if architecture.token_types and not of_target:
         yield _table(f"{name}.token_type", architecture.token_types, size, "token-type embeddings")
     if architecture.normalization.embedding:
         yield from _norm(spec, f"{name}.norm", "norms", residual=True, size=size)

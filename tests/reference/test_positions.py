@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 import torch
 
+from holotype_reference import oracle
 from holotype_reference.positions import (
     LearnedPositions,
     RelativeBias,
     Rotary,
+    Sinusoidal,
     bucket_starts,
     scaled_frequencies,
 )
+from holotype_spec import schema
 from holotype_spec.schema import Llama3Scaling, NoScaling
 
 
@@ -148,3 +152,23 @@ def test_scaling_divides_the_frequency_of_slow_pairs_and_leaves_that_of_fast_one
     frequency = torch.tensor([2 * math.pi / wavelength], dtype=torch.float64)
     scaled = scaled_frequencies(frequency, SCALING)
     assert scaled.item() == pytest.approx(kept * frequency.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("layout", "offset", "expected"),
+    [
+        # Of width 4 the pairs turn by 1 and by 100^(-2/4) = 0.1 a position.
+        ("interleaved", 0, [math.sin(3), math.cos(3), math.sin(0.3), math.cos(0.3)]),
+        ("halves", 0, [math.sin(3), math.sin(0.3), math.cos(3), math.cos(0.3)]),
+        ("halves", 2, [math.sin(5), math.sin(0.5), math.cos(5), math.cos(0.5)]),
+    ],
+)
+def test_sinusoids_of_position_three_are_those_worked_by_hand(
+    layout: Literal["interleaved", "halves"], offset: int, expected: list[float]
+) -> None:
+    described = schema.Sinusoidal(theta=100.0, layout=layout, offset=offset)
+    positions = torch.tensor([[0, 3]])
+    found = Sinusoidal(4, described)(positions)[0, 1]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    table = oracle._sinusoids(described, positions.numpy(), 4)
+    torch.testing.assert_close(torch.from_numpy(table)[0, 1], found)

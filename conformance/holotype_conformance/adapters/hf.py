@@ -90,7 +90,9 @@ class TransformersCandidate(Candidate):
         given = arguments(model, inputs) | {"labels": labels.tokens}
         given.pop("decoder_input_ids", None)  # theirs come from the labels
         if labels.next_sentence is not None:
-            given["next_sentence_label"] = labels.next_sentence
+            names = inspect.signature(model.forward).parameters
+            order = "sentence_order_label" in names  # which of two sentences comes first (ALBERT)
+            given["sentence_order_label" if order else "next_sentence_label"] = labels.next_sentence
         return model(**given).loss  # type: ignore[no-any-return]
 
     def save(self, model: nn.Module, folder: Path) -> None:
@@ -169,10 +171,12 @@ def first_position(spec: Spec) -> int:
 
 def arguments(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
     """Our inputs under their names; what stands for the decoder has a prefix there when there is an encoder."""
-    positions, first = inputs.position_ids, getattr(model, "first_position", 0)
-    if positions is not None and first:  # else they are handed the very tensor, as a caller would
-        positions = positions + first
     if inputs.source_ids is None:
+        positions, first = inputs.position_ids, getattr(model, "first_position", 0)
+        if (
+            positions is not None and first
+        ):  # else they are handed the very tensor, as a caller would
+            positions = positions + first
         given = {
             "input_ids": inputs.token_ids,
             "attention_mask": inputs.attention_mask,
@@ -193,7 +197,7 @@ def _outputs(returned: Any) -> Outputs:
     logits = returned.logits if "logits" in returned else returned.prediction_logits
     return Outputs(
         logits=logits,
-        next_sentence=returned.get("seq_relationship_logits"),
+        next_sentence=returned.get("seq_relationship_logits", returned.get("sop_logits")),
     )
 
 

@@ -49,7 +49,7 @@ def _constant(value: Tensor, _state: dict[str, Tensor]) -> Tensor:
     "all layers share the parameters of the last one",
     "The model has as many parameters as one of one layer. A list that repeats one layer,"
     " `[layer] * n`, is the usual cause.",
-    applies=lambda spec: spec.layers > 1,
+    applies=lambda spec: spec.layers > 1 and spec.architecture.layer_sharing == "none",
 )
 def layers_shared(model: Model) -> None:
     for stack in parts(model, Stack):

@@ -30,6 +30,7 @@ from holotype_reference import oracle
 from holotype_reference.model import Model, Output
 from holotype_reference.weights import Weights
 from holotype_spec.parameters import parameter_table
+from holotype_spec.schema import Spec
 
 LowPrecision = Literal["float32", "bfloat16", "float16"]
 ROUNDING_FACTOR = {"float32": 2.0, "bfloat16": 1.6, "float16": 2.0}
@@ -346,11 +347,20 @@ def far_cases(subject: Subject) -> st.SearchStrategy[RoundingCase]:
     return near_or_far.map(lambda drawn: msgspec.structs.replace(drawn[0], far=drawn[1]))
 
 
+def reads_embeddings_raw(spec: Spec) -> bool:
+    """Whether no norm stands before the first attention: products of large embeddings leave the range of float16."""
+    architecture = spec.architecture
+    return architecture.residual == "post-norm" and not architecture.normalization.embedding
+
+
 def loud_weights(subject: Subject, case: BatchCase) -> Weights:
     """Weights whose embeddings are so large that their squares overflow in float16."""
     weights = subject.weights(case.layers, case.weights)
+    # What scales its embeddings makes them as large by itself.
+    scaled = weights.spec.architecture.embeddings.scale == "sqrt-hidden-size"
+    factor = LOUD / (weights.spec.hidden_size**0.5 if scaled else 1.0)
     loud = {
-        row.name: weights[row.name] * (LOUD if row.role == "embedding" else 1.0)
+        row.name: weights[row.name] * (factor if row.role == "embedding" else 1.0)
         for row in parameter_table(weights.spec)
     }
     return Weights(weights.spec, loud)
@@ -418,7 +428,11 @@ def bfloat16(subject: Subject, case: RoundingCase) -> None:
     needs=("weights",),
     binds="all",
     reference=True,
-    applies=always,
+    applies=lambda spec: (
+        "the first attention reads the embeddings as they are, and its scores would overflow"
+        if reads_embeddings_raw(spec)
+        else None
+    ),
     cases=rounding_cases,
     case_type=RoundingCase,
     examples=3,

@@ -14,7 +14,7 @@ from holotype_conformance.candidate import Inputs
 from holotype_conformance.property import Case
 from holotype_conformance.records import DType
 from holotype_conformance.subject import Setup, Subject
-from holotype_spec.schema import LearnedPositions, Spec
+from holotype_spec.schema import LearnedPositions, Sinusoidal, Spec
 
 Padding = Literal["none", "ones", "left", "right"]
 LONGEST = 24  # beyond every window, bucket and reach of a probe
@@ -75,7 +75,7 @@ def can_pad_left(subject: Subject) -> bool:
 
 def absolute_positions(spec: Spec) -> bool:
     """Whether a shift of all positions changes the outputs."""
-    return isinstance(spec.architecture.positions, LearnedPositions)
+    return isinstance(spec.architecture.positions, LearnedPositions | Sinusoidal)
 
 
 def batch_inputs(subject: Subject, case: BatchCase) -> Inputs:
