@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from holotype_conformance.property import Violation
+from holotype_conformance.property import Violation, measured
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
@@ -61,6 +61,7 @@ def demand_equal(
         Violation: they differ by more; it names the position where they differ most.
     """
     error = relative_error(actual[rows], expected[rows])
+    measured(error, budget)
     if error <= budget:
         return
     difference = (actual.double() - expected.double()).abs().flatten(2).amax(-1)

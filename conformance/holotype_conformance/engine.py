@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from hypothesis.internal.conjecture import providers
 
 from holotype_conformance.arithmetic import arithmetic
 from holotype_conformance.limits import TimedOut, time_limit
-from holotype_conformance.property import Case, Property, Undecided, Violation
+from holotype_conformance.property import Case, Property, Undecided, Violation, measurements
 from holotype_conformance.records import (
     Counterexample,
     Diagnosis,
@@ -133,8 +134,9 @@ def judge(subject: Subject, property_: Property, settings: Settings) -> Result:
     case = None if settings.case is None else read_case(property_, settings.case)
     trial = _Trial(subject, property_, settings.trying)
     start = perf_counter()
-    with _undisturbed():
+    with _undisturbed(), measurements() as found:
         outcome, reason, details = _attempt(trial, settings, case)
+        error, budget = _nearest_budget(found)
         result = Result(
             property=property_.slug,
             level=property_.level,
@@ -148,11 +150,19 @@ def judge(subject: Subject, property_: Property, settings: Settings) -> Result:
             meaning=property_.meaning,
             cases=len(trial.seen),
             details=None if details is None else encodable(details),
+            error=error,
+            budget=budget,
         )
         if outcome != "failed":
             return result
         settings.judged(result)
         return msgspec.structs.replace(result, diagnosis=_diagnosis(trial, settings))
+
+
+def _nearest_budget(found: Sequence[tuple[float, float]]) -> tuple[float | None, float | None]:
+    """The error and the budget of the comparison that came nearest to failing; only finite ones can be written."""
+    usable = [each for each in found if math.isfinite(each[0]) and each[1] > 0]
+    return max(usable, key=lambda each: each[0] / each[1], default=(None, None))
 
 
 def read_case(property_: Property, text: str) -> Case:

@@ -30,6 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the implementation: module:attribute, file.py:attribute, hf, …",
     )
     add(
+        "--holotype-kernel",
+        metavar="TARGET",
+        help="an attention kernel instead of a model, as for holotype check-attention",
+    )
+    add(
         "--holotype-spec",
         action="append",
         default=[],
@@ -92,7 +97,13 @@ def pytest_collect_file(
 def _asked_for(parent: pytest.Collector) -> bool:
     """Whether the suite was named, or a target was: ``pytest .`` in our own repository means neither."""
     named = parent.session.isinitpath(PACKAGE) or parent.session.isinitpath(SUITE)
-    return named or parent.config.getoption("holotype_target") is not None
+    return named or _given(parent.config)
+
+
+def _given(config: pytest.Config) -> bool:
+    """Whether a model or a kernel was named."""
+    options = ("holotype_target", "holotype_kernel")
+    return any(config.getoption(name) is not None for name in options)
 
 
 # Never green without a verdict ------------------------------------------------------------------------------------
@@ -136,7 +147,7 @@ class _Counting:
             return None
         if self.outcomes:
             return "holotype: every property was skipped, so that nothing was judged"
-        if self.config.getoption("holotype_target") is not None:
+        if _given(self.config):
             return "holotype: a target was given, but no property ran (add --pyargs holotype_conformance)"
         return None
 

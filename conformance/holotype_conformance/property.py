@@ -8,7 +8,9 @@ the same struct, written as JSON, reruns exactly that case. The engine is pytest
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,6 +48,27 @@ class Violation(AssertionError):
         super().__init__(summary)
         self.summary = summary
         self.facts = facts
+
+
+_MEASURED: ContextVar[list[tuple[float, float]] | None] = ContextVar("measured", default=None)
+
+
+def measured(error: float, budget: float) -> None:
+    """Tell whoever listens how large an error was found, and how large it may be."""
+    found = _MEASURED.get()
+    if found is not None:
+        found.append((error, budget))
+
+
+@contextmanager
+def measurements() -> Iterator[list[tuple[float, float]]]:
+    """All that is told by `measured` inside: (error, budget)."""
+    found: list[tuple[float, float]] = []
+    token = _MEASURED.set(found)
+    try:
+        yield found
+    finally:
+        _MEASURED.reset(token)
 
 
 class Undecided(Exception):

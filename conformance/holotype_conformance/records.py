@@ -50,7 +50,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     `reason` says in a sentence what was seen (or why it was skipped); it is None only for a plain pass.
     `cases` is the number of cases judged, those of the shrinking included. `details` is a traceback or what
-    the candidate printed, for `--verbose`.
+    the candidate printed, for `--verbose`. `error` and `budget` are of the comparison that came nearest its budget,
+    where errors were measured.
     """
 
     property: str
@@ -64,6 +65,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     meaning: str = ""
     cases: int = 0
     details: str | None = None
+    error: float | None = None
+    budget: float | None = None
 
     @builtins.property  # `property` is a field here
     def ran(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -109,29 +109,50 @@ def run_of(config: pytest.Config) -> Run:
 
 def _run_from_options(config: pytest.Config) -> Run:
     target = config.getoption("holotype_target")
+    kernel = config.getoption("holotype_kernel")
     specs = config.getoption("holotype_spec")
-    if not target or not specs:
+    if kernel and (target or specs):
+        _refuse(
+            "a kernel has no spec: give --holotype-kernel TARGET alone, or a target and its specs"
+        )
+    if not kernel and not (target and specs):
         _refuse(
             "holotype_conformance checks one target against one spec or several:"
-            " give --holotype-target TARGET and --holotype-spec SPEC"
+            " give --holotype-target TARGET and --holotype-spec SPEC, or --holotype-kernel TARGET"
         )
-    expected = config.getoption("holotype_expected_failures")
     try:
-        request = Request(
-            target=target,
-            specs=tuple(specs),
-            properties=tuple(config.getoption("holotype_property")),
-            profile=config.getoption("holotype_profile"),
-            seed=config.getoption("holotype_seed"),
-            device=config.getoption("holotype_device"),
-            dtypes=tuple(config.getoption("holotype_dtype")),
-            case=config.getoption("holotype_case"),
-            limit=config.getoption("holotype_timeout"),
-            expected=read_expected(Path(expected)) if expected else {},
-        )
-        return Run(request, resolve(target))
+        return _kernel_run(config, kernel) if kernel else _model_run(config, target, specs)
     except (TargetError, RequestError, ExpectedError, ValueError) as error:
         _refuse(str(error))
+
+
+def _model_run(config: pytest.Config, target: str, specs: list[str]) -> Run:
+    request = Request(target=target, specs=tuple(specs), **_asked(config))
+    return Run(request, resolve(target))
+
+
+def _kernel_run(config: pytest.Config, target: str) -> Run:
+    from holotype_conformance.attention.runs import KernelRun
+    from holotype_conformance.attention.targets import resolve_kernel
+
+    request = Request(target=target, specs=("attention",), kind="attention", **_asked(config))
+    kernel: Any = resolve_kernel(target)
+    return KernelRun(request, kernel)
+
+
+def _asked(config: pytest.Config) -> dict[str, Any]:
+    """What is asked for in the same words of a model and of a kernel."""
+    expected = config.getoption("holotype_expected_failures")
+    return {
+        "properties": tuple(config.getoption("holotype_property")),
+        "profile": config.getoption("holotype_profile"),
+        "seed": config.getoption("holotype_seed"),
+        "device": config.getoption("holotype_device"),
+        "dtypes": tuple(config.getoption("holotype_dtype")),
+        "case": config.getoption("holotype_case"),
+        "limit": config.getoption("holotype_timeout"),
+        "expected": read_expected(Path(expected)) if expected else {},
+    }
 
 
 def _refuse(message: str) -> NoReturn:

@@ -8,7 +8,9 @@ from holotype_conformance.adapters.reference import ReferenceCandidate
 from holotype_conformance.candidate import FunctionCandidate
 from holotype_conformance.deviations import DeviatedCandidate, find
 from holotype_conformance.engine import Settings, judge
+from holotype_conformance.evidence import page
 from holotype_conformance.property import all_properties
+from holotype_conformance.records import Environment, Report, Result
 from holotype_conformance.subject import Subject
 from holotype_reference.model import build
 from holotype_spec import load
@@ -155,6 +157,90 @@ def test_what_the_simulated_device_cannot_run_is_no_failure():
     result = verdict(ThroughNumpy(), "devices.placement")
     assert result.outcome == "skipped"
     assert result.reason.startswith("the simulated device cannot run it: ")
+
+
+# Float32 inside of float64 --------------------------------------------------------------------------------------
+
+
+class NarrowNorm(ReferenceCandidate):
+    """Its last norm returns what float32 holds."""
+
+    def build(self, spec, path="fused"):
+        model = super().build(spec, path)
+        norm = model.writer.final_norm
+        right = norm.forward
+        norm.forward = lambda x: right(x).float().to(x.dtype)
+        return model
+
+
+def test_an_error_of_the_size_of_float32s_rounding_is_called_that():
+    result = verdict(NarrowNorm(), "agreement.logits")
+    assert result.outcome == "failed"
+    assert "the candidate seems to compute a part of this in float32" in result.reason
+    assert 1e-9 < result.counterexample.facts["error"] < 1e-5
+
+
+def test_a_larger_error_is_not():
+    result = verdict(DeviatedCandidate(find("activation.gelu")), "agreement.logits")
+    assert result.outcome == "failed"
+    assert "float32" not in result.reason
+
+
+# Evidence -------------------------------------------------------------------------------------------------------
+
+
+def test_a_result_tells_the_error_that_came_nearest_its_budget():
+    result = verdict(ReferenceCandidate(), "agreement.bfloat16")
+    assert 0.5 * result.budget < result.error <= result.budget
+    assert 1e-3 < result.budget < 1e-1
+    assert verdict(ReferenceCandidate(), "parameters.count").budget is None
+
+
+def test_the_page_lists_what_was_measured_and_by_name_what_was_not():
+    environment = Environment(
+        python="3.11",
+        torch="2.13",
+        platform="Linux",
+        device="cpu",
+        versions={"torch": "2.13"},
+        arithmetic={"float32 products": "highest"},
+    )
+
+    def result(slug, outcome, **facts):
+        return Result(property=slug, level="must", outcome=outcome, seconds=1.0, **facts)
+
+    def found(candidate, spec, *results, unusable=None):
+        return Report(
+            holotype="1.0",
+            spec=spec,
+            candidate=candidate,
+            conforms=True,
+            seed=0,
+            profile="quick",
+            parameters=None,
+            unusable=unusable,
+            environment=environment,
+            counts={},
+            results=results,
+        )
+
+    lack = "no CUDA device: torch was built without CUDA"
+    text = page(
+        [
+            found(
+                "reference",
+                "gpt2",
+                result("devices.threads", "passed", cases=2, error=1e-15, budget=1e-12),
+                result("devices.float64", "skipped", reason=lack),
+            ),
+            found("sdpa:cudnn", "attention", unusable="in no dtype"),
+        ],
+        "docs/devices.md",
+    )
+    assert "| reference, gpt2 | `devices.threads` | passed | 2 | 1.0e-15 | 1.0e-12 |" in text
+    assert f"- `devices.float64`: {lack} (reference, gpt2)" in text
+    assert "- `everything`: in no dtype (sdpa:cudnn)" in text
+    assert "float32 products: highest" in text
 
 
 # Dtypes ---------------------------------------------------------------------------------------------------------

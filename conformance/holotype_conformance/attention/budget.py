@@ -17,7 +17,7 @@ from torch import Tensor
 from holotype_conformance.attention.cases import Problem, as_array
 from holotype_conformance.attention.plain import plain
 from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.property import Violation
+from holotype_conformance.property import Violation, measured
 
 FACTOR = 2.0
 # The floor in units of rounding. In full precision the powers cost most: exp(score - log of the sum), which backward
@@ -66,6 +66,7 @@ def demand_near(
         Violation: it is not; the message names the place.
     """
     found = error(actual, expected, size)
+    measured(found, budget)
     if found <= budget:
         return
     difference = np.abs(as_array(actual) - expected).max(axis=-1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from holotype_conformance.adapters.reference import run_reference
 from holotype_conformance.candidate import Inputs, Outputs
-from holotype_conformance.compare import demand_equal, rms_error
+from holotype_conformance.compare import demand_equal, relative_error, rms_error
 from holotype_conformance.properties.cases import (
     BatchCase,
     absolute_positions,
@@ -24,7 +24,7 @@ from holotype_conformance.properties.cases import (
     padding_mask,
     paddings,
 )
-from holotype_conformance.property import Violation, claim
+from holotype_conformance.property import Violation, claim, measured
 from holotype_conformance.subject import DTYPES, Setup, Subject, copies, real_rows
 from holotype_reference import oracle
 from holotype_reference.model import Model, Output
@@ -34,6 +34,7 @@ from holotype_spec.schema import Spec
 
 LowPrecision = Literal["float32", "bfloat16", "float16"]
 ROUNDING_FACTOR = {"float32": 2.0, "bfloat16": 1.6, "float16": 2.0}
+NARROW = 30.0  # errors within this factor of float32's are taken for it: a part has less, an unlucky one more
 LOUD = (
     500.0  # embeddings times this: their squares leave the range of float16, they themselves do not
 )
@@ -91,14 +92,17 @@ def check_logits(subject: Subject, case: AgreementCase, **changes: object) -> No
         actual = subject.forward(subject.model(setup), inputs)
         with torch.no_grad():
             expected = run_reference(subject.reference(setup.on_any_path()), inputs)
-        demand_equal(
-            actual.logits,
-            expected.logits,
-            rows=real_rows(inputs),
-            budget=subject.floor,
-            what="the logits and the reference's",
-            path=path,
-        )
+        try:
+            demand_equal(
+                actual.logits,
+                expected.logits,
+                rows=real_rows(inputs),
+                budget=subject.floor,
+                what="the logits and the reference's",
+                path=path,
+            )
+        except Violation as violation:
+            raise hinted(violation, float32_error(subject, setup, inputs)) from None
         if actual.next_sentence is not None and expected.next_sentence is not None:
             demand_equal(
                 actual.next_sentence[:, None],
@@ -108,6 +112,30 @@ def check_logits(subject: Subject, case: AgreementCase, **changes: object) -> No
                 what="the next-sentence logits and the reference's",
                 path=path,
             )
+
+
+def float32_error(subject: Subject, setup: Setup, inputs: Inputs) -> float:
+    """How far the reference is from itself if it computes in float32."""
+    narrow = msgspec.structs.replace(setup.on_any_path(), dtype="float32")
+    rows = real_rows(inputs)
+    with torch.no_grad():
+        rounded, exact = (
+            run_reference(subject.reference(each), inputs).logits[rows]
+            for each in (narrow, setup.on_any_path())
+        )
+    return relative_error(rounded, exact)
+
+
+def hinted(violation: Violation, rounding: float) -> Violation:
+    """The violation; if its error is of the size of float32's `rounding`, it says so."""
+    error = violation.facts["error"]
+    if not rounding / NARROW <= error <= rounding * NARROW:
+        return violation
+    return Violation(
+        f"{violation.summary}. In float32 the reference itself is off by {rounding:.1e}: the candidate seems to compute"
+        " a part of this in float32",
+        **violation.facts,
+    )
 
 
 @claim(
@@ -304,6 +332,7 @@ def check_rounding(
         subject.load(model, rounded)
         error = rms_error(subject.forward(model, inputs).logits[rows], exact[rows])
         budget = ROUNDING_FACTOR[dtype] * own
+        measured(error, budget)
         if error > budget:
             raise Violation(
                 f"in {dtype} the logits are off by {error:.1e} (relative root mean square against the float64 oracle);"

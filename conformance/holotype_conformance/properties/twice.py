@@ -16,7 +16,7 @@ from holotype_conformance.candidate import Inputs
 from holotype_conformance.compare import demand_equal, rms_error
 from holotype_conformance.properties.agreement import ROUNDING_FACTOR, run_oracle
 from holotype_conformance.properties.cases import BatchCase, asked, paddings
-from holotype_conformance.property import ALL_DTYPES, Undecided, Violation
+from holotype_conformance.property import ALL_DTYPES, Undecided, Violation, measured
 from holotype_conformance.records import DType
 from holotype_conformance.subject import DTYPES, Subject, real_rows
 from holotype_reference.support import unsupported
@@ -104,6 +104,7 @@ def demand_alike(
         demand_equal(actual, expected, rows=rows, budget=budget, what=what, path=path)
         return
     error = rms_error(actual[rows], expected[rows])
+    measured(error, budget)
     if error > budget:
         raise Violation(
             f"in {case.dtype} {what} differ by {error:.1e} (relative root mean square); twice what the reference's"

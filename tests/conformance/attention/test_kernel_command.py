@@ -28,6 +28,9 @@ def dies(q, k, v):
         os._exit(3)
     return right(q, k, v)
 
+def dies_softly(q, k, v):
+    return right(q, k, v) * 1.5
+
 def raises(q, k, v):
     raise RuntimeError("no kernel image")
 """
@@ -121,6 +124,33 @@ def test_explain_knows_the_properties_of_kernels():
     assert "The last query stands at the last key." in shown.output
     assert "Needs of the candidate: causal." in shown.output
     assert "masks.diagonal (must)" in CliRunner().invoke(main, ["explain"]).output
+
+
+# pytest ---------------------------------------------------------------------------------------------------------
+
+
+def pytest_run(folder, *arguments):
+    command = [sys.executable, "-m", "pytest", "-c", "/dev/null", "-p", "no:cacheprovider", "-v"]
+    command += ["--rootdir", str(folder), "--pyargs", "holotype_conformance", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def test_the_properties_of_kernels_run_as_pytest_too(folder):
+    run = pytest_run(
+        folder,
+        *("--holotype-kernel", "mine.py:dies_softly", "--holotype-dtype", "float32"),
+        *("--holotype-property", "formula.*"),
+    )
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "1 failed, 4 skipped" in run.stdout  # other dtypes, and formula.scale: it takes no scale
+    assert "attention::formula.float32" in run.stdout
+    assert "holotype check-attention mine.py:dies_softly --property formula.float32" in run.stdout
+
+
+def test_a_kernel_and_a_spec_together_are_refused(folder):
+    run = pytest_run(folder, "--holotype-kernel", "mine.py:right", "--holotype-spec", "gpt2")
+    assert run.returncode != 0
+    assert "a kernel has no spec" in run.stdout
 
 
 # Targets and adapters -------------------------------------------------------------------------------------------

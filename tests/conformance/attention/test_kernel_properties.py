@@ -228,6 +228,10 @@ def adds_lowest(scores, mask):
     return scores - 1e4 * ~mask
 
 
+def refuses_no_keys(scores):
+    return weigh(scores - scores.amax(-1, keepdim=True))
+
+
 def only_here(q, k, v):
     return prepare(q * torch.ones(q.shape[-1], dtype=q.dtype), k, v)
 
@@ -311,6 +315,7 @@ BUGS = {
     "lengths.query-length": kernel(weigh=cuts_the_keys),
     "lengths.head-dim": kernel(prepare=cuts_the_head),
     "lengths.empty": kernel(prepare=refuses_nothing),
+    "lengths.no-keys": kernel(weigh=refuses_no_keys),
     "extremes.large-scores": kernel(weigh=unshifted),
     "extremes.equal-scores": kernel(weigh=starts_at(-100.0)),
     "extremes.additive-mask": kernel(told=clamps(-1e3)),

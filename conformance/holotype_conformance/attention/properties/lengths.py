@@ -8,6 +8,7 @@ from holotype_conformance.attention.budget import demand_both
 from holotype_conformance.attention.cases import AttentionCase, Form, Mask, cases
 from holotype_conformance.attention.claims import claim, drawn
 from holotype_conformance.attention.subject import KernelSubject
+from holotype_conformance.records import DType
 
 EDGES = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129)
 HEAD_DIMS = (1, 2, 3, 5, 7, 12, 20, 24, 33, 40, 48, 65, 72, 80, 96, 112, 160)
@@ -17,13 +18,16 @@ def _edges(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
     known: tuple[Mask, ...] = ("none", "causal") if subject.has("causal") else ("none",)
     length = st.sampled_from(EDGES)
 
-    def case(queries: int, keys: int, mask: Mask, data: int) -> AttentionCase:
+    def case(queries: int, keys: int, mask: Mask, data: int, dtype: DType) -> AttentionCase:
         square = keys if mask == "causal" else queries
         return AttentionCase(
-            queries=square, keys=keys, mask=mask, data=data, head_dim=16, dtype=subject.dtype
+            queries=square, keys=keys, mask=mask, data=data, head_dim=16, dtype=dtype
         )
 
-    return st.builds(case, length, length, st.sampled_from(known), st.integers(0, 9))
+    dtypes = st.sampled_from(
+        (subject.dtype, *subject.dtypes)
+    )  # the most precise one twice as often
+    return st.builds(case, length, length, st.sampled_from(known), st.integers(0, 9), dtypes)
 
 
 @claim(
@@ -31,7 +35,7 @@ def _edges(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
     clause="Lengths around block sizes are all served.",
     meaning=(
         "Lengths of one, and one less and one more than 16, 32, 64 and 128, give what the formula "
-        "gives, forward and backward. Kernels work in blocks: look for the last block that is not "
+        "gives, forward and backward, in every dtype. Kernels work in blocks: look for the last block that is not "
         "full, whose padding must be hidden from the maximum, the sum and the gradients."
     ),
     catches=("the last block dropped", "the padding of the last block in the sum"),
@@ -120,3 +124,28 @@ def empty(subject: KernelSubject, case: EmptyCase) -> None:
     subject.output(problem.call)
     if subject.has("gradients"):
         subject.differentiated(problem)
+
+
+def _keyless(subject: KernelSubject) -> st.SearchStrategy[EmptyCase]:
+    def case(queries: int, batch: int, dtype: DType) -> EmptyCase:
+        return EmptyCase(queries=queries, keys=0, batch=batch, heads=2, kv_heads=2, dtype=dtype)
+
+    return st.builds(case, st.integers(1, 20), st.integers(1, 3), st.sampled_from(subject.dtypes))
+
+
+@claim(
+    slug="lengths.no-keys",
+    clause="Without any keys the result is finite.",
+    level="should",
+    meaning=(
+        "Queries without a single key, such as those of a source that was filtered to nothing, have an empty sum as "
+        "their result: anything finite, zero for choice. Look for a maximum over an empty axis, for 0/0, and for an "
+        "output buffer that is returned without having been written."
+    ),
+    catches=("memory that nobody wrote", "0/0 without keys"),
+    cases=_keyless,
+    case_type=EmptyCase,
+    examples=6,
+)
+def no_keys(subject: KernelSubject, case: EmptyCase) -> None:
+    subject.output(subject.problem(case).call)
