@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from holotype_conformance.bench.gates import exponent, gates, growth_gate
-from holotype_conformance.bench.pairs import Comparison
+from holotype_conformance.bench.gates import (
+    BLOCK_FLOPS,
+    EXPONENT,
+    GROUPED,
+    ROOFLINE,
+    exponent,
+    gates,
+    growth_gate,
+)
+from holotype_conformance.bench.pairs import OTHER_CODE, SAME_CODE, Comparison
 from holotype_conformance.bench.protocol import Counted
 from holotype_conformance.bench.records import GATES, Growth, Measured
 from holotype_conformance.bench.workloads import KernelWork
@@ -111,3 +121,18 @@ def test_memory_that_grows_faster_than_the_length_fails(power: float, passed: bo
 
 def test_what_each_gate_demands_fits_into_the_report() -> None:
     assert max(map(len, GATES.values())) <= 44
+
+
+GUIDE = Path(__file__).parents[3] / "docs" / "benchmarks.md"
+
+
+def test_the_guide_names_every_gate_with_its_limit() -> None:
+    text = GUIDE.read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `([a-z.-]+)` \|", text, re.M))
+    assert named == set(GATES)
+    assert f"at most {BLOCK_FLOPS:.2f} times the FLOPs" in text
+    assert f"length^{EXPONENT:.2f}" in text
+    assert f"at most {GROUPED:.2f} of the peak" in text
+    assert f"times {ROOFLINE:g};" in text
+    assert f"at most {SAME_CODE:g} times the earlier version" in text
+    assert f"{OTHER_CODE:.2f} times another target" in text
