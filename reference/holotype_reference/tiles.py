@@ -13,6 +13,7 @@ in the length.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -27,7 +28,7 @@ BLOCK = 64
 HEIGHTS = (256, 128, BLOCK)
 # Higher tiles keep matrix products busy, lower ones follow the edge of the mask more closely: the highest is taken
 # whose rectangles hold at most so much more than those of one block.
-WASTE = 1.05
+WASTE = 1.06
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +86,20 @@ def tiles(mask: Mask, height: int | None = None) -> tuple[Tile, ...]:
         after=after,
         prefix=mask.prefix,
     )
+    if height is not None:
+        return _tiles(shape, height)
     start = max(mask.cached, mask.prefix)
     # Under padding a query may see nothing in one of its two tiles, of which not every kernel gives account.
-    if height is None and shape.causal and (start == 0 or mask.padding is None):
+    if shape.causal and (start == 0 or mask.padding is None):
         return _around_a_corner(shape, start)
-    return _tiles(shape, height)
+    return blocks_of(mask)
+
+
+def blocks_of(mask: Mask) -> tuple[Tile, ...]:
+    """The same in blocks of queries of one height, chosen for the mask, and no corners: each query is in one tile."""
+    finest = area(tiles(mask, BLOCK))
+    choices = (tiles(mask, height) for height in HEIGHTS)
+    return next(found for found in choices if area(found) <= WASTE * finest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +123,7 @@ class Shape:
 
 
 @lru_cache(maxsize=64)  # the layers of a model ask for the same ones
-def _tiles(shape: Shape, height: int | None) -> tuple[Tile, ...]:
-    if height is None:
-        finest = area(_tiles(shape, BLOCK))
-        choices = (_tiles(shape, height) for height in HEIGHTS)
-        return next(found for found in choices if area(found) <= WASTE * finest)
+def _tiles(shape: Shape, height: int) -> tuple[Tile, ...]:
     found: list[Tile] = []
     for first, last in pairwise(_cuts(shape, height)):
         tile = _tile(shape, first, last)
@@ -178,11 +184,13 @@ class Additive:
     def __init__(self, mask: Mask, parts: tuple[Tile, ...], dtype: torch.dtype) -> None:
         self.mask = mask
         self.dtype = dtype
+        self.shows_all = mask.shows_all
         shared = [(mask.cached + t.queries.start, t) for t in parts if self._by_distance(t)]
         self.left = max((top - tile.keys.start for top, tile in shared), default=0)
         right = max((tile.keys.stop - top for top, tile in shared), default=0)
         height = max((tile.height for _, tile in shared), default=0)
         self.distances = self._of_distances(height, self.left + right)
+        self.known: dict[int, list[tuple[slice, Tensor]]] = {}  # views of it, by the first query
 
     def of(self, tile: Tile) -> Tensor | None:
         """(batch or 1, 1, queries or 1, keys) of a tile, or None where nothing is hidden, but for the triangle."""
@@ -195,6 +203,39 @@ class Additive:
         if self.mask.padding is None:
             return None
         return self._numbers(rearrange(self.mask.padding[:, tile.keys], "b keys -> b 1 1 keys"))
+
+    def edges(self, tile: Tile) -> list[tuple[slice, Tensor]]:
+        """The columns of a tile in which something is hidden, and their part of the matrix (batch or 1, queries or 1,
+        those keys)."""
+        known = self.known.get(tile.queries.start)
+        if known is not None:
+            return known
+        if self._by_distance(tile):
+            return self.known.setdefault(tile.queries.start, list(self._edges(tile)))
+        matrix = self.of(tile)
+        return [] if matrix is None else [(slice(0, tile.width), matrix[:, 0])]
+
+    def _edges(self, tile: Tile) -> Iterator[tuple[slice, Tensor]]:
+        matrix = self.of(tile)
+        assert matrix is not None
+        before, after = self.mask.reach
+        top = self.mask.cached + tile.queries.start - tile.keys.start
+        bottom = top + tile.height - 1
+        # From `left` on nobody has lost sight of a key, and up to `right` everybody sees it.
+        left = 0 if before is None else bottom - before
+        right = tile.width if after is None else top + after + 1
+        if left >= right:
+            left, right = tile.width, tile.width
+        for columns in (slice(0, max(left, 0)), slice(right, tile.width)):
+            if columns.start < columns.stop:
+                yield columns, matrix[:, 0, :, columns]
+
+    def blind(self, tile: Tile) -> Tensor | None:
+        """(batch or 1, queries or 1, 1) boolean: who sees nothing in a tile, or None where everybody sees a key."""
+        if self.shows_all:
+            return None
+        matrix = self.of(tile)
+        return None if matrix is None else matrix[:, 0].isneginf().all(dim=-1, keepdim=True)
 
     def _by_distance(self, tile: Tile) -> bool:
         """Whether the distance of a key from a query decides in this tile, and not everything is seen: no padding, and

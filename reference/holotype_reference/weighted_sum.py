@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from einops import einsum, rearrange, repeat
 from torch import Tensor, finfo
 
-from holotype_reference.blocks import Flash, Formula, tile_by_tile
+from holotype_reference.blocks import by_formula, by_kernel
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
-from holotype_reference.tiles import BLOCK, area, tiles
+from holotype_reference.tiles import area, tiles
 
 Path = Literal["fused", "blocks", "eager"]
 Route = Literal["full", "causal", "rows", "documents", "tiles", "dense"]
@@ -102,7 +102,7 @@ def blocks(
         return _by_row(query, key, value, mask, whole)
     if mask.documents is not None:
         return _by_document(query, key, value, mask, whole)
-    return tile_by_tile(query, key, value, mask=mask, scale=scale, kernel=Formula(), height=BLOCK)
+    return by_formula(query, key, value, mask=mask, scale=scale)
 
 
 def attend(
@@ -130,7 +130,7 @@ def attend(
         case "documents":
             return _by_document(query, key, value, mask, whole)
         case "tiles" if not dropout and _suits_flash(query, key, value):
-            return tile_by_tile(query, key, value, mask=mask, scale=scale, kernel=Flash())
+            return by_kernel(query, key, value, mask=mask, scale=scale)
     # Kernels differ in what they make of a row without any key: it sees everything, and its result is left out.
     told = mask.open if bias is None else bias.masked_fill(~mask.open, float("-inf"))
     return mask.silence(_sdpa(query, key, value, told, scale, dropout))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from holotype_reference import weighted_sum
-from holotype_reference.blocks import Flash, Formula, tile_by_tile
+from holotype_reference.blocks import by_formula, by_kernel
 from holotype_reference.masks import Band, Mask
 from holotype_reference.tiles import Additive, tiles
 from holotype_reference.weighted_sum import PATHS, cost, eager, route
@@ -20,6 +21,7 @@ from holotype_spec.schema import Bidirectional, Causal, SlidingWindow
 
 CPU = torch.device("cpu")
 Result = tuple[Tensor, ...]
+Way = Callable[..., Tensor]
 
 
 def mask(pattern: object, queries: int, keys: int | None = None, **facts: object) -> Mask:
@@ -82,11 +84,11 @@ def both_ways(path: weighted_sum.WeightedSum, described: Mask, given: Result) ->
     return (output, *torch.autograd.grad(output, leaves, given[3]))
 
 
-def by_tiles(height: int | None, kernel: Formula | Flash) -> weighted_sum.WeightedSum:
+def by_tiles(height: int | None, way: Way) -> weighted_sum.WeightedSum:
     def path(
         query: Tensor, key: Tensor, value: Tensor, *, mask: Mask, scale: float, **_: object
     ) -> Tensor:
-        return tile_by_tile(query, key, value, mask=mask, scale=scale, kernel=kernel, height=height)
+        return way(query, key, value, mask=mask, scale=scale, height=height)
 
     return path  # type: ignore[return-value]
 
@@ -127,14 +129,14 @@ def test_tiles_hold_exactly_what_is_visible(described: Mask, height: int | None)
 
 
 @settings(deadline=None, max_examples=40)
-@given(described=masks(batch=1), kernel=st.sampled_from([Formula(), Flash()]))
-def test_tiles_of_any_height_give_the_same(described: Mask, kernel: Formula | Flash) -> None:
+@given(described=masks(batch=1), way=st.sampled_from([by_formula, by_kernel]))
+def test_tiles_of_any_height_give_the_same(described: Mask, way: Way) -> None:
     described = replace(described.row(0) if described.varies else described, documents=None)
     given = numbers(described, batch=1)
     expected = both_ways(eager, described, given)
     for height in (None, 7, 64):
         for found, right in zip(
-            both_ways(by_tiles(height, kernel), described, given), expected, strict=True
+            both_ways(by_tiles(height, way), described, given), expected, strict=True
         ):
             torch.testing.assert_close(found, right, rtol=0, atol=1e-12)
 
