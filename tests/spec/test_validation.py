@@ -8,15 +8,17 @@ from datetime import date
 from functools import cache
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from holotype_spec import Problem, SpecError
-from holotype_spec.catalogue import MODELS
-from holotype_spec.descent import overlaid
+from holotype_spec import Network, Problem, Sketch, SpecError
+from holotype_spec.catalogue import MODELS, places
+from holotype_spec.descent import Place, local, overlaid
 from holotype_spec.files import Entry, entries
+from holotype_spec.files import parsed as parsed_path
 from holotype_spec.validation import SCHEMA, json_schema, schema_text
 
 Tree = dict[str, Any]
@@ -301,9 +303,34 @@ SCALARS = st.one_of(
     st.floats(),
     st.text(max_size=5),
     st.sampled_from(
-        ["rotary", "learned", "sliding-window", "encoder", "post-norm", "gpt2", "none"]
+        [
+            "rotary",
+            "learned",
+            "sliding-window",
+            "encoder",
+            "post-norm",
+            "gpt2",
+            "none",
+            "undisclosed",
+            "gpt-4-rumour",
+            "mamba-130m",
+        ]
     ),
     st.dates(),
+)
+ADDED = ("architecture", "network", "derives_from", "stated", "rumour", "layers", "kind")
+# Models whole and derived, a sketch, and networks.
+FUZZED = (
+    "bert",
+    "gpt2",
+    "llama",
+    "mistral",
+    "t5",
+    "codellama",
+    "gpt-4-rumour",
+    "elmo",
+    "mamba",
+    "tulu",
 )
 VALUES = st.recursive(
     SCALARS,
@@ -332,15 +359,15 @@ def mutate(data: st.DataObject, tree: Tree) -> None:
         case "delete":
             del node[data.draw(where)]
         case "add" if isinstance(node, dict):
-            node[data.draw(st.text(max_size=4) | st.just("architecture"))] = data.draw(VALUES)
+            node[data.draw(st.text(max_size=4) | st.sampled_from(ADDED))] = data.draw(VALUES)
         case _:
             other = data.draw(st.sampled_from(containers(tree)))
             node[data.draw(where)] = copy.deepcopy(other)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data(), st.sampled_from(["bert", "gpt2", "llama", "mistral", "t5"]))
-def test_a_mutated_file_loads_or_raises_a_spec_error_that_says_something(
+@given(st.data(), st.sampled_from(FUZZED))
+def test_a_mutated_file_loads_as_it_says_or_raises_a_spec_error_that_says_something(
     data: st.DataObject, family: str
 ) -> None:
     changed = document(family)
@@ -350,10 +377,44 @@ def test_a_mutated_file_loads_or_raises_a_spec_error_that_says_something(
     errors, loaded = outcome(changed)
     assert bool(errors) != bool(loaded)
     assert all(problem.file == "fuzzed.toml" and problem.key for problem in errors)
+    for variant, entry in zip(changed["variants"] if loaded else (), loaded, strict=True):
+        shared = {} if "derives_from" in variant else changed
+        for whole in ("architecture", "network"):
+            assert_told(overlaid(shared.get(whole, {}), variant.get(whole, {})), entry, whole)
+        for key in variant.keys() - {"architecture", "network"}:
+            assert_told(variant[key], entry, key)
+
+
+def assert_told(said: Any, entry: Entry, key: str) -> None:
+    """What the file says under the key, and no other value, is what was loaded."""
+    facts = entry.facts() if isinstance(entry, Sketch) else msgspec.to_builtins(entry)
+    whole = "network" if isinstance(entry, Network) else "architecture"
+    if key in ("architecture", "network") and key != whole:
+        assert said == {}
+    else:
+        assert_within(said, facts[key])
+
+
+def assert_within(said: Any, told: Any) -> None:
+    if isinstance(said, dict):
+        assert set(said) <= set(told)
+        for key, value in said.items():
+            assert_within(value, told[key])
+    elif isinstance(said, list):
+        for value, other in zip(said, told, strict=True):
+            assert_within(value, other)
+    else:
+        assert told == said
+        assert isinstance(told, bool) == isinstance(said, bool)
 
 
 def outcome(changed: Tree) -> tuple[list[Problem], tuple[Entry, ...]]:
     try:
-        return [], entries(changed, "fuzzed.toml")
+        return [], entries(changed, "fuzzed.toml", in_catalogue)
     except SpecError as error:
         return error.errors, ()
+
+
+def in_catalogue(name: str) -> Place | None:
+    place = next((place for place in places() if name in (place.name, *place.aliases)), None)
+    return place and local(parsed_path(place.path), str(place.path), place.name)
