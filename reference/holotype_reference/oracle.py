@@ -34,6 +34,7 @@ from holotype_spec.schema import (
     LanguageModelHead,
     LayerNorm,
     LearnedPositions,
+    LinearScaling,
     Llama3Scaling,
     MaskedLanguageModelHead,
     RelativeBuckets,
@@ -400,6 +401,8 @@ def _frequencies(rotary: Rotary, d: int) -> Array:
     """
     frequencies = [rotary.theta ** (-2 * i / d) for i in range(d // 2)]
     scaling = rotary.scaling
+    if isinstance(scaling, LinearScaling):  # a position counts for as many fewer
+        frequencies = [frequency * (1 / scaling.factor) for frequency in frequencies]
     if isinstance(scaling, Llama3Scaling):
         longest = scaling.original_max_positions / scaling.low_freq_factor
         shortest = scaling.original_max_positions / scaling.high_freq_factor

@@ -102,6 +102,8 @@ class Rotary(nn.Module):
         match self.scaling:
             case schema.NoScaling():
                 return self.unscaled(like)
+            case schema.LinearScaling(factor=factor):
+                return self.unscaled(like) / factor
             case schema.Llama3Scaling() as scaling:
                 return scaled_frequencies(self.unscaled(like), scaling)
             case other:

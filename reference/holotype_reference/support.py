@@ -98,7 +98,6 @@ MISSING: tuple[tuple[str, Uses], ...] = (
     ("post-norm with a scaled residual (DeepNet, Wang et al. 2022)", _residual("deep-norm")),
     ("layer norm without a bias (Chowdhery et al. 2022)", _no_shift),
     ("YaRN (Peng et al. 2023)", _scaling(schema.YarnScaling)),
-    ("positions divided by a factor (linear scaling)", _scaling(schema.LinearScaling)),
     ("theta that grows with the input (NTK-aware scaling)", _scaling(schema.DynamicScaling)),
     ("scores that grow with the logarithm of the length", _log_length),
     ("visible prefix (Du et al. 2021)", _pattern(schema.PrefixCausal)),

@@ -27,6 +27,7 @@ NAMES = [
     "llama2-70b",
     "llama3-8b",
     "llama3.2-1b",
+    "giraffe-13b-16k",
     "mistral-7b-v0.1",
     "mistral-7b-v0.3",
     "qwen2-7b",

@@ -29,7 +29,11 @@ from holotype_spec.schema import Spec
 ModelMaker = Callable[..., torch.nn.Module]
 ONE_A_FAMILY = ["gpt2", "bert-base-uncased", "t5-small", "llama2-70b", "mistral-7b-v0.1"]
 IDS = [[5, 3, 1, 8]]
-NAMED = [name for name in supported() if holotype_spec.load(name).family.checkpoint != "none"]
+NAMED = [
+    spec.name
+    for spec in map(holotype_spec.load, supported())
+    if spec.family.checkpoint != "none" and spec.derives_from is None
+]
 
 
 def probe(name: str) -> Spec:

@@ -82,6 +82,7 @@ FLOORS = {
     "llama-7b": 1e-6,
     "llama2-70b": 1e-6,
     "llama3-8b": 1e-6,
+    "giraffe-13b-16k": 1e-6,
     "mistral-7b-v0.1": 1e-6,
 }
 

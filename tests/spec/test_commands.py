@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from holotype_conformance.cli import main
 from holotype_conformance.commands.catalogue import diff_specs, list_specs, show_spec
 from holotype_spec import complete, entries, generics, load, names, overview, parameter_table
 
@@ -373,3 +374,16 @@ def test_what_is_no_complete_spec_has_no_aliases() -> None:
     result = run_show("causal-decoder", "--aliases")
     assert result.exit_code == 2
     assert "causal-decoder has no complete spec" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("gpt-4", "gpt-4 has no complete spec: layers is undisclosed, and 20 more of its fields"),
+        ("mamba-130m", "mamba-130m has no complete spec: it is no Transformer but a state-space"),
+    ],
+)
+def test_check_against_what_is_not_complete_exits_2_and_says_why(name: str, why: str) -> None:
+    result = CliRunner().invoke(main, ["check", "reference", "--spec", name])
+    assert result.exit_code == 2
+    assert why in result.stderr

@@ -50,6 +50,14 @@ def has_rotary(spec: Spec) -> bool:
     return isinstance(spec.architecture.positions, schema.Rotary)
 
 
+def has_any_scaling(spec: Spec) -> bool:
+    """Rotary positions of which some or all pairs are slowed down by a factor."""
+    positions = spec.architecture.positions
+    return isinstance(positions, schema.Rotary) and isinstance(
+        positions.scaling, schema.Llama3Scaling | schema.LinearScaling
+    )
+
+
 def has_scaling(spec: Spec) -> bool:
     """Rotary positions whose slow pairs are slowed down."""
     positions = spec.architecture.positions

@@ -10,6 +10,7 @@ from torch import Tensor
 from holotype_conformance.deviations.deviation import Deviation, patches, respecifies
 from holotype_conformance.deviations.features import (
     both,
+    has_any_scaling,
     has_learned,
     has_rotary,
     has_scaling,
@@ -212,7 +213,7 @@ def rotary_added(model: Model) -> None:
     "rotary frequencies are not scaled",
     "Short inputs look right and long ones drift, because the slow pairs turn too fast. Read the"
     " scaling of the configuration: rope_scaling, or what it is called in rope_parameters.",
-    applies=has_scaling,
+    applies=has_any_scaling,
 )
 def scaling_left_out(spec: Spec) -> Spec:
     return set_otherwise(spec, "positions.scaling", schema.NoScaling())
