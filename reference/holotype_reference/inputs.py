@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from holotype_reference.cache import Cache
+from holotype_reference.masks import Documents
 from holotype_spec import schema
 
 
@@ -19,6 +20,7 @@ def check_inputs(
     source_ids: Tensor | None,
     source_mask: Tensor | None,
     cache: Cache | None,
+    documents: Documents | None,
 ) -> None:
     """Raise ValueError unless the arguments of `Model.forward` fit the spec and each other."""
     batch, length = _check_ids("token_ids", token_ids)
@@ -27,6 +29,7 @@ def check_inputs(
     _check_shape(
         "attention_mask", attention_mask, "(batch, cached + length)", (batch, cached + length)
     )
+    _check_documents(spec, batch, length, cache, documents)
     _check_positions(spec, token_ids, position_ids, cached)
     _check_shape("token_types", token_types, "(batch, length)", (batch, length))
     if token_types is not None and not spec.architecture.token_types:
@@ -49,6 +52,28 @@ def _check_shape(name: str, given: Tensor | None, axes: str, expected: tuple[int
         raise ValueError(
             f"{name} must have the shape {axes} = {expected}, not {tuple(given.shape)}"
         )
+
+
+def _check_documents(
+    spec: schema.Spec, batch: int, length: int, cache: Cache | None, documents: Documents | None
+) -> None:
+    if documents is None:
+        return
+    if cache is not None or spec.architecture.structure == "encoder-decoder":
+        raise ValueError(
+            "packed documents are read whole, by a single stack: leave documents out with a cache and in an"
+            " encoder-decoder"
+        )
+    if len(documents) not in (1, batch):
+        raise ValueError(
+            f"documents has lengths for {len(documents)} rows; expected one tuple of lengths for each of the {batch}"
+            " rows of the batch, or a single one for all"
+        )
+    for lengths in documents:
+        if sum(lengths) != length or min(lengths) < 1:
+            raise ValueError(
+                f"documents of the lengths {lengths} do not fill {length} tokens: every token belongs to one document"
+            )
 
 
 def _check_positions(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from holotype_reference.attention import CrossAttention, SelfAttention
 from holotype_reference.cache import Cache, LayerCache
 from holotype_reference.feed_forward import feed_forward
-from holotype_reference.masks import Mask
+from holotype_reference.masks import Documents, Mask
 from holotype_reference.normalization import norm
 from holotype_reference.positions import relative_bias, rotary
 from holotype_reference.weighted_sum import Path
@@ -141,11 +141,12 @@ class Stack(nn.Module):
         padding: Tensor | None,
         source: Source | None,
         cache: Cache | None,
+        documents: Documents | None = None,
     ) -> Tensor:
-        """Vectors (batch, length, hidden_size) at positions (batch or 1, length), padding (batch, cached + length)
-        -> (batch, length, hidden_size)"""
+        """Vectors (batch, length, hidden_size) at positions (batch or 1, length), padding (batch, cached + length),
+        the lengths of packed documents -> (batch, length, hidden_size)"""
         cached = 0 if cache is None else cache.length
-        shared = self.shared(x, positions, padding, source, cached)
+        shared = self.shared(x, positions, padding, source, cached, documents)
         for index in range(self.depth):
             layer = self.layers[index % len(self.layers)]
             x = layer(x, shared, None if cache is None else cache.layers[index])
@@ -161,18 +162,26 @@ class Stack(nn.Module):
         padding: Tensor | None,
         source: Source | None,
         cached: int,
+        documents: Documents | None,
     ) -> Shared:
         queries = x.shape[1]
         return Shared(
-            mask=self.mask(queries, cached, padding, x.device),
+            mask=self.mask(queries, cached, padding, x.device, documents),
             turn=self.turn(positions, x.dtype),
             bias=self.bias(queries, cached, x.device),
             source=None if source is None else source.encoded,
             source_mask=None if source is None else self.source_mask(queries, source, x.device),
         )
 
-    def mask(self, queries: int, cached: int, padding: Tensor | None, device: torch.device) -> Mask:
-        """What self-attention sees: the stack's pattern, less the padding."""
+    def mask(
+        self,
+        queries: int,
+        cached: int,
+        padding: Tensor | None,
+        device: torch.device,
+        documents: Documents | None,
+    ) -> Mask:
+        """What self-attention sees: the stack's pattern in each document, less the padding."""
         return Mask(
             pattern=self.pattern,
             queries=queries,
@@ -180,6 +189,7 @@ class Stack(nn.Module):
             cached=cached,
             padding=padding,
             device=device,
+            documents=documents,
         )
 
     def source_mask(self, queries: int, source: Source, device: torch.device) -> Mask:

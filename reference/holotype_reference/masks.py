@@ -26,6 +26,7 @@ from torch import Tensor
 from holotype_spec import schema
 
 Lengths = tuple[int, ...]
+Documents = tuple[Lengths, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ class Mask:
     padding: Tensor | None
     device: torch.device
     prefix: int | Lengths = 0
-    documents: tuple[Lengths, ...] | None = None
+    documents: Documents | None = None
 
     def __post_init__(self) -> None:
         for lengths in self.documents or ():

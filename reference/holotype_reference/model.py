@@ -39,6 +39,7 @@ from holotype_reference.heads import Pooler, head
 from holotype_reference.inputs import check_inputs
 from holotype_reference.layers import Source, Stack
 from holotype_reference.linear import Linear
+from holotype_reference.masks import Documents
 from holotype_reference.support import check_supported
 from holotype_reference.weighted_sum import PATHS, Path
 from holotype_spec import schema
@@ -132,6 +133,7 @@ class Model(nn.Module):
         source_ids: Tensor | None = None,
         source_mask: Tensor | None = None,
         cache: Cache | None = None,
+        documents: Documents | None = None,
     ) -> Output:
         """Logits for every token.
 
@@ -146,6 +148,9 @@ class Model(nn.Module):
                 out, and is not encoded again.
             source_mask: (batch, source length), as attention_mask; the first one holds for the life of a cache.
             cache: from `new_cache`; these tokens follow those that it holds, and it is extended by them.
+            documents: the lengths of documents packed into a row, one after the other: a tuple for each row, or one for
+                all. No document sees another, and unless position_ids are given the positions start again with each:
+                it gives what it gives alone. Not with a cache, nor for an encoder-decoder.
 
         Raises:
             ValueError: an argument does not fit the spec or the others; nothing has been computed then.
@@ -159,8 +164,11 @@ class Model(nn.Module):
             source_ids=source_ids,
             source_mask=source_mask,
             cache=cache,
+            documents=documents,
         )
         cached = 0 if cache is None else cache.length
+        if documents is not None and position_ids is None:
+            position_ids = restarted(documents, token_ids.device)
         positions = self.positions(token_ids, position_ids, cached)
         x = self.embeddings(token_ids, positions, token_types)
         x = self.writer(
@@ -169,6 +177,7 @@ class Model(nn.Module):
             padding=real(attention_mask),
             source=self.source(source_ids, source_mask, cache),
             cache=cache,
+            documents=documents,
         )
         return Output(
             logits=self.head(x, self.embeddings.token.weight),
@@ -246,3 +255,9 @@ class Model(nn.Module):
 def real(mask: Tensor | None) -> Tensor | None:
     """A mask of ones and zeros (batch, length) as booleans, true for a real token."""
     return None if mask is None else mask != 0
+
+
+def restarted(documents: Documents, device: torch.device) -> Tensor:
+    """Positions (batch or 1, length) that start again with each of the packed documents."""
+    rows = [[place for length in row for place in range(length)] for row in documents]
+    return torch.tensor(rows, device=device)
