@@ -253,7 +253,7 @@ def test_a_family_without_a_table_is_an_error_that_lists_those_with_one() -> Non
         spec, family=msgspec.structs.replace(spec.family, checkpoint="gpt5")
     )
     with pytest.raises(
-        CheckpointError, match=r"'gpt5'; there is \['bert', .*'llama', .*'t5', .*\]"
+        CheckpointError, match=r"'gpt5'; there is \['albert', .*'llama', .*'t5', .*\]"
     ):
         published(unknown, random_weights(spec, 0))
 
