@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from holotype_reference.checkpoints import CheckpointError
 from holotype_reference.weights import Weights, random_weights
-from holotype_spec.schema import Experts, LearnedPositions, RelativeBuckets, Sinusoidal, Spec
+from holotype_spec.schema import Alibi, Experts, LearnedPositions, RelativeBuckets, Sinusoidal, Spec
 
 Capability = Literal[
     "attention-mask",
@@ -381,6 +381,6 @@ def _not_in(spec: Spec) -> dict[Capability, str | None]:
         absent["source-mask"] = "the spec has no source"
     if spec.family.generic:
         absent["weights"] = "a generic spec has no weights to hand over"
-    if isinstance(architecture.positions, RelativeBuckets):
+    if isinstance(architecture.positions, RelativeBuckets | Alibi):
         absent["position-ids"] = "positions relative to each other have no ids"
     return absent

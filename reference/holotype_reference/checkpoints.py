@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from holotype_reference.weights import Weights
@@ -139,6 +140,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     older_endings: dict[str, str]
     ignored: _Ignored
     zeros: dict[str, tuple[int | str, ...]] = {}
+    by_head: dict[str, tuple[str, ...]] = {}
 
 
 @lru_cache
@@ -155,11 +157,15 @@ def _table(checkpoint: str) -> _Table:
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """One published tensor: what it is made of, each of our shapes, and whether it is transposed."""
+    """One published tensor: what it is made of, each of our shapes, and whether it is transposed.
+
+    The parts stand one below the other along the outputs, or, where `heads` is more than 1, that of each head.
+    """
 
     name: str
     parts: dict[str, tuple[int, ...]]
     transposed: bool
+    heads: int
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -169,15 +175,25 @@ class _Row:
 
     def join(self, weights: Mapping[str, Tensor]) -> Tensor:
         tensors = [weights[part] for part in self.parts]
-        joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+        joined = tensors[0] if len(tensors) == 1 else self._fuse(tensors)
         return joined.T.contiguous() if self.transposed else joined
 
     def split(self, tensor: Tensor) -> dict[str, Tensor]:
         tensor = tensor.T.contiguous() if self.transposed else tensor
         if len(self.parts) == 1:
             return dict.fromkeys(self.parts, tensor)
-        pieces = torch.split(tensor, [shape[0] for shape in self.parts.values()])
-        return {part: piece.clone() for part, piece in zip(self.parts, pieces, strict=True)}
+        sizes = [shape[0] // self.heads for shape in self.parts.values()]
+        pieces = torch.split(self._heads(tensor), sizes, dim=1)
+        return {
+            part: piece.flatten(0, 1).clone()
+            for part, piece in zip(self.parts, pieces, strict=True)
+        }
+
+    def _fuse(self, tensors: list[Tensor]) -> Tensor:
+        return torch.cat([self._heads(tensor) for tensor in tensors], dim=1).flatten(0, 1)
+
+    def _heads(self, tensor: Tensor) -> Tensor:
+        return rearrange(tensor, "(heads width) ... -> heads width ...", heads=self.heads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +256,11 @@ class _Layout:
 def _layout(spec: Spec) -> _Layout:
     table = _table(spec.family.checkpoint)
     shapes = {parameter.name: parameter.shape for parameter in parameter_table(spec)}
-    rows = [*_rows(spec, table.as_is, shapes, False), *_rows(spec, table.transposed, shapes, True)]
+    rows = [
+        *_rows(spec, table.as_is, shapes),
+        *_rows(spec, table.by_head, shapes, heads=spec.heads),
+        *_rows(spec, table.transposed, shapes, transposed=True),
+    ]
     placed = {part for row in rows for part in row.parts}
     if homeless := sorted(shapes.keys() - placed):
         raise CheckpointError(
@@ -268,13 +288,18 @@ def _rows(
     spec: Spec,
     patterns: Mapping[str, tuple[str, ...]],
     shapes: Mapping[str, tuple[int, ...]],
-    transposed: bool,
+    *,
+    transposed: bool = False,
+    heads: int = 1,
 ) -> Iterator[_Row]:
     for pattern, part_patterns in patterns.items():
         for name, parts in _each_layer(spec, pattern, part_patterns):
             if all(part in shapes for part in parts):
                 yield _Row(
-                    name=name, parts={part: shapes[part] for part in parts}, transposed=transposed
+                    name=name,
+                    parts={part: shapes[part] for part in parts},
+                    transposed=transposed,
+                    heads=heads,
                 )
 
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from holotype_reference.linear import Linear
 from holotype_spec import schema
+
+
+def gelu_tanh_rounded(x: Tensor) -> Tensor:
+    """0.5 x (1 + tanh(0.79788456 (x + 0.044715 x³))) (Megatron-LM, megatron/model/fused_bias_gelu.py, bias_gelu)."""
+    return 0.5 * x * (1 + torch.tanh(0.79788456 * (x + 0.044715 * x * x * x)))
+
 
 ACTIVATIONS: dict[schema.Activation, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -17,6 +24,8 @@ ACTIVATIONS: dict[schema.Activation, Callable[[Tensor], Tensor]] = {
     "gelu": partial(F.gelu, approximate="none"),
     # 0.5 x (1 + tanh(sqrt(2/π) (x + 0.044715 x³))), the same authors' approximation
     "gelu-tanh": partial(F.gelu, approximate="tanh"),
+    # The same with √(2/π) as Megatron-LM writes it
+    "gelu-tanh-rounded": gelu_tanh_rounded,
     # x sigmoid(x), also called swish (Ramachandran et al. 2017)
     "silu": F.silu,
 }

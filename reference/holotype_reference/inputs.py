@@ -82,7 +82,7 @@ def _check_positions(
     batch, length = token_ids.shape
     positions = spec.architecture.positions
     if position_ids is not None:
-        if isinstance(positions, schema.RelativeBuckets):
+        if isinstance(positions, schema.RelativeBuckets | schema.Alibi):
             raise ValueError(
                 f"position_ids was given, but {spec.name} knows distances only, counted from token "
                 "to token: leave it out"

@@ -165,10 +165,11 @@ class Stack(nn.Module):
         documents: Documents | None,
     ) -> Shared:
         queries = x.shape[1]
+        bias = self.bias(queries, cached, x.device)
         return Shared(
             mask=self.mask(queries, cached, padding, x.device, documents),
             turn=self.turn(positions, x.dtype),
-            bias=self.bias(queries, cached, x.device),
+            bias=None if bias is None else bias.to(x.dtype),
             source=None if source is None else source.encoded,
             source_mask=None if source is None else self.source_mask(queries, source, x.device),
         )

@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 from holotype_spec.parameters import Stack, parameter_table
 from holotype_spec.schema import (
     Activation,
+    Alibi,
     GatedFeedForward,
     LanguageModelHead,
     LayerNorm,
@@ -299,6 +300,9 @@ def _self_attention(
         bidirectional = stack == "encoder"
         distance = stream.positions[:, None, :] - stream.positions[:, :, None]
         bias = p[f"{stack}.relative_bias.weight"][_buckets(positions, distance, bidirectional)]
+    elif isinstance(positions, Alibi):
+        behind = stream.positions[:, :, None] - stream.positions[:, None, :]
+        bias = -behind[..., None] * np.array(alibi_slopes(spec.heads))
     rotation = stream.positions if isinstance(positions, Rotary) else None
     return _attention(spec, block, x, x, allowed, bias, rotation)
 
@@ -418,6 +422,20 @@ def _frequencies(rotary: Rotary, d: int) -> Array:
     return np.array(frequencies)
 
 
+def alibi_slopes(heads: int) -> list[float]:
+    """By how much each head's scores fall from one key to the one before it (Press et al. 2021, section 3).
+
+    For a power of two the slopes are a geometric sequence that starts at its own ratio and ends at 2^-8. Other
+    numbers the paper leaves to its release (get_slopes): the sequence of the power below, then the first, third,
+    fifth … slope of the power above.
+    """
+    power = 2 ** math.floor(math.log2(heads))
+    ratio = 2 ** (-8 / power)
+    slopes = [ratio**i for i in range(1, power + 1)]
+    above = [math.sqrt(ratio) ** i for i in range(1, 2 * power + 1)]
+    return slopes + above[::2][: heads - power]
+
+
 def _buckets(positions: RelativeBuckets, distance: Ids, bidirectional: bool) -> Ids:
     """The bucket of every distance, key position minus query position."""
     farthest = int(np.abs(distance).max())
@@ -479,8 +497,9 @@ def _activate(activation: Activation, x: Array) -> Array:
             return x * np.exp(-np.logaddexp(0.0, -x))
         case "gelu":  # x times the normal distribution's (Hendrycks & Gimpel 2016, section 2)
             return x * 0.5 * (1 + _erf(x / math.sqrt(2)))
-        case "gelu-tanh":  # its approximation in the same section
-            inner: Array = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
+        case "gelu-tanh" | "gelu-tanh-rounded":  # its approximation in the same section
+            constant = math.sqrt(2 / math.pi) if activation == "gelu-tanh" else 0.79788456
+            inner: Array = np.tanh(constant * (x + 0.044715 * x * x * x))
             return 0.5 * x * (1 + inner)
 
 

@@ -204,6 +204,30 @@ class RelativeBias(nn.Module):
         return torch.bucketize(distance, starts, right=True)
 
 
+class Alibi(nn.Module):
+    """Each score is lowered by the distance times the slope of its head (Press et al. 2021, section 3).
+
+    It has no parameters. Distances count tokens, padding too, as those of relative biases do.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Positions of queries (queries) and keys (keys) -> bias (1, heads, queries, keys), in float64."""
+        behind = rearrange(queries, "queries -> queries 1") - rearrange(keys, "keys -> 1 keys")
+        slopes = torch.tensor(self.slopes(), dtype=torch.float64, device=keys.device)
+        return -einsum(slopes, behind.double(), "heads, queries keys -> heads queries keys")[None]
+
+    def slopes(self) -> list[float]:
+        """Of n = 2^k heads 2^(-8/n), 2^(-16/n), …; of others those of as many as fit, and every other one of twice
+        as many (the authors' release, get_slopes)."""
+        n = 2 ** (self.heads.bit_length() - 1)
+        between = range(1, 2 * (self.heads - n), 2)
+        return [2 ** (-8 * i / n) for i in range(1, n + 1)] + [2 ** (-4 * i / n) for i in between]
+
+
 @cache
 def bucket_starts(buckets: int, max_distance: int) -> tuple[int, ...]:
     """The first distance of each bucket but bucket 0 (which starts at distance 0).
@@ -237,9 +261,11 @@ def rotary(spec: schema.Spec) -> Rotary | None:
             return None
 
 
-def relative_bias(spec: schema.Spec, pattern: schema.Pattern) -> RelativeBias | None:
-    """The bias table of one stack, if the spec has them."""
+def relative_bias(spec: schema.Spec, pattern: schema.Pattern) -> RelativeBias | Alibi | None:
+    """What one stack adds to its scores for each distance, if anything."""
     match spec.architecture.positions:
+        case schema.Alibi():
+            return Alibi(spec.heads)
         case schema.RelativeBuckets(buckets=buckets, max_distance=max_distance):
             return RelativeBias(
                 buckets,

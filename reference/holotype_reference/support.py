@@ -29,10 +29,6 @@ def _latent(spec: schema.Spec) -> bool:
     return isinstance(spec.architecture.attention, schema.LatentAttention)
 
 
-def _alibi(spec: schema.Spec) -> bool:
-    return isinstance(spec.architecture.positions, schema.Alibi)
-
-
 def _positions(kind: type) -> Uses:
     return lambda spec: isinstance(spec.architecture.positions, kind)
 
@@ -76,7 +72,6 @@ def _typed_source(spec: schema.Spec) -> bool:
 
 MISSING: tuple[tuple[str, Uses], ...] = (
     ("attention over latent vectors (DeepSeek-AI 2024, V2)", _latent),
-    ("linear biases on the scores (ALiBi, Press et al. 2021)", _alibi),
     (
         "relative positions of each layer's own (GLaM)",
         _positions(schema.LayerwiseRelativeBuckets),

@@ -410,7 +410,8 @@ class BiaslessLayerNorm(Strict, tag="layer-without-bias", tag_field="kind"):
 
 Normalization = LayerNorm | RMSNorm | BiaslessLayerNorm
 
-Activation = Literal["relu", "gelu", "gelu-tanh", "silu"]
+# "gelu-tanh-rounded" is "gelu-tanh" with √(2/π) rounded to 0.79788456, in Megatron-LM and what was trained with it.
+Activation = Literal["relu", "gelu", "gelu-tanh", "gelu-tanh-rounded", "silu"]
 FeedForwardSize = Literal["four-times-hidden-size", "independent"]
 
 

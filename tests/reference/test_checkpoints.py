@@ -84,6 +84,18 @@ def test_second_names_of_tied_tensors_are_the_same_tensor_and_not_a_copy(name: s
     assert (len(copies) > 1) == spec.architecture.tied_embeddings
 
 
+def test_queries_keys_and_values_of_bloom_stand_together_head_by_head() -> None:
+    spec, weights, checkpoint = tiny_checkpoint("bloom-560m")
+    fused = checkpoint["transformer.h.1.self_attention.query_key_value.weight"]
+    assert fused.shape == (3 * spec.hidden_size, spec.hidden_size)
+    d, layer = spec.head_dim, "decoder.layers.1.self_attention"
+    for head in range(spec.heads):
+        for index, part in enumerate(("query", "key", "value")):
+            start = (3 * head + index) * d
+            own = weights[f"{layer}.{part}.weight"][head * d : (head + 1) * d]
+            assert torch.equal(fused[start : start + d], own)
+
+
 def test_gpt2_stores_inputs_first_and_query_key_value_side_by_side() -> None:
     spec, weights, checkpoint = tiny_checkpoint("gpt2")
     fused = checkpoint["transformer.h.1.attn.c_attn.weight"]

@@ -130,17 +130,18 @@ def test_oracle_equals_transformers_without_any_optional_input(
     assert relative(logits, oracle.logits(spec, weights, **inputs).logits) <= FLOORS[name]
 
 
-def test_oracle_equals_the_gpt_j_of_transformers_which_knows_eager_attention_alone(
-    their_model: Callable[..., torch.nn.Module],
+@pytest.mark.parametrize("name", ["gpt-j-6b", "bloom-560m"])
+def test_oracle_equals_the_models_of_transformers_that_know_eager_attention_alone(
+    name: str, their_model: Callable[..., torch.nn.Module]
 ) -> None:
-    spec = probe("gpt-j-6b")
+    spec = probe(name)
     weights = random_weights(spec, 4)
     theirs = their_model(spec)
     theirs.load_state_dict(weights.published())
     inputs = {"token_ids": padded_inputs(spec)["token_ids"]}
     with torch.no_grad():
         logits = theirs(**in_their_words(inputs)).logits.numpy()
-    # Their scores and rotary tables are float32 in a float64 model too.
+    # Their scores, or what they do with them, are float32 in a float64 model too.
     assert relative(logits, oracle.logits(spec, weights, **inputs).logits) <= 1e-6
 
 

@@ -10,6 +10,7 @@ import torch
 
 from holotype_reference import oracle
 from holotype_reference.positions import (
+    Alibi,
     LearnedPositions,
     RelativeBias,
     Rotary,
@@ -99,6 +100,35 @@ def test_rotation_turns_each_pair_by_position_times_its_frequency() -> None:
     assert turned("interleaved", 3, [0, 0, 0, 1]) == pytest.approx([0, 0, -s1, c1])
     assert turned("half-split", 3, [1, 0, 0, 0]) == pytest.approx([c, 0, s, 0])
     assert turned("half-split", 3, [0, 0, 0, 1]) == pytest.approx([0, -s1, 0, c1])
+
+
+# Press et al. 2021, section 3: of 8 heads 1/2 … 1/256, of 16 the square roots of these between them. Their release on
+# other numbers: those of the power of two below, then every other one of the power above.
+EIGHT = [2.0**-i for i in range(1, 9)]
+
+
+@pytest.mark.parametrize(
+    ("heads", "slopes"),
+    [
+        (8, EIGHT),
+        (16, [2.0 ** (-i / 2) for i in range(1, 17)]),
+        (11, [*EIGHT, 2.0**-0.5, 2.0**-1.5, 2.0**-2.5]),
+        (3, [2.0**-4, 2.0**-8, 2.0**-2]),
+    ],
+)
+def test_alibi_has_the_slopes_of_the_paper_and_of_its_release(
+    heads: int, slopes: list[float]
+) -> None:
+    assert Alibi(heads).slopes() == pytest.approx(slopes, rel=1e-15)
+    assert oracle.alibi_slopes(heads) == pytest.approx(slopes, rel=1e-14)
+
+
+def test_alibi_lowers_a_score_by_its_slope_for_each_token_between() -> None:
+    bias = Alibi(2)(torch.tensor([2, 3]), torch.tensor([0, 1, 2, 3]))
+    assert bias.shape == (1, 2, 2, 4)
+    # Two heads: 2^-4 and 2^-8.
+    assert bias[0, 0, 1].tolist() == [-3 / 16, -2 / 16, -1 / 16, 0]
+    assert bias[0, 1, 0, :3].tolist() == [-2 / 256, -1 / 256, 0]
 
 
 def test_dimensions_beyond_those_that_turn_stay_as_they_are() -> None:

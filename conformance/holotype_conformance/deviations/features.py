@@ -76,7 +76,7 @@ def has_buckets(spec: Spec) -> bool:
 
 def has_ids(spec: Spec) -> bool:
     """Positions have ids, which a caller may give."""
-    return not has_buckets(spec)
+    return not isinstance(spec.architecture.positions, schema.RelativeBuckets | schema.Alibi)
 
 
 def pre_norm(spec: Spec) -> bool:
