@@ -14,7 +14,10 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holotype_conformance.records import Result
 
 MEMORY = (
     12 << 30
@@ -41,9 +44,9 @@ A class whose configuration decides whether it is causal is told so (in brackets
 
 {counts}
 
-A failure of `causality.future-perturbation` or `causality.truncation` means that the class sees the future. Others are
-weaker: what a recurrent or compressed cache cannot do, for instance, is not a wrong model. `holotype explain` says what
-each property demands, and `holotype check hf:CLASS --spec causal-decoder` shows a case.
+A class sees the future where an output moves with a token that comes after it. Other failures are weaker: what a
+recurrent cache cannot do, for instance, is no wrong model, and a class may count its positions through left padding.
+`holotype explain` says what each property demands, and `holotype check hf:CLASS --spec causal-decoder` shows a case.
 
 | class | verdict | fails |
 | --- | --- | --- |
@@ -91,12 +94,17 @@ def judged(name: str) -> dict[str, Any]:
             each.property: {
                 "level": each.level,
                 "reason": each.reason,
-                "path": (each.counterexample.facts if each.counterexample else {}).get("path"),
+                "path": _facts(each).get("path"),
+                "pair": _facts(each).get("pair"),
             }
             for each in results
             if each.outcome in ("failed", "error")
         },
     }
+
+
+def _facts(result: Result) -> dict[str, Any]:
+    return result.counterexample.facts if result.counterexample else {}
 
 
 def sweep(path: Path) -> None:
@@ -143,8 +151,9 @@ def _musts(row: dict[str, Any]) -> list[str]:
 
 
 def _sees_the_future(row: dict[str, Any]) -> bool:
-    leaks = {"causality.future-perturbation", "causality.truncation"}
-    return bool(leaks & row.get("failed", {}).keys())
+    """An output moved with a token that comes after it (and is no padding, which may stand before it too)."""
+    pair = row.get("failed", {}).get("causality.future-perturbation", {}).get("pair")
+    return pair is not None and bool(pair[0] < pair[1])
 
 
 def _told(row: dict[str, Any]) -> tuple[str, str]:

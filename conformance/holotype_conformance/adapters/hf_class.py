@@ -38,7 +38,7 @@ CLAIMS = {
         "ForConditionalGeneration",
     ),
 }
-LARGEST = 5_000_000  # parameters of what is still a small model
+LARGEST = 10_000_000  # parameters of what is still a small model
 GENERIC = {
     "decoder": "causal-decoder",
     "encoder": "encoder",
@@ -84,8 +84,9 @@ class ClassCandidate(TransformersCandidate):
         try:
             return _stated(self.model_class.config_class())
         except Exception as error:
+            said = " ".join(str(error).split())
             raise TargetError(
-                f"{self.name} cannot be built small: its configuration has no defaults ({error})"
+                f"{self.name} cannot be built small: its configuration has no defaults ({said})"
             ) from error
 
     @cached_property
@@ -210,8 +211,7 @@ class ClassCandidate(TransformersCandidate):
 def _stated(config: Any) -> dict[str, Any]:
     """What the constructor of a configuration takes, and has taken by default."""
     known = inspect.signature(type(config).__init__).parameters
-    values = vars(config)
-    return {name: values[name] for name in known if name in values}
+    return {name: getattr(config, name) for name in known if hasattr(config, name)}
 
 
 def _small(defaults: dict[str, Any], sizes: Sizes) -> dict[str, Any]:

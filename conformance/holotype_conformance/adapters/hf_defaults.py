@@ -32,8 +32,9 @@ def _of(config_class: Any) -> dict[str, Any]:
     general = inspect.signature(transformers.PreTrainedConfig.__init__).parameters
     config = config_class()
     known = inspect.signature(config_class.__init__).parameters
-    stated = {key: value for key, value in vars(config).items() if key in known}
-    own = {key: value for key, value in stated.items() if key not in general}
+    own = {
+        key: getattr(config, key) for key in known if key not in general and hasattr(config, key)
+    }
     return dict(sorted(identify.flat(json.loads(json.dumps(own))).items()))
 
 

@@ -180,7 +180,10 @@ def attempts(spec: Spec) -> Iterator[Sizes]:
         (8, 8, 64, 256),
     ]
     rate = spec.architecture.dropout.rate
-    for layers, dropout in ((spec.layers, rate), (spec.layers, 0), (4, rate)):
+    least = max(
+        spec.layers, 2
+    )  # a single one may lack the attention that a hybrid's cache asks for
+    for layers, dropout in ((least, rate), (least, 0), (4, rate)):
         for heads, kv_heads, head_dim, ffn_size in shapes:
             yield Sizes(
                 layers=layers,
