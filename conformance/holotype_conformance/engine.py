@@ -317,10 +317,8 @@ def _counterexample(trial: _Trial, settings: Settings) -> Counterexample | None:
 
 def _diagnosis(trial: _Trial, settings: Settings) -> tuple[Diagnosis, ...]:
     """Which deviations explain the failure; best effort, and never the reason why a run ends."""
-    name = "holotype_conformance.diagnosis"
+    name = getattr(trial.subject, "diagnosis", "holotype_conformance.diagnosis")
     if trial.broken is None or importlib.util.find_spec(name) is None:
-        return ()
-    if not getattr(trial.subject, "diagnosable", True):
         return ()
     try:
         with time_limit(settings.limit):

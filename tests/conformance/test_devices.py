@@ -1,5 +1,7 @@
 """The properties of other devices, kernels, threads and compilation: what they catch, and what they leave alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from holotype_conformance import machine
 from holotype_conformance.adapters.reference import ReferenceCandidate
 from holotype_conformance.candidate import FunctionCandidate
 from holotype_conformance.deviations import DeviatedCandidate, find
+from holotype_conformance.elsewhere import ELSEWHERE, places
 from holotype_conformance.engine import Settings, judge
 from holotype_conformance.evidence import page
 from holotype_conformance.property import all_properties
@@ -157,6 +160,28 @@ def test_what_the_simulated_device_cannot_run_is_no_failure():
     result = verdict(ThroughNumpy(), "devices.placement")
     assert result.outcome == "skipped"
     assert result.reason.startswith("the simulated device cannot run it: ")
+
+
+# The suite's own tensors ----------------------------------------------------------------------------------------
+
+# What the simulated device cannot do, gradients that are not kept, pickles and inference mode, is left out.
+MOVED = [
+    slug
+    for slug, property_ in PROPERTIES.items()
+    if slug.partition(".")[0]
+    in ("interface", "agreement", "causality", "padding", "batch", "positions", "cache")
+    and not property_.costly
+]
+
+
+@pytest.mark.parametrize("spec", ["gpt2", "t5-small"])
+def test_what_the_suite_makes_lies_on_the_device_that_was_asked_for(spec):
+    with places():
+        subject = Subject(ReferenceCandidate(), load(spec), device=str(ELSEWHERE))
+        for slug in MOVED:
+            few = replace(PROPERTIES[slug], examples=1)
+            result = judge(subject, few, Settings(limit=0.0))
+            assert result.outcome in ("passed", "skipped"), (slug, result.reason)
 
 
 # Float32 inside of float64 --------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class KernelSubject:
         dtypes: those that were asked for; empty for all.
     """
 
-    diagnosable = False  # deviations are of models
+    diagnosis = "holotype_conformance.attention.diagnosis"
 
     def __init__(
         self,

@@ -274,7 +274,10 @@ def gradients(subject: Subject, case: AgreementCase) -> None:
     )
     reference = subject.reference(Setup(layers=case.layers, weights=case.weights))
     backward(subject, reference, inputs, case.tokens)
-    own = {name: parameter.grad for name, parameter in reference.named_parameters()}
+    own = {
+        name: None if parameter.grad is None else parameter.grad.cpu()
+        for name, parameter in reference.named_parameters()
+    }
     sizes = {name: float(grad.norm()) for name, grad in own.items() if grad is not None}
     typical = max(sizes.values()) * 1e-2
     for path in subject.paths:
