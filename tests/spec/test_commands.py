@@ -178,6 +178,7 @@ def test_show_of_a_sketch_says_what_is_known_and_why_the_rest_is_not(sketch: str
     assert why in " ".join(page.split())
     assert "A rumour: its makers have confirmed nothing" in page
     assert "Somebody wrote so." in page
+    assert "Undisclosed: ffn_size." in page
     assert "derives from gpt2" in page
 
 

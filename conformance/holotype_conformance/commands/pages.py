@@ -12,6 +12,7 @@ from holotype_spec.sketch import UNDISCLOSED
 
 LAYER = re.compile(r"(?:(.*?layers\.)(\d+))?(.*)")
 SHORT = {"encoder-decoder": "enc-dec"}  # so that a line of the list fits
+FEW = 6  # fields that are worth naming beside the page's own table
 DISCLOSED_IN_PART = {
     "partly": "Not all of it was disclosed. What depends on the rest is not computed.",
     "undisclosed": "Little of it was disclosed. What is not known is not guessed.",
@@ -64,6 +65,8 @@ def page(facts: Tree) -> str:
         lines += wrap(f"derives from {', which derives from '.join(line)}", WIDTH)
     if facts["disclosure"] in DISCLOSED_IN_PART:
         lines += ["", *wrap(DISCLOSED_IN_PART[facts["disclosure"]], WIDTH)]
+        if len(facts["undisclosed"]) <= FEW:
+            lines += wrap(f"Undisclosed: {', '.join(facts['undisclosed'])}.", WIDTH)
         lines += wrap(f"{facts['rumour']}." if facts["rumour"] else "", WIDTH)
     lines += section("Sizes", aligned(_sizes_told(facts)))
     lines += section("Architecture", aligned(list(flat(facts["architecture"]))))
