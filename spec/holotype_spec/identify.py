@@ -26,6 +26,7 @@ from holotype_spec.schema import LayerNorm, RMSNorm, Rotary, Spec, Transformers
 
 DEFAULTS = Path(__file__).parent / "transformers_defaults.json"
 DEEPEST = 8  # tables inside tables
+LARGEST_SIZE = 1 << 63  # what a spec can hold
 LARGEST = 16 << 20  # bytes of a configuration; published ones have a few thousand
 SIZES = (
     "layers",
@@ -45,6 +46,14 @@ WITHOUT_MEANING = re.compile(
     r"|use_mems|mem_len|reuse_len)"
 )
 SYNONYMS = {"gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new", "swish": "silu"}
+# Where it is null or left out (and the class has no number of its own), a size is another one, or their quotient.
+FOLLOWS = {
+    "num_key_value_heads": ("num_attention_heads",),
+    "head_dim": ("hidden_size", "num_attention_heads"),
+    "d_head": ("d_model", "n_head"),
+    "num_decoder_layers": ("num_layers",),
+    "word_embed_proj_dim": ("hidden_size",),
+}
 # GGUF calls some architectures by another name than `transformers`; "llama" is whatever is built like it.
 GGUF_NAMES = {"deepseek2": ("deepseekv2", "deepseekv3"), "gptj": ("gptj",)}
 
@@ -198,8 +207,8 @@ def _compared(spec: Spec, stated: Tree) -> Comparison:
         if field is None and WITHOUT_MEANING.search(key):
             continue
         told = stated[found] if found else defaults.get(key)
-        if not found and key in theirs.absent:
-            told = defaults.get(key)
+        if told is None:
+            told = followed(key, defaults | stated)
         if found is None and (key not in defaults or _equal(told, value)):
             silent.append(NotStated(key, field, told))
         elif not _equal(told, value):
@@ -208,6 +217,14 @@ def _compared(spec: Spec, stated: Tree) -> Comparison:
             )
     differences += _besides(spec, stated, read, defaults)
     return Comparison(spec, tuple(differences), tuple(silent))
+
+
+def followed(key: str, config: Tree) -> int | None:
+    """The size that `transformers` derives from the others of a configuration where `key` is null; None if none."""
+    sizes = [config.get(name) for name in FOLLOWS.get(key, ())]
+    if not sizes or not all(type(size) is int and size > 0 for size in sizes):
+        return None
+    return reduce(lambda size, parts: size // parts, sizes)
 
 
 def _found(key: str, field: str | None, stated: Tree) -> str | None:
@@ -353,6 +370,7 @@ def _compared_gguf(spec: Spec, stated: Tree) -> Comparison:
 
 ELSE = "no field of a spec speaks of it: something else is computed"
 OUTPUTS = "no parameter more or less, and other outputs"
+NO_SIZE = "no model has such a size"
 EFFECTS = {
     TRAINING_ONLY: "nothing but in training",
     "max_positions": "no parameter more or less; the context that it was trained for",
@@ -371,6 +389,8 @@ def _effect(spec: Spec, field: str | None, theirs: Any) -> str:
     """What this difference alone does to the model."""
     if field is None:
         return ELSE
+    if field in SIZES and not (type(theirs) is int and 0 < theirs < LARGEST_SIZE):
+        return NO_SIZE
     more = _more_parameters(spec, field, theirs)
     return f"{more:+,} parameters" if more else EFFECTS.get(field, OUTPUTS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import subprocess
 import sys
@@ -79,6 +80,55 @@ LLAMA31 = {
 }
 
 
+# As published at https://huggingface.co/huggyllama/llama-13b, …/mistralai/Mixtral-8x7B-v0.1 and …/google-t5/t5-large: none
+# of them states every size, and each class takes the missing one from others.
+LLAMA_13B = {
+    "hidden_act": "silu",
+    "hidden_size": 5120,
+    "intermediate_size": 13824,
+    "max_position_embeddings": 2048,
+    "model_type": "llama",
+    "num_attention_heads": 40,
+    "num_hidden_layers": 40,
+    "rms_norm_eps": 1e-06,
+    "tie_word_embeddings": False,
+    "vocab_size": 32000,
+}
+MIXTRAL = {
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "max_position_embeddings": 32768,
+    "model_type": "mixtral",
+    "num_attention_heads": 32,
+    "num_experts_per_tok": 2,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "num_local_experts": 8,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 1000000.0,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "vocab_size": 32000,
+}
+T5_LARGE = {
+    "d_ff": 4096,
+    "d_kv": 64,
+    "d_model": 1024,
+    "decoder_start_token_id": 0,
+    "dropout_rate": 0.1,
+    "is_encoder_decoder": True,
+    "layer_norm_epsilon": 1e-06,
+    "model_type": "t5",
+    "n_positions": 512,
+    "num_heads": 16,
+    "num_layers": 24,
+    "pad_token_id": 0,
+    "relative_attention_num_buckets": 32,
+    "vocab_size": 32128,
+}
+
+
 def nested(told: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Dotted keys as the tables of a file, which has no tuples."""
     config: dict[str, Any] = {"model_type": model_type}
@@ -111,7 +161,18 @@ def test_what_a_spec_tells_its_class_is_identified_as_that_spec_and_all_its_equa
     assert spec.name in equals
 
 
-@pytest.mark.parametrize(("config", "name"), [(GPT2, "gpt2"), (LLAMA31, "llama3.1-8b")])
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (GPT2, "gpt2"),
+        (LLAMA31, "llama3.1-8b"),
+        (LLAMA_13B, "llama-13b"),
+        (LLAMA_13B | {"num_key_value_heads": None}, "llama-13b"),
+        (MIXTRAL, "mixtral-8x7b"),
+        (MIXTRAL | {"head_dim": None}, "mixtral-8x7b"),
+        (T5_LARGE, "t5-large"),
+    ],
+)
 def test_a_published_configuration_is_its_spec(config: dict[str, Any], name: str) -> None:
     first, *others = of_configuration(config, "it").names
     assert first == name
@@ -166,6 +227,17 @@ def test_what_is_left_out_is_reported_and_compared_by_the_default_of_transformer
         11008,
         False,
     )
+
+
+def test_a_size_that_follows_from_others_is_reported_with_the_number_that_follows() -> None:
+    silent = of_configuration(LLAMA_13B, "it").nearest.not_stated
+    assert ("num_key_value_heads", 40) in [(each.key, each.default) for each in silent]
+
+
+@pytest.mark.parametrize("heads", [-12, 0, "twelve", 1.5, 10**30, math.inf, True])
+def test_a_size_that_no_model_can_have_is_not_told_to_change_nothing(heads: Any) -> None:
+    [difference] = of_configuration(GPT2 | {"n_head": heads}, "it").nearest.differences
+    assert difference.effect == "no model has such a size"
 
 
 def test_an_unknown_kind_is_said_to_be_and_the_nearest_named() -> None:

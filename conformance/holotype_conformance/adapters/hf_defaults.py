@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,18 @@ def _of(config_class: Any) -> dict[str, Any]:
     own = {
         key: getattr(config, key) for key in known if key not in general and hasattr(config, key)
     }
-    return dict(sorted(identify.flat(json.loads(json.dumps(own))).items()))
+    found = identify.flat(json.loads(json.dumps(own)))
+    return {key: None if _follows(key, found, known) else found[key] for key in sorted(found)}
+
+
+def _follows(key: str, found: dict[str, Any], known: Mapping[str, inspect.Parameter]) -> bool:
+    """Whether the class has no number of its own, but takes that of other sizes."""
+    return (
+        key in known
+        and known[key].default is None
+        and found[key] is not None
+        and identify.followed(key, found) == found[key]
+    )
 
 
 if __name__ == "__main__":

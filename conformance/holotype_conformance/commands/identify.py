@@ -65,7 +65,7 @@ def page(found: Identity) -> str:
         lines = [f"no spec of the catalogue ({kind}); the nearest is {nearest.spec.name}"]
         if not found.known_model:
             lines += _wrapped(f"No model of the catalogue is of the kind {_shown(found.model)}.")
-        lines += ["", "Where it differs"]
+        lines += ["", "Where it differs" if nearest.differences else "It differs in nothing else."]
         for each in nearest.differences:
             lines += _told(each)
     if nearest.not_stated:
