@@ -44,9 +44,10 @@ A class whose configuration decides whether it is causal is told so (in brackets
 
 {counts}
 
-A class sees the future where an output moves with a token that comes after it. Other failures are weaker: what a
-recurrent cache cannot do, for instance, is no wrong model, and a class may count its positions through left padding.
-`holotype explain` says what each property demands, and `holotype check hf:CLASS --spec causal-decoder` shows a case.
+A class sees the future where an output moves with a token that comes after it; CPM-Ant does so by design (it reads its
+whole prompt both ways), and is called causal all the same. Other failures are weaker: what a recurrent cache cannot do,
+for instance, is no wrong model, and a class may count its positions through left padding. `holotype explain` says what
+each property demands, and `holotype check hf:CLASS --spec causal-decoder` shows a case.
 
 | class | verdict | fails |
 | --- | --- | --- |
@@ -136,7 +137,7 @@ def table(found: list[dict[str, Any]]) -> str:
     future = [row for row in found if _sees_the_future(row)]
     counts = (
         f"Of {len(found)} classes {len(conforming)} conform, {len(found) - len(conforming) - len(unusable)} do not"
-        f" ({len(future)} see the future), and {len(unusable)} could not be built small without knowing them by name."
+        f" ({len(future)} of them because the future is seen), and {len(unusable)} were not checked, for the reason given."
     )
     lines = sorted(found, key=lambda row: row["class"].lower())
     return HEAD.format(version=transformers.__version__, counts=counts) + "".join(
@@ -158,7 +159,7 @@ def _sees_the_future(row: dict[str, Any]) -> bool:
 
 def _told(row: dict[str, Any]) -> tuple[str, str]:
     if "unusable" in row:
-        return "not built", " ".join(row["unusable"].split())[:110].replace("|", "/")
+        return "not checked", " ".join(row["unusable"].split())[:110].replace("|", "/")
     verdict = "does not conform" if _musts(row) else "conforms"
     if _sees_the_future(row):
         verdict = "**sees the future**"
