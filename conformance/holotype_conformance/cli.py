@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import sys
 import traceback
+from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
+from textwrap import wrap
 from typing import Any
 
 import click
@@ -24,6 +27,7 @@ COMMANDS = {
     "masks": "masks:masks",
     "show": "catalogue:show_spec",
 }
+WIDTH = 80
 BROKEN = 3  # nothing was judged, as when a candidate cannot be run
 
 
@@ -44,11 +48,23 @@ class LazyGroup(click.Group):
         )
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, and a misspelt name is told which are most like it."""
+        if args[0] not in COMMANDS and (near := get_close_matches(args[0], COMMANDS)):
+            ctx.fail(f"No such command {args[0]!r}: did you mean {' or '.join(near)}?")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run, and never let a mistake of ours end with the exit code that means "does not conform"."""
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, OSError):
+        except click.ClickException as error:
+            if sys.stderr.isatty():  # a file or a pipe gets whole lines, in which one can search
+                vars(error)["format_message"] = partial(folded, error.format_message())
+            raise
+        except (click.exceptions.Exit, click.Abort, OSError):
             raise
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
@@ -62,6 +78,17 @@ class LazyGroup(click.Group):
                 err=True,
             )
             raise click.exceptions.Exit(BROKEN) from error
+
+
+def folded(message: str) -> str:
+    """An error as lines of eighty columns, the first of which follows "Error: "; addresses and paths stay whole."""
+    prefix = "Error: "
+    lines = [
+        part
+        for line in f"{prefix}{message}".splitlines()
+        for part in wrap(line, WIDTH, break_long_words=False, break_on_hyphens=False) or [""]
+    ]
+    return "\n".join(lines).removeprefix(prefix)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

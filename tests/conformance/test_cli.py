@@ -1,6 +1,7 @@
 """The command line: what it understands before anything runs, and whole runs of our own models."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -54,6 +55,31 @@ def test_help_names_every_command(flag):
     shown = holotype(flag)
     assert shown.exit_code == 0
     assert all(f"\n  {name} " in shown.output for name in ("check", "explain", "list", "show"))
+
+
+@pytest.mark.parametrize("command", main.list_commands(None))
+def test_the_help_of_every_command_fits_eighty_columns(command):
+    assert max(map(len, holotype(command, "--help").output.splitlines())) <= 80
+
+
+def test_a_misspelt_command_is_told_which_is_meant():
+    shown = holotype("lst")
+    assert shown.exit_code == 2
+    assert "No such command 'lst': did you mean list?" in shown.output
+
+
+def test_an_error_fits_eighty_columns_on_a_terminal_and_is_one_line_elsewhere():
+    code = "from holotype_conformance.cli import main; main()"
+    command = [sys.executable, "-c", code, "list", "--objective", "x"]
+    whole = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert whole.stderr.count("\n") == 1
+    screen, end = os.openpty()
+    with open(screen, closefd=True) as terminal:
+        assert subprocess.run(command, stderr=end, check=False).returncode == 2
+        os.close(end)
+        shown = os.read(terminal.fileno(), 1 << 16).decode().splitlines()
+    assert max(map(len, shown)) <= 80
+    assert " ".join(shown) == whole.stderr.strip()
 
 
 def test_the_version_is_that_of_the_distribution():

@@ -80,8 +80,8 @@ LLAMA31 = {
 }
 
 
-# As published at https://huggingface.co/huggyllama/llama-13b, …/mistralai/Mixtral-8x7B-v0.1 and …/google-t5/t5-large: none
-# of them states every size, and each class takes the missing one from others.
+# As published at https://huggingface.co/huggyllama/llama-13b, …/mistralai/Mixtral-8x7B-v0.1 and …/google-t5/t5-large:
+# none of them states every size, and each class takes the missing one from others.
 LLAMA_13B = {
     "hidden_act": "silu",
     "hidden_size": 5120,

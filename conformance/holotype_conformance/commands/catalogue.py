@@ -36,7 +36,12 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
 
 @click.command("list")
 @click.option("--family", metavar="F", help="Only this family.")
-@click.option("--structure", type=click.Choice(STRUCTURES), help="Only models of this structure.")
+@click.option(
+    "--structure",
+    type=click.Choice(STRUCTURES),
+    metavar="S",
+    help=f"Only models of this structure: {', '.join(STRUCTURES)}.",
+)
 @click.option("--objective", metavar="O", help="Only models trained with this objective.")
 @click.option(
     "--disclosed/--undisclosed",
