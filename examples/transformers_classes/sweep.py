@@ -137,7 +137,7 @@ def table(found: list[dict[str, Any]]) -> str:
     future = [row for row in found if _sees_the_future(row)]
     counts = (
         f"Of {len(found)} classes {len(conforming)} conform, {len(found) - len(conforming) - len(unusable)} do not"
-        f" ({len(future)} of them because the future is seen), and {len(unusable)} were not checked, for the reason given."
+        f" ({len(future)} for seeing the future), and {len(unusable)} were not checked, for the reason given."
     )
     lines = sorted(found, key=lambda row: row["class"].lower())
     return HEAD.format(version=transformers.__version__, counts=counts) + "".join(
