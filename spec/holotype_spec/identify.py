@@ -221,10 +221,9 @@ def _compared(spec: Spec, stated: Tree) -> Comparison:
 
 def followed(key: str, config: Tree) -> int | None:
     """The size that `transformers` derives from the others of a configuration where `key` is null; None if none."""
-    sizes = [config.get(name) for name in FOLLOWS.get(key, ())]
-    if not sizes or not all(type(size) is int and size > 0 for size in sizes):
-        return None
-    return reduce(lambda size, parts: size // parts, sizes)
+    others = FOLLOWS.get(key, ())
+    sizes: list[int] = [size for size in map(config.get, others) if type(size) is int and size > 0]
+    return reduce(int.__floordiv__, sizes) if sizes and len(sizes) == len(others) else None
 
 
 def _found(key: str, field: str | None, stated: Tree) -> str | None:
