@@ -24,6 +24,7 @@ from holotype_conformance.property import ALL_DTYPES, Violation
 from holotype_conformance.records import DType
 from holotype_reference.model import Model
 from holotype_reference.model import build as build_reference
+from holotype_reference.weighted_sum import Path as AttentionPath
 from holotype_reference.weights import Weights, random_weights
 from holotype_spec.probes import probe
 from holotype_spec.schema import Spec
@@ -181,9 +182,10 @@ class Subject:
         """The reference for `setup`, in eval mode; cached, so never change its weights."""
         return self.fresh_reference(setup)
 
-    def fresh_reference(self, setup: Setup) -> Model:
-        """A reference of one's own, with the candidate's weights and dtype."""
-        model = build_reference(self.probe(setup.layers)).to(self.device, DTYPES[setup.dtype])
+    def fresh_reference(self, setup: Setup, *, path: AttentionPath = "fused") -> Model:
+        """A reference of one's own, with the candidate's weights and dtype; `path` is that of its attention."""
+        model = build_reference(self.probe(setup.layers), path=path)
+        model.to(self.device, DTYPES[setup.dtype])
         model.load_state_dict(self.weights(setup.layers, setup.weights, setup.regime))
         return model.eval()
 

@@ -28,11 +28,13 @@ from holotype_conformance.property import Violation, claim, measured
 from holotype_conformance.subject import DTYPES, Setup, Subject, copies, real_rows
 from holotype_reference import oracle
 from holotype_reference.model import Model, Output
+from holotype_reference.weighted_sum import Path
 from holotype_reference.weights import Weights
 from holotype_spec.parameters import parameter_table
 from holotype_spec.schema import Spec
 
 LowPrecision = Literal["float32", "bfloat16", "float16"]
+PLAIN_PATHS: tuple[Path, ...] = ("fused", "eager")
 ROUNDING_FACTOR = {"float32": 2.0, "bfloat16": 1.6, "float16": 2.0}
 NARROW = 30.0  # errors within this factor of float32's are taken for it: a part has less, an unlucky one more
 LOUD = (
@@ -319,32 +321,64 @@ def rounding_inputs(subject: Subject, case: RoundingCase) -> Inputs:
 def check_rounding(
     subject: Subject, case: RoundingCase, dtype: LowPrecision, weights: Weights
 ) -> None:
-    """Demand that the candidate's error in `dtype` is of the size of the reference's, both against the oracle."""
-    inputs = rounding_inputs(subject, case)
-    rows = real_rows(inputs)
+    """Demand that the candidate's error in `dtype` is of the size of the reference's, both against the oracle.
+
+    Errors of one batch are chance, the more the deeper they are amplified: whoever is over the budget must be over that
+    of another batch, too.
+    """
     rounded = Weights(
         weights.spec, {name: value.to(DTYPES[dtype]) for name, value in weights.items()}
     )
-    exact = run_oracle(subject, case, rounded, inputs)
-    reference = subject.fresh_reference(Setup(layers=case.layers, dtype=dtype))
-    reference.load_state_dict(rounded)
-    with torch.no_grad():
-        own = rms_error(run_reference(reference, inputs).logits[rows], exact[rows])
-    for path in subject.paths:
-        model = subject.fresh_model(Setup(layers=case.layers, dtype=dtype, path=path))
-        subject.load(model, rounded)
-        error = rms_error(subject.forward(model, inputs).logits[rows], exact[rows])
+    suspects = subject.paths
+    for tokens in (case.tokens, case.tokens + 100):
+        batch = msgspec.structs.replace(case, tokens=tokens)
+        inputs = rounding_inputs(subject, batch)
+        exact = run_oracle(subject, batch, rounded, inputs)
+        setup = Setup(layers=case.layers, dtype=dtype)
+        own = own_error(subject, setup, rounded, inputs, exact)
         budget = ROUNDING_FACTOR[dtype] * own
-        measured(error, budget)
-        if error > budget:
-            raise Violation(
-                f"in {dtype} the logits are off by {error:.1e} (relative root mean square against the float64 oracle);"
-                f" the reference's are by {own:.1e}, and {budget:.1e} is allowed",
-                error=error,
-                reference_error=own,
-                budget=budget,
-                path=path,
-            )
+        errors = {path: error_on(subject, path, setup, rounded, inputs, exact) for path in suspects}
+        suspects = tuple(path for path, error in errors.items() if error > budget)
+        if not suspects:
+            measured(max(errors.values()), budget)
+            return
+    error = errors[suspects[0]]
+    measured(error, budget)
+    raise Violation(
+        f"in {dtype} the logits are off by {error:.1e} (relative root mean square against the float64 oracle);"
+        f" the reference's are by {own:.1e}, and {budget:.1e} is allowed",
+        error=error,
+        reference_error=own,
+        budget=budget,
+        path=suspects[0],
+    )
+
+
+def error_on(
+    subject: Subject, path: str, setup: Setup, weights: Weights, inputs: Inputs, exact: Tensor
+) -> float:
+    """The candidate's error on one of its paths."""
+    rows = real_rows(inputs)
+    model = subject.fresh_model(msgspec.structs.replace(setup, path=path))
+    subject.load(model, weights)
+    return rms_error(subject.forward(model, inputs).logits[rows], exact[rows])
+
+
+def own_error(
+    subject: Subject, setup: Setup, weights: Weights, inputs: Inputs, exact: Tensor
+) -> float:
+    """The reference's own error in the dtype of `setup`: of its plain paths that of the worse one.
+
+    Which of them rounds more is chance, and a correct candidate may go either way.
+    """
+    rows = real_rows(inputs)
+    errors = []
+    for path in PLAIN_PATHS:
+        reference = subject.fresh_reference(setup, path=path)
+        reference.load_state_dict(weights)
+        with torch.no_grad():
+            errors.append(rms_error(run_reference(reference, inputs).logits[rows], exact[rows]))
+    return max(errors)
 
 
 def run_oracle(subject: Subject, case: BatchCase, weights: Weights, inputs: Inputs) -> Tensor:

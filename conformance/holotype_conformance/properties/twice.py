@@ -7,18 +7,16 @@ dtype and on that device.
 
 from __future__ import annotations
 
-import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from holotype_conformance.adapters.reference import run_reference
 from holotype_conformance.candidate import Inputs
 from holotype_conformance.compare import demand_equal, rms_error
-from holotype_conformance.properties.agreement import ROUNDING_FACTOR, run_oracle
+from holotype_conformance.properties.agreement import ROUNDING_FACTOR, own_error, run_oracle
 from holotype_conformance.properties.cases import BatchCase, asked, paddings
 from holotype_conformance.property import ALL_DTYPES, Undecided, Violation, measured
 from holotype_conformance.records import DType
-from holotype_conformance.subject import DTYPES, Subject, real_rows
+from holotype_conformance.subject import DTYPES, Subject
 from holotype_reference.support import unsupported
 from holotype_reference.weights import Weights
 
@@ -74,13 +72,12 @@ def allowance(subject: Subject, case: TwiceCase, inputs: Inputs) -> float:
     if case.dtype == "float64":
         return subject.floor / 2
     weights = subject.weights(case.layers, case.weights)
-    rounded = {name: value.to(DTYPES[case.dtype]) for name, value in weights.items()}
-    exact = run_oracle(subject, case, Weights(weights.spec, rounded), inputs)
-    reference = subject.reference(case.setup("default", dtype=case.dtype))
-    rows = real_rows(inputs)
-    with torch.no_grad():
-        own = rms_error(run_reference(reference, inputs).logits[rows], exact[rows])
-    return ROUNDING_FACTOR[case.dtype] * own
+    rounded = Weights(
+        weights.spec, {name: value.to(DTYPES[case.dtype]) for name, value in weights.items()}
+    )
+    exact = run_oracle(subject, case, rounded, inputs)
+    setup = case.setup("default", dtype=case.dtype)
+    return ROUNDING_FACTOR[case.dtype] * own_error(subject, setup, rounded, inputs, exact)
 
 
 def demand_alike(
