@@ -26,6 +26,7 @@ from holotype_reference.masks import Mask
 
 BLOCK = 64
 HEIGHTS = (256, 128, BLOCK)
+LOW = (128, BLOCK)
 # Higher tiles keep matrix products busy, lower ones follow the edge of the mask more closely: the highest is taken
 # whose rectangles hold at most so much more than those of one block.
 WASTE = 1.06
@@ -75,10 +76,26 @@ def tiles(mask: Mask, height: int | None = None) -> tuple[Tile, ...]:
         height: of the tiles, unless several of them join to a full one. By default it is chosen for the mask, or what
             is causal becomes a full tile and a corner that has some of its queries again: the only ones in two tiles.
     """
+    shape = _shape(mask)
+    if height is not None:
+        return _joined(_tiles(shape, height))
+    start = max(shape.cached, shape.prefix)
+    # Under padding a query may see nothing in one of its two tiles, of which not every kernel gives account.
+    if shape.causal and (start == 0 or mask.padding is None):
+        return _around_a_corner(shape, start)
+    return _joined(_highest(shape))
+
+
+def blocks_of(mask: Mask) -> tuple[Tile, ...]:
+    """The same in low blocks of queries and no corners: for whoever has all scores of a tile in memory."""
+    return _highest(_shape(mask), LOW)
+
+
+def _shape(mask: Mask) -> Shape:
     assert isinstance(mask.prefix, int)
     assert mask.documents is None
     before, after = mask.reach
-    shape = Shape(
+    return Shape(
         queries=mask.queries,
         keys=mask.keys,
         cached=mask.cached,
@@ -86,19 +103,11 @@ def tiles(mask: Mask, height: int | None = None) -> tuple[Tile, ...]:
         after=after,
         prefix=mask.prefix,
     )
-    if height is not None:
-        return _tiles(shape, height)
-    start = max(mask.cached, mask.prefix)
-    # Under padding a query may see nothing in one of its two tiles, of which not every kernel gives account.
-    if shape.causal and (start == 0 or mask.padding is None):
-        return _around_a_corner(shape, start)
-    return blocks_of(mask)
 
 
-def blocks_of(mask: Mask) -> tuple[Tile, ...]:
-    """The same in blocks of queries of one height, chosen for the mask, and no corners: each query is in one tile."""
-    finest = area(tiles(mask, BLOCK))
-    choices = (tiles(mask, height) for height in HEIGHTS)
+def _highest(shape: Shape, heights: tuple[int, ...] = HEIGHTS) -> tuple[Tile, ...]:
+    finest = area(_tiles(shape, BLOCK))
+    choices = (_tiles(shape, height) for height in heights)
     return next(found for found in choices if area(found) <= WASTE * finest)
 
 
@@ -124,12 +133,16 @@ class Shape:
 
 @lru_cache(maxsize=64)  # the layers of a model ask for the same ones
 def _tiles(shape: Shape, height: int) -> tuple[Tile, ...]:
+    return tuple(_tile(shape, first, last) for first, last in pairwise(_cuts(shape, height)))
+
+
+def _joined(parts: tuple[Tile, ...]) -> tuple[Tile, ...]:
+    """Full tiles that lie one below the other as one."""
     found: list[Tile] = []
-    for first, last in pairwise(_cuts(shape, height)):
-        tile = _tile(shape, first, last)
+    for tile in parts:
         if found and tile.full and found[-1].full and tile.keys == found[-1].keys:
-            before = found.pop()
-            tile = replace(tile, queries=slice(before.queries.start, last))
+            above = found.pop()
+            tile = replace(tile, queries=slice(above.queries.start, tile.queries.stop))
         found.append(tile)
     return tuple(found)
 

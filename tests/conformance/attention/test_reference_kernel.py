@@ -8,6 +8,7 @@ import torch
 from holotype_conformance.attention import oracle
 from holotype_conformance.attention.adapters import ReferenceKernel
 from holotype_conformance.attention.kernel import Call
+from holotype_conformance.bench.counters import count
 from holotype_reference.weighted_sum import PATHS
 
 
@@ -28,3 +29,23 @@ def test_prefixes_and_documents_are_those_of_the_oracle(path, queries, keys):
         found = ReferenceKernel(path).call(Call(q=q, k=k, v=v, causal=True, **options))
         right = oracle.attention(q.numpy(), k.numpy(), v.numpy(), visible=visible).output
         torch.testing.assert_close(found, torch.from_numpy(right), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("path", ["fused", "blocks"])
+@pytest.mark.parametrize(
+    "options", [{"window": 256}, {"prefix": 0.5}, {"documents": (0.75, 0.25)}, {}], ids=str
+)
+def test_memory_grows_with_the_length_and_not_with_its_square(path, options):
+    def peak(length):
+        tensors = [torch.randn(1, 1, length, 8, requires_grad=True) for _ in range(3)]
+        told = dict(options)
+        if "prefix" in told:
+            told["prefix"] = int(length * told["prefix"])
+        if "documents" in told:
+            told["documents"] = tuple(int(length * part) for part in told["documents"])
+        q, k, v = tensors
+        call = Call(q=q, k=k, v=v, causal=True, **told)
+        kernel = ReferenceKernel(path)
+        return count(lambda: kernel.call(call).sum().backward(), known=tensors).peak
+
+    assert peak(8192) < 2.3 * peak(4096)
