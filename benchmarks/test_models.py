@@ -20,14 +20,17 @@ from holotype_conformance.bench.protocol import (
 )
 from holotype_conformance.bench.side import Side
 from holotype_conformance.bench.workloads import ModelWork, model_grid
+from holotype_spec import load
 
-NAMES = ("gpt2", "llama2-7b", "bert-base", "t5-small")
+NAMES = tuple(load(name).name for name in ("gpt2", "llama2-7b", "bert-base", "t5-small"))
 # Blocks on the diagonal are computed whole, and T5's biases need a dense mask.
 OVER = 1.05
 WORKS = [
     work
     for name in NAMES
-    for work in model_grid(name, "quick", decodes=name != "bert-base", longest=256)
+    for work in model_grid(
+        name, "quick", decodes=load(name).architecture.structure == "decoder", longest=256
+    )
     if work.batch == 1 and (work.length == 256 or work.part == "decode")
 ]
 

@@ -9,36 +9,39 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from math import sqrt
 
-from holotype_conformance.bench.bench import Server
-from holotype_conformance.bench.pairs import SAME_CODE, Comparison, calls_for
-from holotype_conformance.bench.protocol import Open, Prepare, Prepared
-from holotype_conformance.bench.records import Measured
-from holotype_conformance.bench.run import control, load
-from holotype_conformance.bench.side import Side
-from holotype_conformance.bench.workloads import KernelWork
+import torch
+from torch.nn.functional import scaled_dot_product_attention
 
-WORK = KernelWork(length=256)
+from holotype_conformance.bench import clock
+from holotype_conformance.bench.pairs import SAME_CODE, Comparison, Sampler, compare
+from holotype_conformance.bench.run import load
+
+SHAPE = (1, 8, 256, 64)  # of causal attention, about 1.6 ms
 Z = 1.96  # of a 95 % interval
 
 
-def trials(count: int, *, target: str = "sdpa", work: KernelWork = WORK) -> Trials:
+def trials(count: int) -> Trials:
     """Run the gate `count` times on identical code, and `count` times on a tenth more work."""
-    side = Side(Server, Open(target=target, kind="attention"))
-    prepared = side.ask(Prepare(work=work), Prepared)
-    side.sample("candidate", 1, 0)
-    calls = calls_for(side.sample("candidate", 1, 1), prepared.bytes)
-    measured = Measured(work=work, calls=calls)
-    before = load()
-    found = [
-        control(side, measured, limit=SAME_CODE, first=100 * number) for number in range(count)
-    ]
-    return Trials(
-        same=[each.same for each in found],
-        slowed=[each.slowed for each in found],
-        loads=(before, load()),
-    )
+    before, judged = load(), partial(compare, against="itself", limit=SAME_CODE)
+    ten, eleven = _sampler(10), _sampler(11)
+    ten(0)
+    same = [judged(ten, ten) for _ in range(count)]
+    slowed = [judged(eleven, ten) for _ in range(count)]
+    return Trials(same=same, slowed=slowed, loads=(before, load()))
+
+
+def _sampler(calls: int) -> Sampler:
+    torch.set_num_threads(1)
+    q = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+
+    def work() -> None:
+        for _ in range(calls):
+            scaled_dot_product_attention(q, q, q, is_causal=True)
+
+    return lambda number: clock.seconds(work, q.device)
 
 
 class Trials:
@@ -84,11 +87,10 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m holotype_conformance.bench.trials")
     parser.add_argument("count", type=int, help="trials of each kind, at least 1")
-    parser.add_argument("--target", default="sdpa", help="an attention kernel")
     given = parser.parse_args()
     if given.count < 1:
         parser.error(f"count must be at least 1, not {given.count}")
-    print("\n".join(trials(given.count, target=given.target).lines()))
+    print("\n".join(trials(given.count).lines()))
 
 
 if __name__ == "__main__":
