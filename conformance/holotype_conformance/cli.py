@@ -1,4 +1,4 @@
-"""The command line: ``holotype list | show | diff | identify | audit | check | check-attention | masks | explain``.
+"""The command line: ``holotype``, a group of the commands that `COMMANDS` names.
 
 Commands are imported when they are called for, so that ``holotype list`` pays for nothing that it does not use.
 """
@@ -64,8 +64,13 @@ class LazyGroup(click.Group):
             if sys.stderr.isatty():  # a file or a pipe gets whole lines, in which one can search
                 vars(error)["format_message"] = partial(folded, error.format_message())
             raise
-        except (click.exceptions.Exit, click.Abort, OSError):
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
+        except OSError as error:
+            sys.stdout = sys.stderr  # what is left of the output has no place to go
+            where = error.filename or "the output"
+            click.echo(f"Error: {where} cannot be read or written: {error.strerror}", err=True)
+            raise click.exceptions.Exit(BROKEN) from error
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             raise click.exceptions.Exit(130) from None

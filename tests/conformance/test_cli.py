@@ -82,6 +82,22 @@ def test_an_error_fits_eighty_columns_on_a_terminal_and_is_one_line_elsewhere():
     assert " ".join(shown) == whole.stderr.strip()
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+@pytest.mark.parametrize("command", ["list", "show gpt2", "audit"])
+def test_an_output_that_cannot_be_written_is_told_and_is_no_verdict(command):
+    code = "from holotype_conformance.cli import main; main()"
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(
+            [sys.executable, "-c", code, *command.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert run.returncode == 3
+    assert run.stderr == "Error: the output cannot be read or written: No space left on device\n"
+
+
 def test_the_version_is_that_of_the_distribution():
     assert holotype("--version").output.startswith("holotype, version ")
 
