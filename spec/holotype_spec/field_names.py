@@ -36,7 +36,7 @@ FIELD_NAMES = (
     FieldNames("encoder_depth", transformers=("encoder_layers",)),
     FieldNames(
         "hidden_size",
-        transformers=("hidden_size", "n_embd", "d_model", "dim", "emb_dim"),
+        transformers=("hidden_size", "n_embd", "n_embed", "d_model", "dim", "emb_dim"),
         gguf=("embedding_length",),
         litgpt=("n_embd",),
     ),

@@ -129,6 +129,22 @@ T5_LARGE = {
 }
 
 
+# As published at https://huggingface.co/bigscience/bloom-560m, which calls the hidden size n_embed.
+BLOOM_560M = {
+    "apply_residual_connection_post_layernorm": False,
+    "attention_dropout": 0.0,
+    "hidden_dropout": 0.0,
+    "layer_norm_epsilon": 1e-05,
+    "model_type": "bloom",
+    "n_embed": 1024,
+    "n_inner": None,
+    "n_layer": 24,
+    "num_attention_heads": 16,
+    "pad_token_id": 3,
+    "vocab_size": 250880,
+}
+
+
 def nested(told: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Dotted keys as the tables of a file, which has no tuples."""
     config: dict[str, Any] = {"model_type": model_type}
@@ -171,6 +187,7 @@ def test_what_a_spec_tells_its_class_is_identified_as_that_spec_and_all_its_equa
         (MIXTRAL, "mixtral-8x7b"),
         (MIXTRAL | {"head_dim": None}, "mixtral-8x7b"),
         (T5_LARGE, "t5-large"),
+        (BLOOM_560M, "bloom-560m"),
     ],
 )
 def test_a_published_configuration_is_its_spec(config: dict[str, Any], name: str) -> None:
