@@ -1,0 +1,161 @@
+"""A model, whole: its architecture and its sizes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from holotype_spec.schema.attention import Attention, LatentAttention
+from holotype_spec.schema.embeddings import Embeddings, FactorisedEmbedding
+from holotype_spec.schema.family import Family, PublishedCount, StatedPart
+from holotype_spec.schema.feed_forward import Experts, FeedForward
+from holotype_spec.schema.heads import Head
+from holotype_spec.schema.normalization import Normalization
+from holotype_spec.schema.positions import (
+    LearnedPositions,
+    Positions,
+    Rotary,
+    TwoDimensionalPositions,
+)
+from holotype_spec.schema.training import Dropout, Objective
+from holotype_spec.schema.values import LARGEST, Count, Name, Strict
+
+TokenId = Annotated[int, msgspec.Meta(ge=0, le=LARGEST, description="a token id")]
+
+
+class Architecture(Strict):
+    """Everything that tells one family from another; a variant adds its sizes and says what differs.
+
+    `decoder_start_id` is the token that a decoder with a source reads first: in training it stands before
+    the labels, shifted right by one to make room. With "last-label" it is the last label of the text, moved
+    to the front (Liu et al. 2020, section 2.2: the id of its language). Other models have "none": what a
+    tokenizer puts before a text belongs to the text.
+
+    `encoder_layers` is what an encoder-decoder has in front of the `layers` of its decoder. With
+    `layer_sharing` "all" one layer's parameters serve them all (Lan et al. 2019, section 3.1).
+    `residual` says where the norms stand. Under "pre-norm" and "post-norm" each block has its own, before it or after
+    its sum. "parallel": attention and feed-forward read the same normalised vector, and both are added (Wang &
+    Komatsuzaki 2021, the GPT-J release). "deep-norm": post-norm, the residual multiplied by √(2 layers) before each
+    sum (Wang et al. 2022, DeepNet; the factor is that of Zeng et al. 2022, section 2.1).
+
+    `padding_id` is the token that fills up a batch and is never text, if the vocabulary keeps one for that;
+    what its embedding learns is nobody's concern.
+    """
+
+    structure: Literal["encoder", "decoder", "encoder-decoder"]
+    objective: Annotated[tuple[Objective, ...], msgspec.Meta(min_length=1)]
+    decoder_start_id: TokenId | Literal["last-label", "none"]
+    padding_id: TokenId | Literal["none"]
+    encoder_layers: Count | Literal["as-decoder", "none"]
+    layer_sharing: Literal["all", "none"]
+    residual: Literal["pre-norm", "post-norm", "parallel", "deep-norm"]
+    embeddings: Embeddings
+    attention: Attention
+    positions: Positions
+    normalization: Normalization
+    feed_forward: FeedForward
+    token_types: Annotated[
+        int,
+        msgspec.Meta(ge=0, le=LARGEST, description="rows of the token-type table, 0 for none"),
+    ]
+    tied_embeddings: bool
+    head: Head
+    dropout: Dropout
+
+
+class Sizes(Strict):
+    """What tells the members of a family apart."""
+
+    name: Name
+    layers: Count
+    hidden_size: Count
+    heads: Count
+    kv_heads: Count
+    head_dim: Count
+    ffn_size: Count
+    vocab_size: Count
+    max_positions: Count
+    parameters: PublishedCount | Literal["none"]
+
+
+class Spec(Sizes):
+    """One model, whole: what `holotype_spec.load` returns and everything else is built from.
+
+    `layers` counts those of the stack that writes the logits. `max_positions` is the rows of a learned
+    table, or the context that a model without one was trained for.
+
+    `derives_from` names the model that this one was trained on from, `rumour` says who spread what of a model
+    about which its makers said nothing, and `stated` what is said of the size of its parts.
+    """
+
+    family: Family
+    aliases: tuple[Name, ...]
+    architecture: Architecture
+    derives_from: Name | None = None
+    rumour: str | None = None
+    stated: tuple[StatedPart, ...] = ()
+
+    @property
+    def position_rows(self) -> int:
+        """Rows of a learned position table, those in front of the first position included."""
+        positions = self.architecture.positions
+        if isinstance(positions, TwoDimensionalPositions):
+            return self.max_positions + 1
+        offset = positions.offset if isinstance(positions, LearnedPositions) else 0
+        return self.max_positions + offset
+
+    @property
+    def rotary_dim(self) -> int:
+        """How many dimensions of a head turn with the position; 0 without rotary positions."""
+        attention, positions = self.architecture.attention, self.architecture.positions
+        if not isinstance(positions, Rotary):
+            return 0
+        if isinstance(attention, LatentAttention):
+            return attention.rope_head_dim
+        return round(self.head_dim * positions.fraction)
+
+    @property
+    def nope_head_dim(self) -> int:
+        """How many dimensions of a query's or a key's head carry no rotary position."""
+        return self.head_dim - self.rotary_dim
+
+    @property
+    def value_head_dim(self) -> int:
+        """Numbers in a value head, which in latent attention differ from those in a head of queries and keys."""
+        attention = self.architecture.attention
+        if isinstance(attention, LatentAttention):
+            return attention.value_head_dim
+        return self.head_dim
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether the feed-forward block of a layer, counted from 0, consists of experts."""
+        blocks = self.architecture.feed_forward
+        if not isinstance(blocks, Experts) or layer < blocks.first_layer:
+            return False
+        return (layer - blocks.first_layer) % blocks.every == 0
+
+    @property
+    def embedding_size(self) -> int:
+        """Numbers in a row of the token table."""
+        width = self.architecture.embeddings.width
+        return width.size if isinstance(width, FactorisedEmbedding) else self.hidden_size
+
+    @property
+    def encoder_depth(self) -> int:
+        """Layers of the encoder, 0 where there is none."""
+        if self.architecture.structure == "encoder":
+            return self.layers
+        match self.architecture.encoder_layers:
+            case "none":
+                return 0
+            case "as-decoder":
+                return self.layers
+            case depth:
+                return depth
+
+    def probe(self, *, layers: int = 2, groups: int | None = None) -> Spec:
+        """This architecture at sizes that expose bugs; see `holotype_spec.probes.probe`."""
+        from holotype_spec.probes import probe
+
+        return probe(self, layers=layers, groups=groups)
