@@ -207,4 +207,5 @@ def _pick(found: tuple[Entry, ...], name: str | None) -> Entry:
 def _nearest(name: str, known: list[str]) -> list[str]:
     from difflib import get_close_matches
 
-    return get_close_matches(name.lower(), known, n=3)
+    own = name.lower().rpartition("/")[2]  # hubs put the organisation in front
+    return [own] if own in known else get_close_matches(own, known, n=3)

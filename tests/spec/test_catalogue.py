@@ -201,6 +201,11 @@ def test_an_unknown_name_tells_the_nearest() -> None:
     assert isinstance(caught.value, ValueError)
 
 
+def test_the_organisation_in_front_of_a_name_does_not_hide_it() -> None:
+    with pytest.raises(UnknownSpec, match=r"'openai-community/gpt2': did you mean gpt2\?"):
+        holotype_spec.load("openai-community/gpt2")
+
+
 def test_an_unknown_family_tells_the_nearest() -> None:
     with pytest.raises(UnknownSpec, match="unknown family 'lama': did you mean llama"):
         names("lama")

@@ -101,6 +101,18 @@ def test_a_size_that_is_none_exits_2(size: str) -> None:
     assert f"{size!r} is no size: expected a number such as 350M" in result.stderr
 
 
+def test_a_smallest_size_over_the_largest_exits_2() -> None:
+    result = run_list("--min-parameters", "2B", "--max-parameters", "1B")
+    assert result.exit_code == 2
+    assert "2,000,000,000 is more than --max-parameters 1,000,000,000" in result.stderr
+
+
+def test_a_list_of_nothing_says_so_beside_the_list() -> None:
+    result = run_list("--min-parameters", "900T")
+    assert result.exit_code == 0
+    assert "no entry is like that" in result.stderr
+
+
 def test_list_filters_by_what_was_disclosed() -> None:
     assert "gpt2" in listed("--disclosed")
     assert "gpt2" not in listed("--undisclosed")

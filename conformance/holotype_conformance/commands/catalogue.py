@@ -62,8 +62,18 @@ def list_specs(family: str | None, as_json: bool, objective: str | None, **filte
     except UnknownSpec as error:
         raise BadInput(str(error)) from None
     _check_objective(objective)
+    _check_sizes(filters["min_parameters"], filters["max_parameters"])
     rows = [summary(entry) for entry in found if _passes(entry, objective=objective, **filters)]
+    if not rows and not as_json:
+        click.echo("no entry is like that; fewer options find more", err=True)
     _echo(json.dumps(rows, indent=2) if as_json else listing(rows))
+
+
+def _check_sizes(smallest: int | None, largest: int | None) -> None:
+    if smallest is not None and largest is not None and smallest > largest:
+        raise BadInput(
+            f"--min-parameters {smallest:,} is more than --max-parameters {largest:,}: no size is between them"
+        )
 
 
 def _passes(
