@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 PEAK_MIB = 300
+STATUS = Path("/proc/self/status")
 
 # Brown et al. 2020, table 2.1, in the architecture of GPT-2.
 GPT3 = """
-import resource, msgspec, holotype_spec
+import re, msgspec, holotype_spec
 spec = msgspec.structs.replace(
     holotype_spec.load("gpt2"), layers=96, hidden_size=12_288, heads=96, kv_heads=96, head_dim=128,
     ffn_size=49_152, max_positions=2048,
@@ -28,7 +30,10 @@ with torch.device("meta"):
     model = holotype_reference.model.build(spec)
 total = sum(parameter.numel() for parameter in model.parameters())
 """
-REPORT = "\nprint(total, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+# Not getrusage, whose peak begins with that of the process which started this one.
+REPORT = r"""
+print(total, int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1]) // 1024)
+"""
 
 # By hand: d = 12,288; a layer has 12 d² + 13 d, the embeddings (50,257 + 2048) d, the last norm 2 d.
 D = 12_288
@@ -44,6 +49,7 @@ def measure(code: str) -> tuple[int, int]:
     return int(total), int(peak)
 
 
+@pytest.mark.skipif(not STATUS.exists(), reason="the peak is read from /proc/self/status")
 @pytest.mark.benchmark(group="175 billion parameters")
 @pytest.mark.parametrize("code", [COUNT, TABLE, META], ids=["count", "table", "meta-device"])
 def test_175_billion_parameters_are_counted_exactly_in_under_300_mib(
