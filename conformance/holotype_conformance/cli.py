@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from holotype_conformance.terminal import WIDTH
+
 COMMANDS = {
     "bench": "bench:bench",
     "audit": "audit:audit",
@@ -27,7 +29,6 @@ COMMANDS = {
     "masks": "masks:masks",
     "show": "catalogue:show_spec",
 }
-WIDTH = 80
 BROKEN = 3  # nothing was judged, as when a candidate cannot be run
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from holotype_conformance.records import Outcome, Report, Result, encodable
+from holotype_conformance.terminal import WIDTH
 
-WIDTH = 80
 MARKS: dict[Outcome, str] = {
     "passed": "✓",
     "failed": "✗",

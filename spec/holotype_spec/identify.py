@@ -22,22 +22,12 @@ from holotype_spec.catalogue import complete, line_of_descent
 from holotype_spec.field_names import FIELD_NAMES, ours
 from holotype_spec.gguf_header import MAGIC, GGUFError, Length, read_header
 from holotype_spec.parameters import count_parameters
-from holotype_spec.schema import LayerNorm, RMSNorm, Rotary, Spec, Transformers
+from holotype_spec.schema import SIZES, LayerNorm, RMSNorm, Rotary, Spec, Transformers
 
 DEFAULTS = Path(__file__).parent / "transformers_defaults.json"
 DEEPEST = 8  # tables inside tables
 LARGEST_SIZE = 1 << 63  # what a spec can hold
 LARGEST = 16 << 20  # bytes of a configuration; published ones have a few thousand
-SIZES = (
-    "layers",
-    "hidden_size",
-    "heads",
-    "kv_heads",
-    "head_dim",
-    "ffn_size",
-    "vocab_size",
-    "max_positions",
-)
 TRAINING_ONLY = "architecture.dropout.rate"
 # Token ids that no spec speaks of, and what decides nothing about what is computed once there are weights.
 WITHOUT_MEANING = re.compile(

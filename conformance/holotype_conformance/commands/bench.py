@@ -13,13 +13,13 @@ import click
 from holotype_conformance.commands.check import (
     FAILED,
     OUTPUT,
-    BadInput,
     Unrunnable,
     load_specs,
     painter,
     require_writable,
     write_text,
 )
+from holotype_conformance.terminal import BadInput
 
 if TYPE_CHECKING:
     from holotype_conformance.bench.records import BenchReport

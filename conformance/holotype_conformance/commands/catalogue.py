@@ -10,17 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from holotype_conformance.terminal import BadInput
+
 if TYPE_CHECKING:
     from holotype_spec import Entry
 
-WIDTH = 80
 STRUCTURES = ("encoder", "decoder", "encoder-decoder", "state-space", "recurrent", "feed-forward")
-
-
-class BadInput(click.ClickException):
-    """What the user gave cannot be used; one paragraph on standard error and exit code 2."""
-
-    exit_code = 2
 
 
 def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:

@@ -12,21 +12,17 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from holotype_conformance.terminal import WIDTH, BadInput
+
 if TYPE_CHECKING:
     from holotype_conformance.records import DType, Report, Request
     from holotype_conformance.report import Painter
     from holotype_conformance.supervisor import Record
     from holotype_spec import Spec
 
-FAILED, BAD_INPUT, UNRUNNABLE = 1, 2, 3
+FAILED, UNRUNNABLE = 1, 3
 SECONDS = {"quick": 60.0, "full": 600.0}
 OUTPUT = click.Path(dir_okay=False, allow_dash=True)
-
-
-class BadInput(click.ClickException):
-    """What the user gave cannot be used."""
-
-    exit_code = BAD_INPUT
 
 
 class Unrunnable(click.ClickException):
@@ -384,7 +380,7 @@ def show(reports: list[Report], *, verbose: bool) -> None:
 
 
 def painter() -> Painter:
-    from holotype_conformance.report import MARKS, WIDTH, Painter
+    from holotype_conformance.report import MARKS, Painter
 
     terminal = sys.stdout.isatty()
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from holotype_conformance.terminal import WIDTH
+
 if TYPE_CHECKING:
     from holotype_conformance.deviations import Deviation
     from holotype_conformance.property import Property
-
-WIDTH = 80
 
 
 class Unknown(click.ClickException):

@@ -19,17 +19,8 @@ from holotype_spec import (
     overview,
     parameter_table,
 )
+from holotype_spec.schema import SIZES
 
-SIZES = (
-    "layers",
-    "hidden_size",
-    "heads",
-    "kv_heads",
-    "head_dim",
-    "ffn_size",
-    "vocab_size",
-    "max_positions",
-)
 CACHE_DTYPES = ("float32", "bfloat16")
 WEIGHT_DTYPES = ("float32", "bfloat16", "int8")
 

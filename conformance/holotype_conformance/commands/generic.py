@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from holotype_conformance.commands.catalogue import WIDTH
-from holotype_conformance.commands.facts import SIZES
 from holotype_conformance.commands.pages import aligned, flat, section, sources_told
+from holotype_conformance.terminal import WIDTH
+from holotype_spec.schema import SIZES
 
 if TYPE_CHECKING:
     from holotype_spec import Spec

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from holotype_conformance.commands.catalogue import BadInput
+from holotype_conformance.terminal import WIDTH, BadInput
 
 if TYPE_CHECKING:
     from holotype_conformance.mask_pictures import Grid, Picture
     from holotype_spec import Spec
 
-WIDTH = 80
 LONGEST = 1024
 CELLS = {"seen": "██", "some": "▒▒", "hidden": "··", "unclaimed": "░ "}
 MOST = 36  # cells in a line

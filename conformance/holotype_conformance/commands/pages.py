@@ -6,8 +6,8 @@ import re
 from textwrap import wrap
 from typing import Any
 
-from holotype_conformance.commands.catalogue import WIDTH
 from holotype_conformance.commands.facts import Tree, leaves
+from holotype_conformance.terminal import WIDTH
 from holotype_spec.sketch import UNDISCLOSED
 
 LAYER = re.compile(r"(?:(.*?layers\.)(\d+))?(.*)")

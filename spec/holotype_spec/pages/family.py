@@ -19,20 +19,10 @@ from holotype_spec.files import Entry
 from holotype_spec.networks import Network
 from holotype_spec.pages.markdown import bars, leaves, link, table, told
 from holotype_spec.parameters import Counts, count_parameters
-from holotype_spec.schema import PublishedCount
+from holotype_spec.schema import SIZES, PublishedCount
 from holotype_spec.sketch import Sketch
 
 NOTE = "*Generated from the specs by `python -m holotype_spec.pages docs/models`; do not edit by hand.*"
-SIZES = (
-    "layers",
-    "hidden_size",
-    "heads",
-    "kv_heads",
-    "head_dim",
-    "ffn_size",
-    "vocab_size",
-    "max_positions",
-)
 Tree = dict[str, Any]
 
 

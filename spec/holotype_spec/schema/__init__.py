@@ -46,6 +46,7 @@ from holotype_spec.schema.heads import LanguageModelHead as LanguageModelHead
 from holotype_spec.schema.heads import MaskedLanguageModelHead as MaskedLanguageModelHead
 from holotype_spec.schema.heads import MultiTokenHead as MultiTokenHead
 from holotype_spec.schema.heads import ReplacedTokenHead as ReplacedTokenHead
+from holotype_spec.schema.model import SIZES as SIZES
 from holotype_spec.schema.model import Architecture as Architecture
 from holotype_spec.schema.model import Sizes as Sizes
 from holotype_spec.schema.model import Spec as Spec

@@ -79,6 +79,10 @@ class Sizes(Strict):
     parameters: PublishedCount | Literal["none"]
 
 
+# The numbers among them, as people list them.
+SIZES = tuple(field for field in Sizes.__struct_fields__ if field not in ("name", "parameters"))
+
+
 class Spec(Sizes):
     """One model, whole: what `holotype_spec.load` returns and everything else is built from.
 
