@@ -36,7 +36,7 @@ class Attention(nn.Module):
         self.group = spec.heads // spec.kv_heads
         self.scaling = spec.architecture.attention.scale
         self.dropout = spec.architecture.dropout.at("attention")
-        self.path = path
+        self.weighted_sum = PATHS[path]
 
     def split(self, x: Tensor) -> Tensor:
         """(batch, length, heads · head_dim) -> (batch, heads, length, head_dim)"""
@@ -63,7 +63,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Query (batch, heads, queries, head_dim), key and value (batch, kv_heads, keys, head_dim), bias (1, heads,
         queries, keys) or None -> (batch, queries, hidden_size)."""
-        mixed = PATHS[self.path](
+        mixed = self.weighted_sum(
             query,
             key,
             value,

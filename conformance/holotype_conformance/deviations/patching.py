@@ -63,26 +63,14 @@ def layers(stack: Stack) -> Iterator[Layer]:
 
 
 def weigh(model: nn.Module, weighted_sum: WeightedSum) -> None:
-    """Replace in every attention block the weighted sum of the values."""
+    """Replace in every attention block the weighted sum; the new one gets as many key-value heads as query heads."""
 
-    def attend(
-        self: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: Tensor | None
-    ) -> Tensor:
-        mixed = weighted_sum(
-            query,
-            share(key, query.shape[1]),
-            share(value, query.shape[1]),
-            mask=mask,
-            bias=bias,
-            scale=self.scale(),
-            dropout=self.dropout if self.training else 0.0,
-        )
-        y: Tensor = self.output(
-            rearrange(mixed, "batch heads queries head_dim -> batch queries (heads head_dim)")
-        )
-        return y
+    def replaced(query: Tensor, key: Tensor, value: Tensor, **given: Any) -> Tensor:
+        heads = query.shape[1]
+        return weighted_sum(query, share(key, heads), share(value, heads), **given)
 
-    override_all(model, Attention, attend=attend)
+    for attention in parts(model, Attention):
+        attention.weighted_sum = replaced
 
 
 def share_by(model: nn.Module, rule: Callable[[Attention, Tensor], Tensor]) -> None:
