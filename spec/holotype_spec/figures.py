@@ -29,7 +29,6 @@ UNITS: dict[str, tuple[Dimension, Decimal]] = {
     "days": ("days", Decimal(1)),
     "USD": ("price", Decimal(1)),
 }
-DIGITS = re.compile(r"\d+(\.\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from holotype_conformance.properties.cases import (
     paddings,
 )
 from holotype_conformance.property import Violation, claim, measured
+from holotype_conformance.records import DType
 from holotype_conformance.subject import DTYPES, Setup, Subject, copies, real_rows
 from holotype_reference import oracle
 from holotype_reference.model import Model, Output
@@ -326,9 +327,7 @@ def check_rounding(
     Errors of one batch are chance, the more the deeper they are amplified: whoever is over the budget must be over that
     of another batch, too.
     """
-    rounded = Weights(
-        weights.spec, {name: value.to(DTYPES[dtype]) for name, value in weights.items()}
-    )
+    rounded = rounded_to(dtype, weights)
     suspects = subject.paths
     for tokens in (case.tokens, case.tokens + 100):
         batch = msgspec.structs.replace(case, tokens=tokens)
@@ -352,6 +351,11 @@ def check_rounding(
         budget=budget,
         path=suspects[0],
     )
+
+
+def rounded_to(dtype: DType, weights: Weights) -> Weights:
+    """The weights as a model of that dtype holds them."""
+    return Weights(weights.spec, {name: value.to(DTYPES[dtype]) for name, value in weights.items()})
 
 
 def error_on(

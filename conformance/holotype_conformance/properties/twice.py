@@ -12,13 +12,17 @@ from torch import Tensor
 
 from holotype_conformance.candidate import Inputs
 from holotype_conformance.compare import demand_equal, rms_error
-from holotype_conformance.properties.agreement import ROUNDING_FACTOR, own_error, run_oracle
+from holotype_conformance.properties.agreement import (
+    ROUNDING_FACTOR,
+    own_error,
+    rounded_to,
+    run_oracle,
+)
 from holotype_conformance.properties.cases import BatchCase, asked, paddings
 from holotype_conformance.property import ALL_DTYPES, Undecided, Violation, measured
 from holotype_conformance.records import DType
-from holotype_conformance.subject import DTYPES, Subject
+from holotype_conformance.subject import Subject
 from holotype_reference.support import unsupported
-from holotype_reference.weights import Weights
 
 
 class TwiceCase(BatchCase, frozen=True, kw_only=True):
@@ -72,9 +76,7 @@ def allowance(subject: Subject, case: TwiceCase, inputs: Inputs) -> float:
     if case.dtype == "float64":
         return subject.floor / 2
     weights = subject.weights(case.layers, case.weights)
-    rounded = Weights(
-        weights.spec, {name: value.to(DTYPES[case.dtype]) for name, value in weights.items()}
-    )
+    rounded = rounded_to(case.dtype, weights)
     exact = run_oracle(subject, case, rounded, inputs)
     setup = case.setup("default", dtype=case.dtype)
     return ROUNDING_FACTOR[case.dtype] * own_error(subject, setup, rounded, inputs, exact)
