@@ -148,20 +148,24 @@ def test_oracle_equals_the_models_of_transformers_that_know_eager_attention_alon
 # By hand ------------------------------------------------------------------------------------------
 
 
-def scope(**weights: list[Any]) -> oracle._Scope:
-    return oracle._Scope({name: np.array(value, dtype=float) for name, value in weights.items()})
+def scope(**weights: list[Any]) -> oracle.basics.Scope:
+    return oracle.basics.Scope(
+        {name: np.array(value, dtype=float) for name, value in weights.items()}
+    )
 
 
 def test_layer_norm_of_1_and_3_is_minus_1_and_1_before_gain_and_bias() -> None:
     spec = changed(probe("gpt2"), normalization=LayerNorm(eps=1e-30, embedding=False, final=True))
-    normed = oracle._norm(spec, scope(weight=[2, 3], bias=[10, 20]), np.array([1.0, 3.0]))
+    normed = oracle.normalization.norm(
+        spec, scope(weight=[2, 3], bias=[10, 20]), np.array([1.0, 3.0])
+    )
     assert normed.tolist() == [8, 23]
 
 
 def test_rms_norm_adds_eps_under_the_root() -> None:
     # mean square (9 + 15) / 2 = 12, plus 4 is 16, root 4
     spec = changed(probe("llama-7b"), normalization=RMSNorm(eps=4.0, embedding=False, final=True))
-    normed = oracle._norm(spec, scope(weight=[4, 8]), np.array([3.0, math.sqrt(15)]))
+    normed = oracle.normalization.norm(spec, scope(weight=[4, 8]), np.array([3.0, math.sqrt(15)]))
     assert normed.tolist() == pytest.approx([3, 2 * math.sqrt(15)], rel=1e-15)
 
 
@@ -169,7 +173,7 @@ def test_softmax_is_over_the_allowed_keys_and_zero_where_there_are_none() -> Non
     scores = np.array([[0.0, math.log(3), 99.0], [1.0, 2.0, 3.0]])
     allowed = np.array([[True, True, False], [False, False, False]])
     expected = np.array([[0.25, 0.75, 0], [0, 0, 0]])
-    assert np.allclose(oracle._softmax(scores, allowed), expected, rtol=1e-15, atol=0)
+    assert np.allclose(oracle.attention._softmax(scores, allowed), expected, rtol=1e-15, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +189,9 @@ def test_softmax_is_over_the_allowed_keys_and_zero_where_there_are_none() -> Non
     ],
 )
 def test_activation_has_its_known_value(activation: Any, x: float, expected: float) -> None:
-    assert oracle._activate(activation, np.array([x])).item() == pytest.approx(expected, rel=1e-13)
+    assert oracle.feed_forward.activate(activation, np.array([x])).item() == pytest.approx(
+        expected, rel=1e-13
+    )
 
 
 @pytest.mark.parametrize("pairing", ["half-split", "interleaved"])
@@ -198,7 +204,9 @@ def test_rotary_turns_the_first_pair_by_the_position_and_the_second_by_a_hundred
         positions=Rotary(theta=1e4, pairing=pairing, fraction=1.0, scaling=NoScaling()),
     )
     spec = msgspec.structs.replace(spec, head_dim=4)
-    rotated = oracle._rotate(spec, np.array([[[1.0, 2.0, 3.0, 4.0]]]), np.array([[math.pi / 2]]))
+    rotated = oracle.positions.rotate(
+        spec, np.array([[[1.0, 2.0, 3.0, 4.0]]]), np.array([[math.pi / 2]])
+    )
     sine, cosine = math.sin(math.pi / 200), math.cos(math.pi / 200)
     expected = {
         "half-split": [-3, 2 * cosine - 4 * sine, 1, 2 * sine + 4 * cosine],
@@ -220,7 +228,7 @@ def test_scaling_slows_down_pairs_that_turn_too_seldom(original: float, kept: fl
         original_max_positions=original,  # type: ignore[arg-type]  # no whole number lies half-way
     )
     rotary = Rotary(theta=1e4, pairing="half-split", fraction=1.0, scaling=scaling)
-    assert oracle._frequencies(rotary, 2).tolist() == pytest.approx([kept], rel=1e-12)
+    assert oracle.positions._frequencies(rotary, 2).tolist() == pytest.approx([kept], rel=1e-12)
 
 
 def test_window_of_two_sees_a_token_and_the_one_before() -> None:
@@ -229,7 +237,7 @@ def test_window_of_two_sees_a_token_and_the_one_before() -> None:
     spec = changed(
         spec, attention=msgspec.structs.replace(spec.architecture.attention, pattern=pattern)
     )
-    assert oracle._allowed(spec, "decoder", 3).astype(int).tolist() == [
+    assert oracle.attention._allowed(spec, "decoder", 3).astype(int).tolist() == [
         [1, 0, 0],
         [1, 1, 0],
         [0, 1, 1],
@@ -249,7 +257,9 @@ def test_grouped_queries_share_neighbouring_key_heads() -> None:
     }
     x = np.ones((1, 1, 1))
     allowed = np.ones((1, 1, 1), dtype=bool)
-    heads = oracle._attention(spec, oracle._Scope(weights), x, x, allowed, None, None)
+    heads = oracle.attention._attention(
+        spec, oracle.basics.Scope(weights), x, x, allowed, None, None
+    )
     assert heads[0, 0].tolist() == [1, 1, 1, 1, 2, 2, 2, 2]
 
 
@@ -260,8 +270,8 @@ def test_gate_is_what_the_activation_acts_on() -> None:
         "up.weight": [[-5.0], [7.0]],
         "down.weight": [[1.0, 1.0]],
     }
-    p = oracle._Scope({name: np.array(value) for name, value in weights.items()})
-    output = oracle._feed_forward(
+    p = oracle.basics.Scope({name: np.array(value) for name, value in weights.items()})
+    output = oracle.feed_forward.feed_forward(
         changed(probe("llama-7b"), feed_forward=gated), p, np.array([[2.0]])
     )
     assert output.item() == 2 * -10  # the second gate is closed

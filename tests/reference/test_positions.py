@@ -200,5 +200,5 @@ def test_sinusoids_of_position_three_are_those_worked_by_hand(
     positions = torch.tensor([[0, 3]])
     found = Sinusoidal(4, described)(positions)[0, 1]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
-    table = oracle._sinusoids(described, positions.numpy(), 4)
+    table = oracle.positions.sinusoids(described, positions.numpy(), 4)
     torch.testing.assert_close(torch.from_numpy(table)[0, 1], found)

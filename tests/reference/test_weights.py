@@ -93,7 +93,7 @@ def test_attention_is_neither_uniform_nor_saturated(
     name: str, regime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peaks: list[float] = []
-    softmax = oracle._softmax
+    softmax = oracle.attention._softmax
 
     def watched(scores: np.ndarray, allowed: np.ndarray) -> np.ndarray:
         attention = softmax(scores, allowed)
@@ -102,7 +102,7 @@ def test_attention_is_neither_uniform_nor_saturated(
         assert attention.max(axis=-1)[choices > 4].mean() < 0.9
         return attention
 
-    monkeypatch.setattr(oracle, "_softmax", watched)
+    monkeypatch.setattr(oracle.attention, "_softmax", watched)
     spec = probe(name)
     some_logits(spec, random_weights(spec, 0, regime))
     assert min(peaks) > 1.5  # a uniform attention has a peak of 1 / choices
@@ -124,14 +124,16 @@ def test_faint_weights_show_a_wrong_eps_of_any_single_norm(
             normalization=msgspec.structs.replace(normalization, eps=normalization.eps / 10),
         ),
     )
-    norm = oracle._norm
+    norm = oracle.normalization.norm
     gains = [row.name.removesuffix("weight") for row in parameter_table(spec) if row.role == "gain"]
     for wrong in gains:
         monkeypatch.setattr(
-            oracle, "_norm", lambda s, p, x, w=wrong: norm(mistaken if p.prefix == w else s, p, x)
+            oracle.normalization,
+            "norm",
+            lambda s, p, x, w=wrong: norm(mistaken if p.prefix == w else s, p, x),
         )
         assert relative(some_logits(spec, weights) - expected, expected) > 1e-3, wrong
-    monkeypatch.setattr(oracle, "_norm", lambda s, p, x: norm(mistaken, p, x))
+    monkeypatch.setattr(oracle.normalization, "norm", lambda s, p, x: norm(mistaken, p, x))
     assert relative(some_logits(spec, weights) - expected, expected) > 0.1
 
 
@@ -140,15 +142,15 @@ def test_faint_activations_reach_every_norm_with_a_variance_near_its_eps(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ratios: dict[str, float] = {}
-    norm = oracle._norm
+    norm = oracle.normalization.norm
 
-    def watched(spec: Spec, p: oracle._Scope, x: np.ndarray) -> np.ndarray:
+    def watched(spec: Spec, p: oracle.basics.Scope, x: np.ndarray) -> np.ndarray:
         ratios[p.prefix] = float(
             np.median((x * x).mean(axis=-1)) / spec.architecture.normalization.eps
         )
         return norm(spec, p, x)
 
-    monkeypatch.setattr(oracle, "_norm", watched)
+    monkeypatch.setattr(oracle.normalization, "norm", watched)
     spec = probe(name)
     some_logits(spec, random_weights(spec, 0, "faint"))
     assert len(ratios) == sum(row.role == "gain" for row in parameter_table(spec))

@@ -1,0 +1,100 @@
+"""Attention: who sees whom, and the weighted sum."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from holotype_reference.oracle.basics import Array, Ids, Mask, Scope, Stream, linear
+from holotype_reference.oracle.positions import alibi_slopes, relative_buckets, rotate
+from holotype_spec.parameters import Stack
+from holotype_spec.schema import Alibi, RelativeBuckets, Rotary, SlidingWindow, Spec
+
+
+def self_attention(
+    spec: Spec, p: Scope, stack: Stack, block: Scope, x: Array, stream: Stream
+) -> Array:
+    length, positions = x.shape[1], spec.architecture.positions
+    allowed = _allowed(spec, stack, length) & stream.real[:, None, :]
+    bias = None
+    if isinstance(positions, RelativeBuckets):
+        bidirectional = stack == "encoder"
+        distance = stream.positions[:, None, :] - stream.positions[:, :, None]
+        bias = p[f"{stack}.relative_bias.weight"][
+            relative_buckets(positions, distance, bidirectional)
+        ]
+    elif isinstance(positions, Alibi):
+        behind = stream.positions[:, :, None] - stream.positions[:, None, :]
+        bias = -behind[..., None] * np.array(alibi_slopes(spec.heads))
+    rotation = stream.positions if isinstance(positions, Rotary) else None
+    return _attention(spec, block, x, x, allowed, bias, rotation)
+
+
+def cross_attention(spec: Spec, block: Scope, x: Array, source: Stream) -> Array:
+    """Queries from the decoder, the rest from the encoder (Vaswani et al. 2017, section 3.2.3)."""
+    allowed = np.broadcast_to(source.real[:, None, :], (len(x), x.shape[1], source.x.shape[1]))
+    return _attention(spec, block, x, source.x, allowed, None, None)
+
+
+def _attention(
+    spec: Spec,
+    p: Scope,
+    x: Array,
+    memory: Array,
+    allowed: Mask,
+    bias: Array | None,
+    rotation: Ids | None,
+) -> Array:
+    """softmax(Q Kᵀ / √d_k) V a head, all heads through W^O (Vaswani et al. 2017, section 3.2).
+
+    Where key-value heads are fewer, neighbouring query heads share one (Ainslie et al.
+    2023, section 2.2).
+
+    Args:
+        memory: (batch, source, hidden_size), what keys and values are made of.
+        allowed: (batch, length, source), true where a query may see a key.
+        bias: (batch, length, source, heads), added to the scores.
+        rotation: (batch, length), the positions by which queries and keys are rotated.
+    """
+    queries, keys, values = (
+        linear(p / part, y) for part, y in (("query", x), ("key", memory), ("value", memory))
+    )
+    scale = 1 / math.sqrt(spec.head_dim) if spec.architecture.attention.scale != "none" else 1.0
+    heads = []
+    for head in range(spec.heads):
+        kv_head = head // (spec.heads // spec.kv_heads)
+        q, k, v = (
+            _head(spec, queries, head),
+            _head(spec, keys, kv_head),
+            _head(spec, values, kv_head),
+        )
+        if rotation is not None:
+            q, k = rotate(spec, q, rotation), rotate(spec, k, rotation)
+        scores = q @ k.transpose(0, 2, 1) * scale
+        if bias is not None:
+            scores = scores + bias[..., head]
+        heads.append(_softmax(scores, allowed) @ v)
+    return linear(p / "output", np.concatenate(heads, axis=-1))
+
+
+def _head(spec: Spec, x: Array, head: int) -> Array:
+    return x[..., head * spec.head_dim : (head + 1) * spec.head_dim]
+
+
+def _softmax(scores: Array, allowed: Mask) -> Array:
+    """Over the allowed keys only; a query that may see none gets nothing."""
+    peak = np.max(scores, axis=-1, keepdims=True, where=allowed, initial=-np.inf)
+    odds = np.exp(np.where(allowed, scores - peak, -np.inf))
+    total: Array = odds.sum(axis=-1, keepdims=True)
+    return odds / np.where(total > 0, total, 1.0)
+
+
+def _allowed(spec: Spec, stack: Stack, length: int) -> Mask:
+    """Which query i (row) may see which key j (column), padding aside."""
+    i, j = np.arange(length)[:, None], np.arange(length)[None, :]
+    if stack == "encoder":
+        return np.ones((length, length), dtype=bool)
+    pattern = spec.architecture.attention.pattern
+    causal: Mask = j <= i
+    return causal & (i - j < pattern.window) if isinstance(pattern, SlidingWindow) else causal

@@ -1,0 +1,59 @@
+"""What every mechanism of the oracle stands on: types, named parameters, a stack's input, a linear map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The parameters whose names start with `prefix`."""
+
+    weights: Mapping[str, Array]
+    prefix: str = ""
+
+    def __truediv__(self, name: str) -> Scope:
+        return Scope(self.weights, f"{self.prefix}{name}.")
+
+    def __contains__(self, name: str) -> bool:
+        return self.prefix + name in self.weights
+
+    def __getitem__(self, name: str) -> Array:
+        return self.weights[self.prefix + name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """One stack's input: its vectors, where they stand, and which are real.
+
+    Attributes:
+        x: (batch, length, hidden_size).
+        positions: (batch, length).
+        real: (batch, length), false at padding.
+    """
+
+    x: Array
+    positions: Ids
+    real: Mask
+
+
+def linear(p: Scope, x: Array) -> Array:
+    y = x @ p["weight"].T
+    return y + p["bias"] if "bias" in p else y
+
+
+def like(tokens: Ids, values: ArrayLike, what: str) -> Ids:
+    array = np.asarray(values, dtype=np.int64)
+    if array.shape != tokens.shape:
+        raise ValueError(
+            f"{what} has the shape {array.shape}; expected {tokens.shape}, as the token ids"
+        )
+    return array

@@ -1,0 +1,61 @@
+"""All layers of a stack: which block reads what, and where the norms stand."""
+
+from __future__ import annotations
+
+from holotype_reference.oracle import normalization
+from holotype_reference.oracle.attention import cross_attention, self_attention
+from holotype_reference.oracle.basics import Array, Scope, Stream
+from holotype_reference.oracle.feed_forward import feed_forward
+from holotype_spec.parameters import Stack
+from holotype_spec.schema import Spec
+
+
+def stack_output(
+    spec: Spec, p: Scope, stack: Stack, stream: Stream, source: Stream | None = None
+) -> Array:
+    """All layers: each block reads the stream x and adds to it.
+
+    Post-norm, x ← norm(x + f(x)), is Vaswani et al. 2017, section 3.1; pre-norm,
+    x ← x + f(norm(x)), is Radford et al. 2019, section 2.3 (Xiong et al. 2020, fig. 1, draw both);
+    parallel, x ← x + f(norm(x)) + g(norm(x)), is Chowdhery et al. 2022, section 2.
+    """
+    if spec.architecture.residual == "parallel":
+        return _parallel_stack(spec, p, stack, stream)
+    x, post = stream.x, spec.architecture.residual == "post-norm"
+    for name in _block_names(spec, stack, source):
+        block, norm = p / f"{stack}.layers.{name}", p / f"{stack}.layers.{name}_norm"
+        y = x if post else normalization.norm(spec, norm, x)
+        if name.endswith("self_attention"):
+            y = self_attention(spec, p, stack, block, y, stream)
+        elif name.endswith("cross_attention"):
+            assert source is not None
+            y = cross_attention(spec, block, y, source)
+        else:
+            y = feed_forward(spec, block, y)
+        x = normalization.norm(spec, norm, x + y) if post else x + y
+    return _final_norm(spec, p, stack, x)
+
+
+def _parallel_stack(spec: Spec, p: Scope, stack: Stack, stream: Stream) -> Array:
+    x = stream.x
+    for index in range(spec.layers):
+        layer = p / f"{stack}.layers.{index}"
+        read = normalization.norm(spec, layer / "norm", x)
+        attended = self_attention(spec, p, stack, layer / "self_attention", read, stream)
+        x = x + attended + feed_forward(spec, layer / "feed_forward", read)
+    return _final_norm(spec, p, stack, x)
+
+
+def _final_norm(spec: Spec, p: Scope, stack: Stack, x: Array) -> Array:
+    final = spec.architecture.normalization.final
+    return normalization.norm(spec, p / f"{stack}.final_norm", x) if final else x
+
+
+def _block_names(spec: Spec, stack: Stack, source: Stream | None) -> list[str]:
+    """In the order in which they run; where all layers share, the first one again and again (Lan et al. 2019, 3.1)."""
+    blocks = ["self_attention", *(["cross_attention"] if source else []), "feed_forward"]
+    uneven = stack == "encoder" and isinstance(spec.architecture.encoder_layers, int)
+    depth = spec.architecture.encoder_layers if uneven else spec.layers
+    assert isinstance(depth, int)
+    layers = [0] * depth if spec.architecture.layer_sharing == "all" else range(depth)
+    return [f"{layer}.{block}" for layer in layers for block in blocks]

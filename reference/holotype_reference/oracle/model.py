@@ -1,0 +1,92 @@
+"""A whole model, from token ids to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from holotype_reference.oracle.basics import Array, Scope, Stream
+from holotype_reference.oracle.embeddings import embed, placed_apart
+from holotype_reference.oracle.heads import next_sentence, vocabulary
+from holotype_reference.oracle.layers import stack_output
+from holotype_spec.parameters import Stack, parameter_table
+from holotype_spec.schema import Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleOutput:
+    """What the model says.
+
+    Attributes:
+        logits: (batch, length, vocab_size), not normalised.
+        next_sentence: (batch, 2) for a model with that head, else None.
+    """
+
+    logits: Array
+    next_sentence: Array | None
+
+
+def logits(
+    spec: Spec,
+    weights: Mapping[str, Any],
+    token_ids: ArrayLike,
+    *,
+    attention_mask: ArrayLike | None = None,
+    position_ids: ArrayLike | None = None,
+    token_types: ArrayLike | None = None,
+    source_ids: ArrayLike | None = None,
+    source_mask: ArrayLike | None = None,
+) -> OracleOutput:
+    """The logits of the model of `spec`, in float64.
+
+    Args:
+        spec: any spec.
+        weights: every parameter of `parameter_table(spec)` by name: arrays, or CPU tensors.
+        token_ids: (batch, length), what the stack that writes the logits reads.
+        attention_mask: (batch, length), 0 at padding: such keys are seen by nobody. What comes out
+            at padding is finite and means nothing.
+        position_ids: (batch, length); None counts 0, 1, … whatever the mask.
+        token_types: (batch, length); None is all 0.
+        source_ids: (batch, source length), what the encoder of an encoder-decoder reads.
+        source_mask: (batch, source length), 0 at padding.
+
+    Raises:
+        ValueError: for weights that are not those of `spec`, or inputs that do not fit the model.
+    """
+    p = Scope(_checked_weights(spec, weights))
+    if (source_ids is not None) != (spec.architecture.structure == "encoder-decoder"):
+        raise ValueError(
+            f"source_ids: {spec.architecture.structure} models take them "
+            + ("not" if source_ids is not None else "always")
+        )
+    tables = p / "embeddings"
+    target = embed(spec, tables, tables, token_ids, attention_mask, position_ids, token_types)
+    source = None
+    if source_ids is not None:
+        own = placed_apart(spec)
+        places = p / "source_embeddings" if own else tables
+        stream = embed(spec, tables, places, source_ids, source_mask, None, None)
+        source = Stream(
+            x=stack_output(spec, p, "encoder", stream), positions=stream.positions, real=stream.real
+        )
+    elif source_mask is not None:
+        raise ValueError("source_mask is given without source_ids")
+    stack: Stack = "encoder" if spec.architecture.structure == "encoder" else "decoder"
+    x = stack_output(spec, p, stack, target, source)
+    return OracleOutput(logits=vocabulary(spec, p, x), next_sentence=next_sentence(spec, p, x))
+
+
+def _checked_weights(spec: Spec, weights: Mapping[str, Any]) -> dict[str, Array]:
+    arrays = {name: np.asarray(value, dtype=np.float64) for name, value in weights.items()}
+    expected = {parameter.name: parameter.shape for parameter in parameter_table(spec)}
+    found = {name: array.shape for name, array in arrays.items()}
+    if found != expected:
+        wrong = sorted({name for name, _ in expected.items() ^ found.items()})
+        raise ValueError(
+            f"weights are not those of {spec.name}: missing, unexpected or mis-shaped {wrong}"
+        )
+    return arrays
