@@ -98,7 +98,8 @@ class Outputs:
     """What a candidate returns.
 
     Attributes:
-        logits: (batch, length, vocabulary).
+        logits: (batch, length, vocabulary); (batch, length) or (batch, length, 1) from a head that tells which tokens
+            were replaced.
         next_sentence: (batch, 2), from a model with a next-sentence head.
         cache: anything; it is handed back to `Candidate.forward_cached` with the next tokens.
     """
@@ -115,6 +116,7 @@ class Labels:
     Attributes:
         tokens: (batch, length) int64. For a causal model the token at each position itself: the loss of
             position i compares with the label at i + 1. For masked models: the label of position i. For
+            a head that tells replaced tokens: 1 for those, 0 for the others, and all real tokens have one. For
             an encoder-decoder: what the decoder is to write, of which it also reads all but the last,
             after the start token; the positions without a label stand at the end of a row.
         next_sentence: (batch,) int64, or None.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from holotype_conformance.candidate import Candidate, Capability, Inputs, Labels, Outputs
@@ -250,12 +252,19 @@ class Subject:
     def call(self, model: nn.Module, inputs: Inputs) -> Outputs:
         """Whatever the candidate makes of exactly these tensors, unchecked."""
         with self._guard("forward", _dtype(model)):
-            return self.candidate.forward(model, inputs)
+            return self._widened(self.candidate.forward(model, inputs))
 
     def call_cached(self, model: nn.Module, inputs: Inputs, cache: Any) -> Outputs:
         """The same for one step with a cache."""
         with self._guard("forward with a cache", _dtype(model)):
-            return self.candidate.forward_cached(model, inputs, cache)
+            return self._widened(self.candidate.forward_cached(model, inputs, cache))
+
+    def _widened(self, outputs: Outputs) -> Outputs:
+        """One number a token may come without an axis of its own."""
+        logits = outputs.logits
+        if self.spec.logit_size == 1 and isinstance(logits, Tensor) and logits.ndim == 2:
+            return replace(outputs, logits=rearrange(logits, "batch length -> batch length 1"))
+        return outputs
 
     def loss(self, model: nn.Module, inputs: Inputs, labels: Labels) -> Tensor:
         """The candidate's training loss, a finite scalar."""
@@ -285,8 +294,8 @@ class Subject:
     def _checked(self, model: nn.Module, inputs: Inputs, outputs: Outputs) -> Outputs:
         batch, length = inputs.token_ids.shape
         dtype = _dtype(model)
-        vocabulary = self.probe(2).vocab_size
-        _check_tensor("logits", outputs.logits, (batch, length, vocabulary), dtype)
+        size = self.probe(2).logit_size
+        _check_tensor("logits", outputs.logits, (batch, length, size), dtype)
         rows = real_rows(inputs)
         if not torch.isfinite(outputs.logits[rows]).all():
             row, position = (rows & ~torch.isfinite(outputs.logits).all(-1)).nonzero()[0].tolist()

@@ -1,4 +1,4 @@
-"""From hidden states to what the objective wants: logits over the vocabulary, and BERT's two classes."""
+"""From hidden states to what the objective wants: logits over the vocabulary or one a token, BERT's classes."""
 
 from __future__ import annotations
 
@@ -76,6 +76,26 @@ class MaskedLanguageModelHead(nn.Module):
         return logits
 
 
+class ReplacedTokenHead(nn.Module):
+    """output(activation(transform(x))), one number a token: positive if it was replaced (Clark et al. 2020, section 2).
+
+    Its logistic function, which belongs to the loss, is the probability of that: the paper's D is the opposite, that
+    of the original token, and the dense layer stands in the release alone (run_pretraining.py,
+    _get_discriminator_output). There is no norm in between.
+    """
+
+    def __init__(self, spec: schema.Spec, head: schema.ReplacedTokenHead) -> None:
+        super().__init__()
+        self.transform = Linear(spec.hidden_size, spec.hidden_size)
+        self.output = Linear(spec.hidden_size, 1)
+        self.activation = head.activation
+
+    def forward(self, x: Tensor, _token_table: Tensor) -> Tensor:
+        """(batch, length, hidden_size) -> (batch, length, 1)"""
+        logits: Tensor = self.output(ACTIVATIONS[self.activation](self.transform(x)))
+        return logits
+
+
 class Pooler(Linear):
     """tanh(W x₀ + b): the first position speaks for the sequence (the BERT release, modeling.py, "pooler")."""
 
@@ -84,12 +104,17 @@ class Pooler(Linear):
         return super().forward(x[:, 0]).tanh()
 
 
-def head(spec: schema.Spec) -> LanguageModelHead | MaskedLanguageModelHead:
+Head = LanguageModelHead | MaskedLanguageModelHead | ReplacedTokenHead
+
+
+def head(spec: schema.Spec) -> Head:
     """The head of a spec."""
     match spec.architecture.head:
         case schema.LanguageModelHead() as described:
             return LanguageModelHead(spec, described)
         case schema.MaskedLanguageModelHead() as described:
             return MaskedLanguageModelHead(spec, described)
+        case schema.ReplacedTokenHead() as described:
+            return ReplacedTokenHead(spec, described)
         case described:
             raise NotImplementedError(f"no head for {type(described).__name__}")

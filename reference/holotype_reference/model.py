@@ -69,7 +69,7 @@ class Output:
     """What a model returns.
 
     Attributes:
-        logits: (batch, length, vocab_size)
+        logits: (batch, length, logit_size), which is vocab_size or 1.
         next_sentence: (batch, 2), of models with that head: class 0 says that the second sentence follows the first.
         cache: the cache that was handed in, extended, or None.
     """

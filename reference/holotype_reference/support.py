@@ -87,7 +87,6 @@ MISSING: tuple[tuple[str, Uses], ...] = (
     ),
     ("permuted order of prediction (Yang et al. 2019)", _pattern(schema.Permutation)),
     ("mixture of masks (Dong et al. 2019)", _pattern(schema.MixtureOfMasks)),
-    ("head that tells replaced tokens (Clark et al. 2020)", _head(schema.ReplacedTokenHead)),
     ("enhanced mask decoder (He et al. 2020)", _head(schema.EnhancedMaskDecoder)),
     ("experts (Shazeer et al. 2017)", _experts),
     ("post-norm with a scaled residual (DeepNet, Wang et al. 2022)", _residual("deep-norm")),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from holotype_spec.parameters import Parameter, parameter_table
-from holotype_spec.schema import Spec
+from holotype_spec.schema import ReplacedTokenHead, Spec
 
 Regime = Literal["bold", "faint"]
 
@@ -106,21 +106,24 @@ def _faintness(spec: Spec, parameter: Parameter) -> float:
     feed-forward work at their usual scale.
     """
     faint, scale = sqrt(spec.architecture.normalization.eps), 1.0
-    if _is_normalized(parameter) or _joins_tied_logits(spec, parameter):
+    if _is_normalized(spec, parameter) or _joins_tied_logits(spec, parameter):
         scale *= faint
     if _reads_faint_stream(spec, parameter):
         scale /= faint
     return scale
 
 
-def _is_normalized(parameter: Parameter) -> bool:
+def _is_normalized(spec: Spec, parameter: Parameter) -> bool:
     """Whether a norm comes next: after the stream, and in the head of a masked language model."""
-    return parameter.residual or parameter.name.startswith("head.transform.")
+    if parameter.name.startswith("head.transform."):
+        return not isinstance(spec.architecture.head, ReplacedTokenHead)
+    return parameter.residual
 
 
 def _joins_tied_logits(spec: Spec, parameter: Parameter) -> bool:
     """Whether this bias is added to logits that a tied, hence faint, embedding matrix gives."""
-    return spec.architecture.tied_embeddings and parameter.name == "head.output.bias"
+    tied = spec.architecture.tied_embeddings and spec.logit_size == spec.vocab_size
+    return tied and parameter.name == "head.output.bias"
 
 
 def _reads_faint_stream(spec: Spec, parameter: Parameter) -> bool:

@@ -206,7 +206,7 @@ def pass_cost(
     if cached and spec.architecture.structure == "encoder-decoder":
         weights //= 2  # those of the decoder are more than half
     moved = kv_cache_bytes(spec, cached, dtype) if cached else 0
-    moved += _bytes(length * spec.vocab_size, dtype)
+    moved += _bytes(length * spec.logit_size, dtype)
     if not training:
         return Cost(flops=flops, bytes=weights + batch * moved)
     return Cost(flops=3 * flops, bytes=3 * weights + 2 * batch * moved)

@@ -168,9 +168,7 @@ def count_matrix_weights(spec: Spec) -> int:
         for parameter, runs in _distinct(spec)
         if parameter.role == "matrix" and not parameter.name.endswith(NOT_PER_TOKEN)
     )
-    if not spec.architecture.tied_embeddings or isinstance(
-        spec.architecture.head, ReplacedTokenHead
-    ):
+    if not spec.architecture.tied_embeddings or spec.logit_size != spec.vocab_size:
         return weights
     return weights + spec.vocab_size * spec.embedding_size
 

@@ -8,14 +8,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.candidate import Inputs, Labels
+from holotype_conformance.candidate import Inputs, Labels, Outputs
 from holotype_conformance.engine import Settings, judge
-from holotype_conformance.properties.losses import loss, random_labels, taught, teacher_forced
+from holotype_conformance.properties.losses import (
+    expected_loss,
+    loss,
+    random_labels,
+    taught,
+    teacher_forced,
+)
 from holotype_conformance.records import Result
 from holotype_conformance.subject import Subject
 from holotype_spec import load
 
 T5 = load("t5-small")
+ELECTRA = load("electra-small-discriminator")
 
 
 def decoder_input(first: int, labels: Tensor) -> Tensor:
@@ -78,3 +85,50 @@ def test_ignored_labels_end_the_rows_of_an_encoder_decoder_each_at_another_place
         assert min(kept) >= 1
         assert len(set(kept)) == 3
         assert all(row[:count].all() for row, count in zip(labelled, kept, strict=True))
+
+
+# Which tokens were replaced? --------------------------------------------------------------------------------------
+
+
+class Detecting(ReferenceCandidate):
+    """The reference with the loss of a discriminator, which compares with what `told` makes of the labels."""
+
+    paths = ("fused",)
+
+    def __init__(self, told: Callable[[Tensor], Tensor]) -> None:
+        self.told = told
+
+    def loss(self, model: nn.Module, inputs: Inputs, labels: Labels) -> Tensor:
+        logits = self.forward(model, inputs).logits.squeeze(-1)
+        real = labels.tokens >= 0
+        targets = self.told(labels.tokens[real]).to(logits)
+        return F.binary_cross_entropy_with_logits(logits[real], targets)
+
+
+@pytest.mark.parametrize(
+    ("told", "outcome"),
+    [
+        pytest.param(lambda labels: labels, "passed", id="1 is replaced"),
+        pytest.param(lambda labels: 1 - labels, "failed", id="1 is the original"),
+    ],
+)
+def test_a_replaced_token_is_labelled_one(told: Callable[[Tensor], Tensor], outcome: str) -> None:
+    assert judge(Subject(Detecting(told), ELECTRA), loss, Settings()).outcome == outcome
+
+
+def test_the_loss_of_a_replaced_token_of_even_odds_and_an_original_of_three_to_one() -> None:
+    logits = (
+        torch.tensor([0.0, 3.0]).clamp(min=1e-30).log()
+    )  # odds of 0 and 3; the first is padding
+    logits = torch.cat([torch.zeros(1), logits])[None, :, None]
+    labels = Labels(tokens=torch.tensor([[1, -100, 0]]))
+    found = expected_loss(ELECTRA, Outputs(logits=logits), labels)
+    # ln 2 for even odds, ln 4 for an original that is taken for a replaced one at three to one.
+    assert found.item() == pytest.approx(1.5 * torch.tensor(2.0).log().item())
+
+
+def test_every_real_token_has_a_label_of_zero_or_one_where_replaced_ones_are_told() -> None:
+    subject = Subject(ReferenceCandidate(), ELECTRA)
+    inputs = subject.inputs(tokens=(3, 9))
+    labels = random_labels(subject, inputs, seed=0).tokens
+    assert set(labels.flatten().tolist()) == {0, 1}

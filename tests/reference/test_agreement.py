@@ -41,6 +41,7 @@ NAMES = [
     "albert-base-v1",
     "albert-base-v2",
     "electra-base-generator",
+    "electra-small-discriminator",
     "bart-base",
     "mbart-large-50",
 ]
@@ -117,7 +118,8 @@ def their_outputs(model: torch.nn.Module, given: dict[str, Any]) -> tuple[Tensor
         return output.prediction_logits, output.get(
             "seq_relationship_logits", output.get("sop_logits")
         )
-    return output.logits, None
+    logits = output.logits
+    return (logits if logits.dim() == 3 else logits[..., None]), None
 
 
 def loss(logits: Tensor, next_sentence: Tensor | None, mask: Tensor | None) -> Tensor:

@@ -117,7 +117,7 @@ class ModelBench(Bench[ModelWork, ModelInputs]):
         inputs = replace(whole, token_ids=whole.token_ids[:, work.cached :])
         if work.part == "forward-backward":
             generator = torch.Generator().manual_seed(number)
-            shape = (work.batch, work.length, subject.probe(2).vocab_size)
+            shape = (work.batch, work.length, subject.probe(2).logit_size)
             gradient = torch.randn(shape, generator=generator).to(self.device)
             return ModelInputs(inputs=inputs, gradient=gradient)
         if not work.cached:

@@ -132,12 +132,18 @@ def biased_head(spec: Spec) -> bool:
 
 
 def tied(spec: Spec) -> bool:
-    return spec.architecture.tied_embeddings
+    """The vocabulary matrix is the token table."""
+    return spec.architecture.tied_embeddings and not detects(spec)
 
 
 def masked_head(spec: Spec) -> bool:
     """The head is that of a masked language model."""
     return isinstance(spec.architecture.head, schema.MaskedLanguageModelHead)
+
+
+def detects(spec: Spec) -> bool:
+    """The head tells which tokens were replaced."""
+    return isinstance(spec.architecture.head, schema.ReplacedTokenHead)
 
 
 def next_sentence(spec: Spec) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from holotype_conformance.deviations.deviation import patches, respecifies
 from holotype_conformance.deviations.features import (
     biased_head,
+    detects,
     masked_head,
     next_sentence,
     set_otherwise,
@@ -22,6 +23,7 @@ from holotype_reference.embeddings import Embeddings
 from holotype_reference.heads import (
     MaskedLanguageModelHead,
     Pooler,
+    ReplacedTokenHead,
     VocabularyMatrix,
 )
 from holotype_reference.linear import Linear, Table
@@ -235,6 +237,84 @@ def transform_dropped(model: Model) -> None:
     override_all(
         model, MaskedLanguageModelHead, forward=lambda self, x, table: self.output(x, table)
     )
+
+
+# The head that tells replaced tokens ------------------------------------------------------------------------------
+
+
+@patches(
+    "head.replaced-probability",
+    "the head gives the probability that a token was replaced instead of its logit",
+    "The logistic function belongs to the loss, which takes logits. Applied in the model it is applied twice, and"
+    " no token is ever sure.",
+    applies=detects,
+)
+def replaced_probability(model: Model) -> None:
+    def forward(self: ReplacedTokenHead, x: Tensor, table: Tensor) -> Tensor:
+        return ReplacedTokenHead.forward(self, x, table).sigmoid()
+
+    override_all(model, ReplacedTokenHead, forward=forward)
+
+
+@patches(
+    "head.replaced-original-is-one",
+    "a positive logit says that a token is the original instead of replaced",
+    "The paper's D is the probability that a token is the original one; its release and every published checkpoint"
+    " have 1 for a replaced one. A model that says the opposite was trained with swapped labels.",
+    applies=detects,
+)
+def replaced_original_is_one(model: Model) -> None:
+    def forward(self: ReplacedTokenHead, x: Tensor, table: Tensor) -> Tensor:
+        return -ReplacedTokenHead.forward(self, x, table)
+
+    override_all(model, ReplacedTokenHead, forward=forward)
+
+
+@patches(
+    "head.replaced-activation-dropped",
+    "the head that tells replaced tokens has no activation",
+    "Two matrices in a row, which are one. The head is dense, activation, and a vector.",
+    applies=detects,
+)
+def replaced_activation_dropped(model: Model) -> None:
+    def forward(self: ReplacedTokenHead, x: Tensor, _table: Tensor) -> Tensor:
+        logits: Tensor = self.output(self.transform(x))
+        return logits
+
+    override_all(model, ReplacedTokenHead, forward=forward)
+
+
+@patches(
+    "head.replaced-transform-dropped",
+    "the head that tells replaced tokens reads the last layer without a dense layer",
+    "A classifier of tokens is often one matrix. This head is dense, activation, and a vector.",
+    applies=detects,
+)
+def replaced_transform_dropped(model: Model) -> None:
+    def forward(self: ReplacedTokenHead, x: Tensor, _table: Tensor) -> Tensor:
+        logits: Tensor = self.output(x)
+        return logits
+
+    override_all(model, ReplacedTokenHead, forward=forward)
+
+
+@patches(
+    "head.replaced-norm-added",
+    "the head that tells replaced tokens has a norm in front of its last vector",
+    "The generator's head has a norm there, the discriminator's has none.",
+    applies=detects,
+)
+def replaced_norm_added(model: Model) -> None:
+    eps = model.spec.architecture.normalization.eps
+
+    def forward(self: Linear, x: Tensor) -> Tensor:
+        return Linear.forward(self, F.layer_norm(x, x.shape[-1:], eps=eps))
+
+    for head in parts(model, ReplacedTokenHead):
+        override(head.output, forward=forward)
+
+
+# The pooler -------------------------------------------------------------------------------------------------------
 
 
 @patches(

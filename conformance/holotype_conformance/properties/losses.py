@@ -25,7 +25,8 @@ def random_labels(subject: Subject, inputs: Inputs, seed: int) -> Labels:
     """Labels of which some, and all padding, is to be ignored; every row keeps at least one.
 
     It is about a third, anywhere, but for an encoder-decoder only the end of a row, in each row another length:
-    its decoder reads the labels, and what stands for an ignored one among them is nobody's convention.
+    its decoder reads the labels, and what stands for an ignored one among them is nobody's convention. Where the
+    question is which tokens were replaced, the answer is known of all real ones: padding alone is ignored.
     """
     generator = torch.Generator().manual_seed(seed)
     tokens = inputs.token_ids
@@ -34,6 +35,10 @@ def random_labels(subject: Subject, inputs: Inputs, seed: int) -> Labels:
         kept = 1 + torch.randperm(length, generator=generator)[:batch, None].to(tokens.device)
         end = torch.arange(length, device=tokens.device) >= kept
         return Labels(tokens=tokens.masked_fill(end, IGNORED))
+    if subject.spec.logit_size == 1:
+        replaced = torch.rand(tokens.shape, generator=generator) < 0.3
+        labels = replaced.long().to(tokens.device)
+        return Labels(tokens=labels.masked_fill(~real_rows(inputs), IGNORED))
     if "causal-lm" not in subject.spec.architecture.objective:
         tokens = tokens.roll(1, 1)  # what a position predicts is not what stands there
     ignored = torch.rand(tokens.shape, generator=generator) < 0.3
@@ -47,9 +52,13 @@ def expected_loss(spec: Spec, outputs: Outputs, labels: Labels) -> Tensor:
     """The mean cross-entropy over the labelled positions, and that of the next sentence added.
 
     A causal model predicts at i the token at i + 1 (Radford et al. 2018, equation 1); the others predict at
-    i the label at i (Devlin et al. 2018, section 3.1; Raffel et al. 2019, section 3.1.4).
+    i the label at i (Devlin et al. 2018, section 3.1; Raffel et al. 2019, section 3.1.4). Whether a token was
+    replaced is told by one number, a logit (Clark et al. 2020, section 2, L_Disc).
     """
     logits, targets = outputs.logits, labels.tokens
+    if spec.logit_size == 1:
+        told = targets != IGNORED
+        return F.binary_cross_entropy_with_logits(logits[told][:, 0], targets[told].to(logits))
     if "causal-lm" in spec.architecture.objective:
         logits, targets = logits[:, :-1], targets[:, 1:]
     loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
@@ -100,6 +109,7 @@ def taught(inputs: Inputs) -> Inputs:
     catches=(
         "labels shifted twice",
         "labels not shifted",
+        "replaced tokens labelled 0",
         "labels not shifted into the decoder",
         "decoder start token wrong",
         "ignored labels counted",

@@ -9,12 +9,14 @@ import numpy as np
 from holotype_reference.oracle import normalization
 from holotype_reference.oracle.basics import Array, Scope, linear
 from holotype_reference.oracle.feed_forward import activate
-from holotype_spec.schema import LanguageModelHead, MaskedLanguageModelHead, Spec
+from holotype_spec.schema import LanguageModelHead, MaskedLanguageModelHead, ReplacedTokenHead, Spec
 
 
 def vocabulary(spec: Spec, p: Scope, x: Array) -> Array:
     """Logits; a tied output matrix is the token embedding's (Press & Wolf 2016, section 2)."""
     head = spec.architecture.head
+    if isinstance(head, ReplacedTokenHead):
+        return _replaced(head, p / "head", x)
     if isinstance(head, MaskedLanguageModelHead):
         x = normalization.norm(
             spec, p / "head.norm", activate(head.activation, linear(p / "head.transform", x))
@@ -27,6 +29,11 @@ def vocabulary(spec: Spec, p: Scope, x: Array) -> Array:
     tied = spec.architecture.tied_embeddings
     matrix = p["embeddings.token.weight" if tied else "head.output.weight"]
     return x @ matrix.T + (p["head.output.bias"] if getattr(head, "bias", False) else 0)
+
+
+def _replaced(head: ReplacedTokenHead, p: Scope, x: Array) -> Array:
+    """wᵀ h(x)_t (Clark et al. 2020, section 2), behind the release's dense layer; its sigmoid is 1 - D, as there."""
+    return linear(p / "output", activate(head.activation, linear(p / "transform", x)))
 
 
 def next_sentence(spec: Spec, p: Scope, x: Array) -> Array | None:

@@ -22,7 +22,7 @@ class OracleOutput:
     """What the model says.
 
     Attributes:
-        logits: (batch, length, vocab_size), not normalised.
+        logits: (batch, length, vocab_size), not normalised; (batch, length, 1) of a head that tells replaced tokens.
         next_sentence: (batch, 2) for a model with that head, else None.
     """
 

@@ -10,7 +10,7 @@ from holotype_spec.schema.attention import Attention, LatentAttention
 from holotype_spec.schema.embeddings import Embeddings, FactorisedEmbedding
 from holotype_spec.schema.family import Family, PublishedCount, StatedPart
 from holotype_spec.schema.feed_forward import Experts, FeedForward
-from holotype_spec.schema.heads import Head
+from holotype_spec.schema.heads import Head, ReplacedTokenHead
 from holotype_spec.schema.normalization import Normalization
 from holotype_spec.schema.positions import (
     LearnedPositions,
@@ -138,6 +138,12 @@ class Spec(Sizes):
         if not isinstance(blocks, Experts) or layer < blocks.first_layer:
             return False
         return (layer - blocks.first_layer) % blocks.every == 0
+
+    @property
+    def logit_size(self) -> int:
+        """Numbers in the logits of a token: one for each token of the vocabulary, or one: was it replaced?"""
+        head = self.architecture.head
+        return 1 if isinstance(head, ReplacedTokenHead) else self.vocab_size
 
     @property
     def embedding_size(self) -> int:
