@@ -24,7 +24,8 @@ from holotype_conformance.properties.caching import ChunkCase, read_in_chunks
 from holotype_conformance.properties.cases import BatchCase, Padding, batch_inputs
 from holotype_conformance.property import Property, Violation
 from holotype_conformance.records import Diagnosis
-from holotype_conformance.subject import Regime, Setup, Subject, real_rows
+from holotype_conformance.subject import Setup, Subject, real_rows
+from holotype_reference.weights import Regime
 
 ROUNDING = 100  # times the floor: a deviation may amplify rounding
 NEAREST = 8  # deviations whose pairs are tried when no single one explains

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -27,11 +27,10 @@ from holotype_conformance.records import DType
 from holotype_reference.model import Model
 from holotype_reference.model import build as build_reference
 from holotype_reference.weighted_sum import Path as AttentionPath
-from holotype_reference.weights import Weights, random_weights
+from holotype_reference.weights import Regime, Weights, random_weights
 from holotype_spec.probes import probe
 from holotype_spec.schema import Spec
 
-Regime = Literal["bold", "faint"]
 DTYPES: dict[DType, torch.dtype] = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -55,6 +54,11 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     weights: int = 0
     regime: Regime = "bold"
     dtype: DType = "float64"
+
+    @property
+    def drawn(self) -> Regime:
+        """The regime of its weights: where a dtype rounds, bold ones in which that turns no choice of experts."""
+        return "steady" if self.regime == "bold" and self.dtype != "float64" else self.regime
 
     def on_any_path(self) -> Setup:
         """The same probe for the reference, which need not take the candidate's paths."""
@@ -170,7 +174,7 @@ class Subject:
             model = self.candidate.cast(model, dtype)
         self._paths[model] = setup.path
         if self.has("weights"):
-            self.load(model, self.weights(setup.layers, setup.weights, setup.regime))
+            self.load(model, self.weights(setup.layers, setup.weights, setup.drawn))
         else:
             embolden(model, seed=1000 * self.seed + setup.weights)
         return model.eval()
@@ -188,7 +192,7 @@ class Subject:
         """A reference of one's own, with the candidate's weights and dtype; `path` is that of its attention."""
         model = build_reference(self.probe(setup.layers), path=path)
         model.to(self.device, DTYPES[setup.dtype])
-        model.load_state_dict(self.weights(setup.layers, setup.weights, setup.regime))
+        model.load_state_dict(self.weights(setup.layers, setup.weights, setup.drawn))
         return model.eval()
 
     def restored(self, setup: Setup, folder: Path) -> nn.Module:

@@ -21,8 +21,8 @@ from einops import rearrange
 from torch import Tensor
 
 from holotype_reference.weights import Weights
-from holotype_spec.parameters import parameter_table
 from holotype_spec.schema import Spec
+from holotype_spec.tensors import tensor_table
 
 INDEX = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
@@ -41,12 +41,12 @@ def published(spec: Spec, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Args:
         spec: the model.
-        weights: every parameter of `parameter_table(spec)`, by name.
+        weights: every tensor of `tensor_table(spec)`, by name.
 
     Raises:
         CheckpointError: for a parameter that is missing, unexpected, or has another shape.
     """
-    expected = {parameter.name: parameter.shape for parameter in parameter_table(spec)}
+    expected = {parameter.name: parameter.shape for parameter in tensor_table(spec)}
     _raise_for(spec, "weights", _differences(expected, _shapes(weights)))
     layout = _layout(spec)
     tensors = {row.name: row.join(weights) for row in layout.rows}
@@ -77,7 +77,7 @@ def canonical(spec: Spec, published: Mapping[str, Tensor]) -> Weights:
     _raise_for(spec, "checkpoint", problems)
     parts = [row.split(tensors[row.name]) for row in layout.rows]
     found = {name: tensor for part in parts for name, tensor in part.items()}
-    return Weights(spec, {row.name: found[row.name] for row in parameter_table(spec)})
+    return Weights(spec, {row.name: found[row.name] for row in tensor_table(spec)})
 
 
 def load_safetensors(path: str | Path, spec: Spec) -> Weights:
@@ -106,7 +106,7 @@ def save_safetensors(path: str | Path, spec: Spec, weights: Mapping[str, Tensor]
     Args:
         path: the file to write; an existing one is replaced.
         spec: the model.
-        weights: every parameter of `parameter_table(spec)`, by name.
+        weights: every tensor of `tensor_table(spec)`, by name.
 
     Raises:
         CheckpointError: as `published` does.
@@ -255,7 +255,7 @@ class _Layout:
 
 def _layout(spec: Spec) -> _Layout:
     table = _table(spec.family.checkpoint)
-    shapes = {parameter.name: parameter.shape for parameter in parameter_table(spec)}
+    shapes = {parameter.name: parameter.shape for parameter in tensor_table(spec)}
     rows = [
         *_rows(spec, table.as_is, shapes),
         *_rows(spec, table.by_head, shapes, heads=spec.heads),

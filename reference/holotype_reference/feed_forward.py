@@ -57,10 +57,11 @@ class FeedForward(nn.Module):
 class PlainFeedForward(FeedForward):
     """down(activation(up(x))) (Vaswani et al. 2017, equation 2)."""
 
-    def __init__(self, spec: schema.Spec, kind: schema.PlainFeedForward) -> None:
+    def __init__(self, spec: schema.Spec, size: int) -> None:
         super().__init__(spec)
-        self.up = Linear(spec.hidden_size, spec.ffn_size, bias=kind.bias)
-        self.down = Linear(spec.ffn_size, spec.hidden_size, bias=kind.bias)
+        bias = spec.architecture.feed_forward.bias
+        self.up = Linear(spec.hidden_size, size, bias=bias)
+        self.down = Linear(size, spec.hidden_size, bias=bias)
 
     def inner(self, x: Tensor) -> Tensor:
         return self.activate(self.up(x))
@@ -69,23 +70,30 @@ class PlainFeedForward(FeedForward):
 class GatedFeedForward(FeedForward):
     """down(activation(gate(x)) * up(x)) (Shazeer 2020, equation 6; with silu it is his SwiGLU)."""
 
-    def __init__(self, spec: schema.Spec, kind: schema.GatedFeedForward) -> None:
+    def __init__(self, spec: schema.Spec, size: int) -> None:
         super().__init__(spec)
-        self.gate = Linear(spec.hidden_size, spec.ffn_size, bias=kind.bias)
-        self.up = Linear(spec.hidden_size, spec.ffn_size, bias=kind.bias)
-        self.down = Linear(spec.ffn_size, spec.hidden_size, bias=kind.bias)
+        bias = spec.architecture.feed_forward.bias
+        self.gate = Linear(spec.hidden_size, size, bias=bias)
+        self.up = Linear(spec.hidden_size, size, bias=bias)
+        self.down = Linear(size, spec.hidden_size, bias=bias)
 
     def inner(self, x: Tensor) -> Tensor:
         up: Tensor = self.up(x)
         return self.activate(self.gate(x)) * up
 
 
-def feed_forward(spec: schema.Spec) -> FeedForward:
-    """The feed-forward block of a spec."""
+KINDS: dict[str, type[PlainFeedForward | GatedFeedForward]] = {
+    "plain": PlainFeedForward,
+    "gated": GatedFeedForward,
+}
+
+
+def dense(spec: schema.Spec) -> FeedForward:
+    """The one feed-forward block of a layer, of the size ffn_size: of any layer that has no experts."""
     match spec.architecture.feed_forward:
-        case schema.PlainFeedForward() as kind:
-            return PlainFeedForward(spec, kind)
-        case schema.GatedFeedForward() as kind:
-            return GatedFeedForward(spec, kind)
-        case other:
-            raise ValueError(f"the reference has no class for {other!r}")
+        case schema.PlainFeedForward():
+            return PlainFeedForward(spec, spec.ffn_size)
+        case schema.GatedFeedForward():
+            return GatedFeedForward(spec, spec.ffn_size)
+        case schema.Experts(dense=kind):
+            return KINDS[kind](spec, spec.ffn_size)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from holotype_reference.attention import CrossAttention, SelfAttention
 from holotype_reference.cache import Cache, LayerCache
-from holotype_reference.feed_forward import feed_forward
+from holotype_reference.experts import Experts
+from holotype_reference.feed_forward import FeedForward, dense
 from holotype_reference.masks import Documents, Mask
 from holotype_reference.normalization import norm
 from holotype_reference.positions import relative_bias, rotary
@@ -54,9 +55,12 @@ class Shared:
 
 
 class Layer(nn.Module):
-    """Self-attention, cross-attention if it has a source, and a feed-forward block (Vaswani et al. 2017, figure 1)."""
+    """Self-attention, cross-attention if it has a source, and a feed-forward block (Vaswani et al. 2017, figure 1).
 
-    def __init__(self, spec: schema.Spec, *, cross: bool, path: Path) -> None:
+    The block may be one of experts, perhaps with a dense one after it (Zoph et al. 2022, appendix C).
+    """
+
+    def __init__(self, spec: schema.Spec, index: int, *, cross: bool, path: Path) -> None:
         super().__init__()
         if spec.architecture.residual == "parallel":
             self.norm = norm(spec)
@@ -66,9 +70,14 @@ class Layer(nn.Module):
         if cross:
             self.cross_attention = CrossAttention(spec, path=path)
             self.cross_attention_norm = norm(spec)
-        self.feed_forward = feed_forward(spec)
+        self.feed_forward = feed_forward(spec, index)
         if spec.architecture.residual != "parallel":
             self.feed_forward_norm = norm(spec)
+        self.dense_after: FeedForward | None = None
+        match spec.architecture.feed_forward:
+            case schema.Experts(dense_after=True) if spec.has_experts(index):
+                self.dense_after = dense(spec)
+                self.dense_after_norm = norm(spec)
         self.residual = spec.architecture.residual
         dropout = spec.architecture.dropout
         self.dropout = nn.Dropout(dropout.at("residual"))
@@ -91,7 +100,10 @@ class Layer(nn.Module):
                 self.cross_attention, source=shared.source, mask=shared.source_mask, cache=held
             )
             x = self.add(x, attend, self.cross_attention_norm)
-        return self.add(x, self.feed_forward, self.feed_forward_norm)
+        x = self.add(x, self.feed_forward, self.feed_forward_norm)
+        if self.dense_after is None:
+            return x
+        return self.add(x, self.dense_after, self.dense_after_norm)
 
     def beside(self, x: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
         """Both blocks read the same vectors, and the stream takes up their sum (Wang & Komatsuzaki 2021, the GPT-J
@@ -105,7 +117,8 @@ class Layer(nn.Module):
     def add(self, x: Tensor, block: Callable[[Tensor], Tensor], its_norm: nn.Module) -> Tensor:
         """The residual connection, the norm before the block (Radford et al. 2019, section 2.3) or after both (Vaswani
         et al. 2017, section 3.1)."""
-        dropout = self.feed_forward_dropout if block is self.feed_forward else self.dropout
+        writes = block is self.feed_forward or block is self.dense_after
+        dropout = self.feed_forward_dropout if writes else self.dropout
         match self.residual:
             case "pre-norm":
                 y: Tensor = x + dropout(block(its_norm(x)))
@@ -114,6 +127,15 @@ class Layer(nn.Module):
             case other:
                 raise ValueError(f"the reference has no residual form {other!r}")
         return y
+
+
+def feed_forward(spec: schema.Spec, index: int) -> FeedForward | Experts:
+    """The feed-forward block of the layer with this number."""
+    match spec.architecture.feed_forward:
+        case schema.Experts() as kind if spec.has_experts(index):
+            return Experts(spec, kind)
+        case _:
+            return dense(spec)
 
 
 class Stack(nn.Module):
@@ -129,7 +151,9 @@ class Stack(nn.Module):
         self.relative_bias = relative_bias(spec, pattern)
         # Layers that share their parameters are one, run again and again (Lan et al. 2019, section 3.1).
         distinct = 1 if spec.architecture.layer_sharing == "all" else depth
-        self.layers = nn.ModuleList(Layer(spec, cross=cross, path=path) for _ in range(distinct))
+        self.layers = nn.ModuleList(
+            Layer(spec, index, cross=cross, path=path) for index in range(distinct)
+        )
         self.final_norm = norm(spec) if spec.architecture.normalization.final else None
         self.dropout = nn.Dropout(spec.architecture.dropout.at("final"))
 

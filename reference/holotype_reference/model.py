@@ -80,7 +80,7 @@ class Output:
 
 
 class Model(nn.Module):
-    """A whole model. Its ``state_dict`` has exactly the names and shapes of `holotype_spec.parameter_table`."""
+    """A whole model. Its ``state_dict`` has exactly the names and shapes of `holotype_spec.tensor_table`."""
 
     def __init__(self, spec: schema.Spec, *, path: Path) -> None:
         super().__init__()

@@ -57,10 +57,6 @@ def _log_length(spec: schema.Spec) -> bool:
     return spec.architecture.attention.scale == "inverse-sqrt-head-dim-log-length"
 
 
-def _experts(spec: schema.Spec) -> bool:
-    return isinstance(spec.architecture.feed_forward, schema.Experts)
-
-
 def _no_shift(spec: schema.Spec) -> bool:
     return isinstance(spec.architecture.normalization, schema.BiaslessLayerNorm)
 
@@ -88,7 +84,6 @@ MISSING: tuple[tuple[str, Uses], ...] = (
     ("permuted order of prediction (Yang et al. 2019)", _pattern(schema.Permutation)),
     ("mixture of masks (Dong et al. 2019)", _pattern(schema.MixtureOfMasks)),
     ("enhanced mask decoder (He et al. 2020)", _head(schema.EnhancedMaskDecoder)),
-    ("experts (Shazeer et al. 2017)", _experts),
     ("post-norm with a scaled residual (DeepNet, Wang et al. 2022)", _residual("deep-norm")),
     ("layer norm without a bias (Chowdhery et al. 2022)", _no_shift),
     ("YaRN (Peng et al. 2023)", _scaling(schema.YarnScaling)),

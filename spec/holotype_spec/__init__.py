@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from holotype_spec.probes import probe as probe
     from holotype_spec.schema import Spec as Spec
     from holotype_spec.sketch import Sketch as Sketch
+    from holotype_spec.tensors import tensor_table as tensor_table
 
 _HOMES = {
     "aliases": "catalogue",
@@ -67,6 +68,7 @@ _HOMES = {
     "probe": "probes",
     "Spec": "schema",
     "Sketch": "sketch",
+    "tensor_table": "tensors",
 }
 _MODULES = ("areas", "costs", "dependencies", "field_names", "overview")
 

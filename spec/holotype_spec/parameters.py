@@ -1,9 +1,9 @@
 """Every trainable parameter of a model: its name, shape and component, straight from the spec (no torch).
 
-This table is the statement of what a model *has*. The reference model's ``state_dict`` has exactly these
-names and shapes, weights travel under these names, and the exact counts are sums over it. Matrices are
-written (outputs, inputs), as `torch.nn.Linear` stores them, those of experts (experts, outputs, inputs). Tied
-parameters stand once.
+This table is the statement of what a model *has*, and the exact counts are sums over it. The reference model's
+``state_dict`` has the names and shapes of `holotype_spec.tensors.tensor_table`, which adds what is not trained.
+Matrices are written (outputs, inputs), as `torch.nn.Linear` stores them, those of experts (experts, outputs,
+inputs). Tied parameters stand once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from holotype_spec.schema import (
 from holotype_spec.sketch import answers
 
 EXPERTS = "experts"  # the component of those of which a token uses a few
-Role = Literal["embedding", "matrix", "bias", "gain", "shift", "score-bias"]
+Role = Literal["embedding", "matrix", "bias", "gain", "shift", "score-bias", "choice-bias"]
 Stack = Literal["encoder", "decoder"]
 
 
@@ -47,8 +47,9 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     """One trainable tensor.
 
     `role` says how it acts (a `gain` multiplies after a norm, a `shift` adds to it, a `score-bias` adds to
-    attention scores); `component` groups counts; `residual` says that what it produces is written into the
-    residual stream; `backbone` is false for what only the pretraining heads own.
+    attention scores, a `choice-bias` to what experts are chosen by); `component` groups counts; `residual` says
+    that what it produces is written into the residual stream; `backbone` is false for what only the pretraining
+    heads own.
     """
 
     name: str

@@ -60,13 +60,16 @@ def with_padding(spec: Spec) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_state_dict_is_the_parameter_table_of_every_spec(name: str) -> None:
+def test_state_dict_is_the_table_of_tensors_of_every_spec(name: str) -> None:
     spec = holotype_spec.load(name)
     with torch.device("meta"):
         built = build(spec)
     expected = [(row.name, row.shape) for row in holotype_spec.parameter_table(spec)]
-    assert [(name, tuple(tensor.shape)) for name, tensor in built.state_dict().items()] == expected
-    assert not list(built.buffers())
+    trained = [(name, tuple(tensor.shape)) for name, tensor in built.named_parameters()]
+    assert trained == expected
+    held = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
+    assert held == {row.name: row.shape for row in holotype_spec.tensor_table(spec)}
+    assert {*held} == {name for name, _ in trained} | {name for name, _ in built.named_buffers()}
     assert all(parameter.is_meta for parameter in built.parameters())
     count = sum(parameter.numel() for parameter in built.parameters())
     assert count == holotype_spec.count_parameters(spec).total

@@ -12,6 +12,7 @@ from holotype_reference import oracle
 from holotype_reference.weights import Weights, random_weights
 from holotype_spec.parameters import parameter_table
 from holotype_spec.schema import Spec
+from holotype_spec.tensors import tensor_table
 
 FAMILIES = ["gpt2", "bert-base-uncased", "t5-small", "llama-7b", "llama2-70b", "mistral-7b-v0.1"]
 
@@ -33,11 +34,11 @@ def relative(error: np.ndarray, value: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("name", holotype_spec.originals())
-def test_the_weights_are_those_of_the_parameter_table(name: str) -> None:
+def test_the_weights_are_those_of_the_table_of_tensors(name: str) -> None:
     spec = probe(name)
     weights = random_weights(spec, 0)
     assert [(n, tuple(w.shape)) for n, w in weights.items()] == [
-        (row.name, row.shape) for row in parameter_table(spec)
+        (row.name, row.shape) for row in tensor_table(spec)
     ]
     assert weights.spec is spec
 
@@ -170,5 +171,5 @@ def test_published_weights_have_the_published_names() -> None:
 
 @pytest.mark.parametrize(("seed", "regime"), [(-1, "bold"), (0, "timid")])
 def test_an_impossible_seed_or_regime_is_refused(seed: int, regime: str) -> None:
-    with pytest.raises(ValueError, match=r"expected .*(at least 0|'bold' or 'faint')"):
+    with pytest.raises(ValueError, match=r"expected .*(at least 0|'bold', 'faint' or 'steady')"):
         random_weights(probe("gpt2"), seed, regime)

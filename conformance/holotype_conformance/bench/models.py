@@ -100,7 +100,7 @@ class ModelBench(Bench[ModelWork, ModelInputs]):
             role: subject.fresh_model(Setup(dtype="float32", path=subject.paths[0]))
             for role, subject in self.subjects.items()
         }
-        self.exact = other.fresh_reference(Setup(dtype="float64"))
+        self.exact = other.fresh_reference(Setup(dtype="float64", regime="steady"))
 
     def _lack(self) -> str | None:
         own = self.subjects["candidate"].capabilities

@@ -120,11 +120,11 @@ def check_logits(subject: Subject, case: AgreementCase, **changes: object) -> No
 def float32_error(subject: Subject, setup: Setup, inputs: Inputs) -> float:
     """How far the reference is from itself if it computes in float32."""
     narrow = msgspec.structs.replace(setup.on_any_path(), dtype="float32")
+    wide = msgspec.structs.replace(setup.on_any_path(), regime=narrow.drawn)
     rows = real_rows(inputs)
     with torch.no_grad():
         rounded, exact = (
-            run_reference(subject.reference(each), inputs).logits[rows]
-            for each in (narrow, setup.on_any_path())
+            run_reference(subject.reference(each), inputs).logits[rows] for each in (narrow, wide)
         )
     return relative_error(rounded, exact)
 
@@ -425,7 +425,7 @@ def reads_embeddings_raw(spec: Spec) -> bool:
 
 def loud_weights(subject: Subject, case: BatchCase) -> Weights:
     """Weights whose embeddings are so large that their squares overflow in float16."""
-    weights = subject.weights(case.layers, case.weights)
+    weights = subject.weights(case.layers, case.weights, "steady")
     # What scales its embeddings makes them as large by itself.
     scaled = weights.spec.architecture.embeddings.scale == "sqrt-hidden-size"
     factor = LOUD / (weights.spec.hidden_size**0.5 if scaled else 1.0)
@@ -457,7 +457,7 @@ def loud_weights(subject: Subject, case: BatchCase) -> Weights:
     dtypes=("float32",),
 )
 def float32(subject: Subject, case: RoundingCase) -> None:
-    check_rounding(subject, case, "float32", subject.weights(case.layers, case.weights))
+    check_rounding(subject, case, "float32", subject.weights(case.layers, case.weights, "steady"))
 
 
 @claim(
@@ -482,7 +482,7 @@ def float32(subject: Subject, case: RoundingCase) -> None:
     dtypes=("bfloat16",),
 )
 def bfloat16(subject: Subject, case: RoundingCase) -> None:
-    check_rounding(subject, case, "bfloat16", subject.weights(case.layers, case.weights))
+    check_rounding(subject, case, "bfloat16", subject.weights(case.layers, case.weights, "steady"))
 
 
 @claim(

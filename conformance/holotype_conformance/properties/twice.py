@@ -75,7 +75,7 @@ def allowance(subject: Subject, case: TwiceCase, inputs: Inputs) -> float:
     """How far one run may be from the exact result: half of what may lie between two."""
     if case.dtype == "float64":
         return subject.floor / 2
-    weights = subject.weights(case.layers, case.weights)
+    weights = subject.weights(case.layers, case.weights, "steady")
     rounded = rounded_to(case.dtype, weights)
     exact = run_oracle(subject, case, rounded, inputs)
     setup = case.setup("default", dtype=case.dtype)

@@ -7,13 +7,13 @@ import math
 import numpy as np
 
 from holotype_reference.oracle.basics import Array, Scope, linear
-from holotype_spec.schema import Activation, GatedFeedForward, Spec
+from holotype_spec.schema import Activation, Spec
 
 
 def feed_forward(spec: Spec, p: Scope, x: Array) -> Array:
     """Vaswani et al. 2017, equation 2; with a gate, Shazeer 2020, equation 6."""
     activation = spec.architecture.feed_forward.activation
-    if isinstance(spec.architecture.feed_forward, GatedFeedForward):
+    if "gate.weight" in p:
         inner = activate(activation, linear(p / "gate", x)) * linear(p / "up", x)
     else:
         inner = activate(activation, linear(p / "up", x))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from holotype_reference.oracle import normalization
 from holotype_reference.oracle.attention import cross_attention, self_attention
 from holotype_reference.oracle.basics import Array, Scope, Stream
+from holotype_reference.oracle.experts import experts
 from holotype_reference.oracle.feed_forward import feed_forward
 from holotype_spec.parameters import Stack
-from holotype_spec.schema import Spec
+from holotype_spec.schema import Experts, Spec
 
 
 def stack_output(
@@ -30,6 +31,8 @@ def stack_output(
         elif name.endswith("cross_attention"):
             assert source is not None
             y = cross_attention(spec, block, y, source)
+        elif "router.weight" in block:
+            y = experts(spec, block, y)
         else:
             y = feed_forward(spec, block, y)
         x = normalization.norm(spec, norm, x + y) if post else x + y
@@ -58,4 +61,7 @@ def _block_names(spec: Spec, stack: Stack, source: Stream | None) -> list[str]:
     depth = spec.architecture.encoder_layers if uneven else spec.layers
     assert isinstance(depth, int)
     layers = [0] * depth if spec.architecture.layer_sharing == "all" else range(depth)
-    return [f"{layer}.{block}" for layer in layers for block in blocks]
+    described = spec.architecture.feed_forward
+    twice = isinstance(described, Experts) and described.dense_after  # Zoph et al. 2022, appendix C
+    after = {layer: ["dense_after"] for layer in layers if twice and spec.has_experts(layer)}
+    return [f"{layer}.{block}" for layer in layers for block in [*blocks, *after.get(layer, [])]]

@@ -13,8 +13,9 @@ from holotype_reference.oracle.basics import Array, Scope, Stream
 from holotype_reference.oracle.embeddings import embed, placed_apart
 from holotype_reference.oracle.heads import next_sentence, vocabulary
 from holotype_reference.oracle.layers import stack_output
-from holotype_spec.parameters import Stack, parameter_table
+from holotype_spec.parameters import Stack
 from holotype_spec.schema import Spec
+from holotype_spec.tensors import tensor_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ def logits(
 
     Args:
         spec: any spec.
-        weights: every parameter of `parameter_table(spec)` by name: arrays, or CPU tensors.
+        weights: every tensor of `tensor_table(spec)` by name: arrays, or CPU tensors.
         token_ids: (batch, length), what the stack that writes the logits reads.
         attention_mask: (batch, length), 0 at padding: such keys are seen by nobody. What comes out
             at padding is finite and means nothing.
@@ -82,7 +83,7 @@ def logits(
 
 def _checked_weights(spec: Spec, weights: Mapping[str, Any]) -> dict[str, Array]:
     arrays = {name: np.asarray(value, dtype=np.float64) for name, value in weights.items()}
-    expected = {parameter.name: parameter.shape for parameter in parameter_table(spec)}
+    expected = {parameter.name: parameter.shape for parameter in tensor_table(spec)}
     found = {name: array.shape for name, array in arrays.items()}
     if found != expected:
         wrong = sorted({name for name, _ in expected.items() ^ found.items()})
