@@ -32,6 +32,7 @@ _CARRIERS = {_aten.copy_.default, _aten._to_copy.default, _aten._local_scalar_de
 _INDEXING = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_}
 # These copy Python numbers to a device below everything that can be intercepted.
 _FROM_PYTHON = (torch.tensor, torch.as_tensor, torch.asarray)
+_SUBSCRIPTS = (Tensor.__getitem__, Tensor.__setitem__)  # with a list, as in x[:, [-1]]
 
 
 class TwoDevices(RuntimeError):
@@ -111,6 +112,8 @@ class _FromPython(TorchFunctionMode):
             return func(*args, **given).to(ELSEWHERE)
         if func is Tensor.new_tensor and isinstance(args[0], ElsewhereTensor):
             return args[0].held.new_tensor(*args[1:], **given).to(ELSEWHERE)
+        if func in _SUBSCRIPTS and isinstance(args[0], ElsewhereTensor):
+            return func(args[0], _listless(args[1]), *args[2:], **given)
         return func(*args, **given)
 
 
@@ -152,6 +155,10 @@ def told_apart(**facts: Any) -> Iterator[None]:
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The operation on the numbers, and its result in the place where a device would have it."""
     given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+    if any(x.is_meta for x in given):
+        raise RuntimeError(
+            f"{func.overloadpacket.__name__} was given a tensor that holds no numbers"
+        )
     away = any(isinstance(x, ElsewhereTensor) for x in given)
     if away and func not in _CARRIERS:
         _demand_one_place(func, given[:1] if func.overloadpacket in _INDEXING else given)
@@ -171,6 +178,15 @@ def _demand_one_place(func: Any, given: Sequence[Tensor]) -> None:
                 f"{func.overloadpacket.__name__} was given tensors on two devices, the model's and the CPU"
                 f" (there, one of shape {tuple(x.shape)})"
             )
+
+
+def _listless(index: Any) -> Any:
+    """A subscript with tensors of the CPU for its lists of numbers, as an index may lie there."""
+    if isinstance(index, tuple):
+        return tuple(map(_listless, index))
+    if not isinstance(index, list) or any(isinstance(x, Tensor) for x in tree_leaves(index)):
+        return index
+    return torch.tensor(index) if index else torch.tensor(index, dtype=torch.long)
 
 
 def _is_elsewhere(device: Any) -> bool:

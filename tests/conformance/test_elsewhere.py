@@ -7,6 +7,8 @@ from torch import nn
 from holotype_conformance.elsewhere import ELSEWHERE, TwoDevices, here, places, told_apart
 from holotype_conformance.property import Undecided, Violation
 
+WITHOUT_NUMBERS = torch.ones(3, device="meta")
+
 
 @pytest.fixture
 def x():
@@ -58,6 +60,21 @@ def test_what_was_made_on_the_cpu_may_not(x, meet):
 
 def test_an_index_may_lie_on_the_cpu_as_it_may_for_a_gpu(x):
     assert x[torch.tensor([1])].device == ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    "index", [[-1], [True, False], [], (slice(None), [0, 2]), ([0, 1], [2, 2])]
+)
+def test_a_list_of_numbers_indexes_as_it_does_on_the_cpu(x, index):
+    held = torch.arange(6.0).reshape(2, 3)
+    assert torch.equal(here(x[index]), held[index])
+    held[index] = x[index] = 7.0
+    assert torch.equal(here(x), held)
+
+
+def test_a_tensor_without_numbers_is_refused_and_not_computed_with(x):
+    with pytest.raises(RuntimeError, match="holds no numbers"):
+        x + WITHOUT_NUMBERS
 
 
 def test_what_is_changed_in_place_stays_itself(x):
