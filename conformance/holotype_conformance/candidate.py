@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -261,12 +262,7 @@ class Candidate:
             found["cache"] = "the candidate defines no `forward_cached`"
         found["parallel-caches"] = None
         found["loss"] = None if self._overrides("loss") else "the candidate defines no `loss`"
-        if not self._overrides("load") and not _named_as_stated(model, spec):
-            found["weights"] = (
-                "the candidate defines no `load`, and its parameters have other names or shapes"
-            )
-        else:
-            found["weights"] = None
+        found["weights"] = None if self._overrides("load") else _named_otherwise(model, spec)
         found = found | _not_in(spec) | dict(self.absent)
         absolute = isinstance(spec.architecture.positions, LearnedPositions | Sinusoidal)
         untold = absolute and found["position-ids"]
@@ -353,16 +349,36 @@ def _given(arguments: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def _named_as_stated(model: nn.Module, spec: Spec) -> bool:
-    """Whether names *and shapes* are the stated ones: ports often keep the names and turn the matrices round."""
+def _named_otherwise(model: nn.Module, spec: Spec) -> str | None:
+    """Why weights cannot be transferred by name; None where names *and shapes* are ours or the published ones.
+
+    Ports often keep the names and turn the matrices round, so that what differs first is said.
+    """
     own = _shapes(dict(model.named_parameters(remove_duplicate=False)))
     canonical = random_weights(spec, seed=0)
-    if own == _shapes(canonical):
-        return True
-    try:
-        return own == _shapes(canonical.published())
-    except CheckpointError:  # no published weights, or no table of their names
-        return False
+    stated = [_shapes(canonical)]
+    with suppress(CheckpointError):  # no published weights, or no table of their names
+        stated.insert(0, _shapes(canonical.published()))
+    if own in stated:
+        return None
+    nearest = max(stated, key=lambda names: len(names.keys() & own.keys()))
+    return (
+        "the candidate defines no `load`, and its parameters have other names or shapes than those of the"
+        f" published checkpoint and ours: {_unlike(own, nearest)}"
+    )
+
+
+def _unlike(own: Mapping[str, tuple[int, ...]], stated: Mapping[str, tuple[int, ...]]) -> str:
+    """The first difference between two tables of name -> shape."""
+    shaped = [name for name in own if name in stated and own[name] != stated[name]]
+    if shaped:
+        name = shaped[0]
+        return f"{name} is {own[name]}, expected {stated[name]}"
+    unknown = [name for name in own if name not in stated]
+    missing = [name for name in stated if name not in own]
+    if unknown and missing:
+        return f"it has {unknown[0]}, expected {missing[0]}"
+    return f"nothing is called {unknown[0]}" if unknown else f"it has no {missing[0]}"
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -27,6 +27,7 @@ OUTCOMES: tuple[Outcome, ...] = (
     "skipped",
     "error",
 )
+COMPARISON = "agreement.logits"  # the property without which nothing is known of the numbers
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +119,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def ran(self) -> int:
         """How many properties judged the candidate."""
         return sum(result.ran for result in self.results)
+
+    @property
+    def uncompared(self) -> str | None:
+        """Why no number was held against the reference's, where that would have been the question; else None."""
+        if self.parameters is None:  # a generic spec, or a kernel
+            return None
+        skipped = (r for r in self.results if r.property == COMPARISON and r.outcome == "skipped")
+        return next((result.reason for result in skipped), None)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

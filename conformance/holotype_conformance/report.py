@@ -90,12 +90,37 @@ def report_text(report: Report, painter: Painter, *, verbose: bool = False) -> s
             report.results, lambda result: result.property.partition(".")[0]
         ):
             lines += [painter.paint(group, bold=True), *_group(list(results), painter), ""]
-    for result in report.results:
-        hidden = result.outcome in ("passed", "skipped") or report.unusable is not None
-        known = result.outcome == "expected-failure" and not verbose
-        if not hidden and not known:
-            lines += [*failure_lines(result, painter, verbose=verbose), ""]
+        for result, *others in _told_once(_to_tell(report, verbose=verbose)):
+            lines += failure_lines(result, painter, verbose=verbose)
+            if others:
+                names = ", ".join(other.property for other in others)
+                lines += _entry("also", f"{len(others)} more see the same: {names}", painter)
+            lines.append("")
     return painter.finish([*lines, *_verdict(report, painter)])
+
+
+def _to_tell(report: Report, *, verbose: bool) -> list[Result]:
+    quiet = {"passed", "skipped"} if verbose else {"passed", "skipped", "expected-failure"}
+    return [result for result in report.results if result.outcome not in quiet]
+
+
+def _told_once(results: Iterable[Result]) -> list[list[Result]]:
+    """What says the same in other numbers, together: a forward that raises fails every property that calls it.
+
+    Where an error was measured each stands for itself, and so does each that nothing was called in.
+    """
+    groups: dict[tuple[Any, ...], list[Result]] = {}
+    for result in results:
+        found = result.counterexample
+        alone = found is None or "error" in found.facts or result.diagnosis
+        said = re.sub(r"\d+", "#", result.reason or "")
+        key = (
+            (result.property,)
+            if alone
+            else (result.outcome, said, found and found.facts.get("path"))
+        )
+        groups.setdefault(key, []).append(result)
+    return list(groups.values())
 
 
 def _header(report: Report, painter: Painter) -> Iterator[str]:
@@ -211,6 +236,15 @@ def _verdict(report: Report, painter: Painter) -> Iterator[str]:
     verdict = "conforms to" if report.conforms else "does not conform to"
     colour = "green" if report.conforms else "red"
     said = f"{clean(report.candidate)} {verdict} {report.spec}"
+    if report.uncompared is not None:
+        note = f"no number was compared with {report.spec}'s: {clean(report.uncompared)};"
+        note += " an adapter's `load` can hand weights over"
+        yield from (painter.paint(line, "yellow") for line in _wrapped(note, painter))
+        if report.conforms:
+            said, colour = (
+                f"{said} as far as it was checked, which leaves out its numbers",
+                "yellow",
+            )
     yield from (painter.paint(line, colour, bold=True) for line in _wrapped(said, painter))
 
 

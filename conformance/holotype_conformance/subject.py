@@ -299,6 +299,7 @@ class Subject:
         batch, length = inputs.token_ids.shape
         dtype = _dtype(model)
         size = self.probe(2).logit_size
+        _check_positions(outputs.logits, (batch, length, size))
         _check_tensor("logits", outputs.logits, (batch, length, size), dtype)
         rows = real_rows(inputs)
         if not torch.isfinite(outputs.logits[rows]).all():
@@ -375,6 +376,17 @@ def _check_tensor(what: str, tensor: Any, shape: tuple[int, ...], dtype: torch.d
     wider = torch.promote_types(dtype, torch.float32)  # some codes hand out logits in float32
     if tensor.dtype not in (dtype, wider):
         raise Violation(f"the {what} are {tensor.dtype}; expected {dtype}, as the parameters are")
+
+
+def _check_positions(logits: Any, shape: tuple[int, int, int]) -> None:
+    """Some codes hand out the logits of the last position alone, unless they are given something to learn."""
+    batch, _, size = shape
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else shape
+    if found != shape and found in ((batch, 1, size), (batch, size)):
+        raise Violation(
+            f"the logits are {found}, those of one position; expected those of all, {shape}: a"
+            " `forward` of an adapter can ask for them"
+        )
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

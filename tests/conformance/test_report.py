@@ -123,6 +123,45 @@ def test_a_report_of_a_conforming_candidate_says_so():
     assert good.endswith("mine.py:build conforms to gpt2")
 
 
+def uncompared(**facts):
+    skipped = result("agreement.logits", "skipped", reason="it defines no `load`")
+    return report((*RESULTS[:1], skipped), **facts)
+
+
+def test_a_candidate_whose_numbers_were_compared_with_nothing_conforms_only_as_far_as_it_was_checked():
+    *_, reason, verdict = report_text(uncompared(conforms=True), Painter(width=100)).splitlines()
+    assert reason.startswith("no number was compared with gpt2's: it defines no `load`;")
+    assert verdict.startswith("mine.py:build conforms to gpt2 as far as it was checked")
+    assert "no number was compared: it defines no `load`" in html([uncompared(conforms=True)])
+
+
+def test_a_generic_spec_has_no_numbers_to_compare_and_its_verdict_is_whole():
+    generic = uncompared(conforms=True, parameters=None)
+    assert report_text(generic, Painter()).endswith("\nmine.py:build conforms to gpt2")
+
+
+def test_what_many_properties_see_alike_is_told_once_with_the_names_of_all():
+    def raised(slug, path="default", **facts):
+        case = Counterexample(
+            case={"length": 2}, facts={"path": path, **facts}, rerun=f"rerun {slug}"
+        )
+        said = f"forward raised ValueError: {len(slug)} is too long"
+        return result(slug, "failed", reason=said, counterexample=case)
+
+    results = (
+        raised("a.first"),
+        raised("a.other"),
+        raised("b.far", path="fused"),
+        raised("b.more"),
+    )
+    text = report_text(report(results), Painter())
+    assert text.count("ValueError: 7 is too long") == 2 + 1  # two in the table, one below it
+    assert "  also      2 more see the same: a.other, b.more\n" in text
+    assert "rerun b.far" in text  # another path of the candidate
+    measured = (raised("a.first", error=0.5), raised("a.other", error=0.5))
+    assert "also" not in report_text(report(measured), Painter())
+
+
 def test_a_run_in_which_nothing_ran_gives_no_verdict():
     assert "conform" not in report_text(report(RESULTS[3:4]), Painter())
 

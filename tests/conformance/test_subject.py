@@ -19,8 +19,9 @@ from holotype_conformance.subject import (
     real_rows,
 )
 from holotype_reference.model import build
-from holotype_reference.weights import Weights
+from holotype_reference.weights import Weights, random_weights
 from holotype_spec import load
+from holotype_spec.probes import probe
 from holotype_spec.schema import Spec
 
 GPT2 = load("gpt2")
@@ -130,6 +131,71 @@ def test_a_bare_function_has_the_capabilities_that_its_forward_names() -> None:
     assert subject.capabilities["cache"] == "its forward takes no `past_key_values`"
     assert "defines no `load`" in (subject.capabilities["weights"] or "")
     assert subject.capabilities["token-types"] == "the spec has no token types"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda name: "net." + name,
+            "it has net.transformer.wte.weight, expected transformer.wte.weight",
+        ),
+        (
+            lambda name: None if name == "transformer.wpe.weight" else name,
+            "it has no transformer.wpe.weight",
+        ),
+    ],
+)
+def test_what_keeps_weights_from_being_transferred_by_name_is_named(change, said) -> None:
+    class Port(nn.Module):
+        """Parameters of the published names and shapes, but for `change`."""
+
+        def __init__(self, spec: Spec) -> None:
+            super().__init__()
+            for name, tensor in random_weights(spec, seed=0).published().items():
+                if renamed := change(name):
+                    *folders, last = renamed.split(".")
+                    module: nn.Module = self
+                    for folder in folders:
+                        if folder not in dict(module.named_children()):
+                            module.add_module(folder, nn.Module())
+                        module = module.get_submodule(folder)
+                    module.register_parameter(last, nn.Parameter(tensor))
+
+        def forward(self, token_ids: Tensor) -> Tensor:
+            raise AssertionError("nobody asks for outputs")
+
+    subject = Subject(FunctionCandidate(Port, "port"), GPT2)
+    assert (subject.capabilities["weights"] or "").endswith(said)
+
+
+def test_a_matrix_that_a_port_turned_round_is_named_with_both_shapes() -> None:
+    def turned(spec: Spec) -> nn.Module:
+        model = build(spec)
+        layer = model.decoder.layers[0].feed_forward
+        layer.down.weight = nn.Parameter(layer.down.weight.T.contiguous())
+        return model
+
+    width, inner = probe(GPT2).hidden_size, probe(GPT2).ffn_size
+    reason = Subject(FunctionCandidate(turned, "turned"), GPT2).capabilities["weights"] or ""
+    assert reason.endswith(f"is ({inner}, {width}), expected ({width}, {inner})")
+
+
+def test_logits_of_the_last_position_alone_are_called_that() -> None:
+    class Last(nn.Module):
+        def __init__(self, spec: Spec) -> None:
+            super().__init__()
+            self.inner = build(spec)
+
+        def forward(self, token_ids: Tensor) -> Tensor:
+            logits: Tensor = self.inner(token_ids).logits
+            return logits[:, [-1]]
+
+    subject = Subject(FunctionCandidate(Last, "last"), GPT2)
+    model = subject.model(Setup())
+    with pytest.raises(Violation, match=r"those of one position; expected those of all, \(2, 3, "):
+        subject.forward(model, subject.inputs(tokens=(2, 3)))
+    assert subject.forward(model, subject.inputs(tokens=(2, 1))).logits.shape[1] == 1
 
 
 def test_canonical_names_are_enough_for_weights_to_be_transferred() -> None:
