@@ -138,6 +138,12 @@ class Floor:
     reason: str
 
 
+def absolute_positions(spec: Spec) -> bool:
+    """Whether a shift of all positions changes the outputs."""
+    added = isinstance(spec.architecture.positions, LearnedPositions | Sinusoidal)
+    return added or spec.architecture.attention.scale == "inverse-sqrt-head-dim-log-length"
+
+
 class Candidate:
     """An implementation under test. Override `build`, and whatever else yours can do.
 
@@ -264,8 +270,7 @@ class Candidate:
         found["loss"] = None if self._overrides("loss") else "the candidate defines no `loss`"
         found["weights"] = None if self._overrides("load") else _named_otherwise(model, spec)
         found = found | _not_in(spec) | dict(self.absent)
-        absolute = isinstance(spec.architecture.positions, LearnedPositions | Sinusoidal)
-        untold = absolute and found["position-ids"]
+        untold = absolute_positions(spec) and found["position-ids"]
         found["left-padding"] = found["attention-mask"] or (
             f"positions are absolute and cannot be told: {untold}" if untold else None
         )

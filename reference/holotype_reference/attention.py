@@ -10,13 +10,16 @@ all, such as one of padding, has the empty sum as its output: zero, with zero gr
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import log
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from holotype_reference.cache import KeysValues
 from holotype_reference.linear import Linear
 from holotype_reference.masks import Mask
+from holotype_reference.normalization import compute_dtype
 from holotype_reference.weighted_sum import PATHS, Path
 from holotype_spec import schema
 
@@ -49,7 +52,7 @@ class Attention(nn.Module):
     def scale(self) -> float:
         """What the products of queries and keys are multiplied by (Vaswani et al. 2017, section 3.2.1)."""
         match self.scaling:
-            case "inverse-sqrt-head-dim":
+            case "inverse-sqrt-head-dim" | "inverse-sqrt-head-dim-log-length":
                 return float(self.head_dim**-0.5)
             case "inverse-sqrt-three-head-dims":
                 return float((3 * self.head_dim) ** -0.5)
@@ -87,19 +90,52 @@ class SelfAttention(Attention):
         *,
         mask: Mask,
         turn: Callable[[Tensor], Tensor] | None,
+        sharpen: Callable[[Tensor], Tensor] | None,
         bias: Tensor | None,
         cache: KeysValues | None,
     ) -> Tensor:
         """(batch, length, hidden_size) -> the same.
 
-        `turn` rotates queries and keys to their positions; `cache` is extended by this sequence's keys and values.
+        `turn` rotates queries and keys to their positions, `sharpen` scales queries by theirs; `cache` is extended by
+        this sequence's keys and values.
         """
         query, key, value = (self.split(part(x)) for part in (self.query, self.key, self.value))
         if turn is not None:
             query, key = turn(query), turn(key)
+        if sharpen is not None:
+            query = sharpen(query)
         if cache is not None:
             key, value = cache.extend(key, value)
         return self.attend(query, key, value, mask, bias)
+
+
+class LogLength(nn.Module):
+    """Scores of queries beyond the trained length grow with the logarithm of the position (Su 2021, kexue.fm 8823).
+
+    The query at position m, which sees m + 1 keys, is multiplied by log(m + 1) / log(max_positions) once that is more
+    than 1 (the Qwen release, logn_tensor). The release leaves it out in train mode, where no input is as long; we do
+    not. It has no parameters.
+    """
+
+    def __init__(self, trained: int) -> None:
+        super().__init__()
+        self.trained = trained
+
+    def factors(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
+        """(batch or 1, length) -> (batch or 1, 1, length, 1), the axis of 1 for the heads, in at least float32."""
+        seen = (positions + 1).to(compute_dtype(dtype))
+        factors = (seen.log() / log(self.trained)).clamp(min=1)
+        return rearrange(factors, "batch length -> batch 1 length 1")
+
+    def sharpen(self, query: Tensor, factors: Tensor) -> Tensor:
+        """(batch, heads, length, head_dim) -> the same"""
+        return (query * factors).to(query.dtype)
+
+
+def log_length(spec: schema.Spec) -> LogLength | None:
+    """How the scores of a spec grow with the position, if they do."""
+    grows = spec.architecture.attention.scale == "inverse-sqrt-head-dim-log-length"
+    return LogLength(spec.max_positions) if grows else None
 
 
 class CrossAttention(Attention):

@@ -51,11 +51,15 @@ class Cache:
         layers: one entry a layer.
         source_ids: (batch, source length) the source whose keys and values are held, or None.
         source_padding: (batch, source length) boolean, true for a real token, or None when all are.
+        context: (batch or 1, 1) how many tokens the first call read, where theta grows with them; else None. Keys stay
+            turned as they are, so that all later calls must turn like the first one (the Qwen release,
+            _ntk_alpha_cached_list).
     """
 
     layers: list[LayerCache]
     source_ids: Tensor | None = None
     source_padding: Tensor | None = None
+    context: Tensor | None = None
 
     @classmethod
     def empty(cls, layers: int) -> Cache:

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from holotype_reference.attention import CrossAttention, SelfAttention
+from holotype_reference.attention import CrossAttention, SelfAttention, log_length
 from holotype_reference.cache import Cache, LayerCache
 from holotype_reference.experts import Experts
 from holotype_reference.feed_forward import FeedForward, dense
@@ -42,6 +42,7 @@ class Shared:
     Attributes:
         mask: which keys the queries of self-attention see.
         turn: rotates queries and keys (batch, heads, length, head_dim) to their positions, or None.
+        sharpen: multiplies queries (batch, heads, length, head_dim) by what grows with their positions, or None.
         bias: (1, heads, queries, keys) added to the scores of self-attention, or None.
         source: the encoder's output, in a decoder that has one.
         source_mask: which keys of the source the queries of cross-attention see.
@@ -49,6 +50,7 @@ class Shared:
 
     mask: Mask
     turn: Callable[[Tensor], Tensor] | None
+    sharpen: Callable[[Tensor], Tensor] | None
     bias: Tensor | None
     source: Tensor | None
     source_mask: Mask | None
@@ -90,7 +92,12 @@ class Layer(nn.Module):
         own = None if cache is None else cache.self_attention
         held = None if cache is None else cache.cross_attention
         attend = partial(
-            self.self_attention, mask=shared.mask, turn=shared.turn, bias=shared.bias, cache=own
+            self.self_attention,
+            mask=shared.mask,
+            turn=shared.turn,
+            sharpen=shared.sharpen,
+            bias=shared.bias,
+            cache=own,
         )
         if self.residual == "parallel":
             return self.beside(x, attend)
@@ -148,6 +155,7 @@ class Stack(nn.Module):
         self.pattern = pattern
         self.depth = depth
         self.rotary = rotary(spec)
+        self.log_length = log_length(spec)
         self.relative_bias = relative_bias(spec, pattern)
         # Layers that share their parameters are one, run again and again (Lan et al. 2019, section 3.1).
         distinct = 1 if spec.architecture.layer_sharing == "all" else depth
@@ -170,7 +178,8 @@ class Stack(nn.Module):
         """Vectors (batch, length, hidden_size) at positions (batch or 1, length), padding (batch, cached + length),
         the lengths of packed documents -> (batch, length, hidden_size)"""
         cached = 0 if cache is None else cache.length
-        shared = self.shared(x, positions, padding, source, cached, documents)
+        context = self.context(x, padding, cache, documents)
+        shared = self.shared(x, positions, padding, source, cached, documents, context)
         for index in range(self.depth):
             layer = self.layers[index % len(self.layers)]
             x = layer(x, shared, None if cache is None else cache.layers[index])
@@ -187,12 +196,14 @@ class Stack(nn.Module):
         source: Source | None,
         cached: int,
         documents: Documents | None,
+        context: Tensor | None,
     ) -> Shared:
         queries = x.shape[1]
         bias = self.bias(queries, cached, x.device)
         return Shared(
             mask=self.mask(queries, cached, padding, x.device, documents),
-            turn=self.turn(positions, x.dtype),
+            turn=self.turn(positions, x.dtype, context),
+            sharpen=self.sharpen(positions, x.dtype),
             bias=None if bias is None else bias.to(x.dtype),
             source=None if source is None else source.encoded,
             source_mask=None if source is None else self.source_mask(queries, source, x.device),
@@ -228,11 +239,39 @@ class Stack(nn.Module):
             device=device,
         )
 
-    def turn(self, positions: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor] | None:
+    def turn(
+        self, positions: Tensor, dtype: torch.dtype, context: Tensor | None
+    ) -> Callable[[Tensor], Tensor] | None:
         """The rotation of queries and keys to `positions` (batch or 1, length)."""
         if self.rotary is None:
             return None
-        return partial(self.rotary.rotate, turns=self.rotary.turns(positions, dtype))
+        return partial(self.rotary.rotate, turns=self.rotary.turns(positions, dtype, context))
+
+    def context(
+        self,
+        x: Tensor,
+        padding: Tensor | None,
+        cache: Cache | None,
+        documents: Documents | None,
+    ) -> Tensor | None:
+        """How many real tokens each token is read together with, (batch, length or 1), if theta grows with them.
+
+        The first call with a cache decides for all later ones.
+        """
+        if self.rotary is None or not self.rotary.grows:
+            return None
+        if cache is not None and cache.context is not None:
+            return cache.context
+        found = real_tokens(x, padding, documents)
+        if cache is not None:
+            cache.context = found
+        return found
+
+    def sharpen(self, positions: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor] | None:
+        """What makes scores grow with the `positions` (batch or 1, length) of their queries."""
+        if self.log_length is None:
+            return None
+        return partial(self.log_length.sharpen, factors=self.log_length.factors(positions, dtype))
 
     def bias(self, queries: int, cached: int, device: torch.device) -> Tensor | None:
         """The bias of each distance, (1, heads, queries, cached + queries). It counts tokens, padding too."""
@@ -241,3 +280,18 @@ class Stack(nn.Module):
         keys = torch.arange(cached + queries, device=device)
         bias: Tensor = self.relative_bias(keys[cached:], keys)
         return bias
+
+
+def real_tokens(x: Tensor, padding: Tensor | None, documents: Documents | None) -> Tensor:
+    """How many real tokens each row of `x` (batch, length, hidden_size) has, (batch, 1), or each of the documents
+    packed into it, (batch, length)."""
+    real = x.new_ones(x.shape[:2], dtype=torch.bool) if padding is None else padding
+    if documents is None:
+        return real.sum(dim=-1, keepdim=True)
+    rows = documents if len(documents) == len(real) else documents * len(real)
+    return torch.stack(
+        [
+            torch.cat([part.sum().expand(len(part)) for part in row.split(list(lengths))])
+            for row, lengths in zip(real, rows, strict=True)
+        ]
+    )

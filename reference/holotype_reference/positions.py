@@ -100,7 +100,7 @@ class Rotary(nn.Module):
     def frequencies(self, like: Tensor) -> Tensor:
         """By how much each pair turns a position: (rotary_dim / 2), in the dtype and on the device of `like`."""
         match self.scaling:
-            case schema.NoScaling():
+            case schema.NoScaling() | schema.DynamicScaling():  # see `slowed` for the latter
                 return self.unscaled(like)
             case schema.LinearScaling(factor=factor):
                 return self.unscaled(like) / factor
@@ -114,10 +114,35 @@ class Rotary(nn.Module):
         pairs = torch.arange(0, self.rotary_dim, 2, dtype=like.dtype, device=like.device)
         return torch.pow(self.theta, -pairs / self.rotary_dim)
 
-    def turns(self, positions: Tensor, dtype: torch.dtype) -> Turns:
-        """positions: (batch or 1, length); the angles are computed in at least float32."""
+    @property
+    def grows(self) -> bool:
+        """Whether theta depends on how many tokens are read together."""
+        return isinstance(self.scaling, schema.DynamicScaling)
+
+    def growth(self, context: Tensor) -> Tensor:
+        """a = 2^ceil(log2(n / original_max_positions) + 1) - 1, at least 1, for each n of `context`: 1, 3, 7, …
+
+        (The Qwen release, get_ntk_alpha.) The logarithm is taken by counting, which does not round: a new a begins
+        beyond each original_max_positions · 2^k.
+        """
+        assert isinstance(self.scaling, schema.DynamicScaling)
+        edges = [self.scaling.original_max_positions << k for k in range(32)]
+        doublings = torch.bucketize(context, torch.tensor(edges, device=context.device))
+        return 2 ** (doublings + 1) - 1
+
+    def slowed(self, context: Tensor, like: Tensor) -> Tensor:
+        """What frequencies are multiplied by as theta grows to theta · a^(d / (d - 2)), where d dimensions turn: pair i
+        by a^(-2i / (d - 2)). (batch or 1, length or 1) -> (batch or 1, length or 1, d / 2), as `like`."""
+        pairs = torch.arange(0, self.rotary_dim, 2, dtype=like.dtype, device=like.device)
+        return torch.pow(self.growth(context).to(like)[..., None], -pairs / (self.rotary_dim - 2))
+
+    def turns(self, positions: Tensor, dtype: torch.dtype, context: Tensor | None = None) -> Turns:
+        """positions: (batch or 1, length); context: (batch or 1, length or 1), how many tokens are read together,
+        where theta grows with them. The angles are computed in at least float32."""
         wide = positions.to(compute_dtype(dtype))
         angles = einsum(wide, self.frequencies(wide), "batch length, pair -> batch length pair")
+        if context is not None:
+            angles = angles * self.slowed(context, wide)
         angles = rearrange(angles, "batch length pair -> batch 1 length pair")
         return Turns(cos=angles.cos(), sin=angles.sin())
 

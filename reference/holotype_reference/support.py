@@ -53,10 +53,6 @@ def _scaling(kind: type) -> Uses:
     return uses
 
 
-def _log_length(spec: schema.Spec) -> bool:
-    return spec.architecture.attention.scale == "inverse-sqrt-head-dim-log-length"
-
-
 def _no_shift(spec: schema.Spec) -> bool:
     return isinstance(spec.architecture.normalization, schema.BiaslessLayerNorm)
 
@@ -87,8 +83,6 @@ MISSING: tuple[tuple[str, Uses], ...] = (
     ("post-norm with a scaled residual (DeepNet, Wang et al. 2022)", _residual("deep-norm")),
     ("layer norm without a bias (Chowdhery et al. 2022)", _no_shift),
     ("YaRN (Peng et al. 2023)", _scaling(schema.YarnScaling)),
-    ("theta that grows with the input (NTK-aware scaling)", _scaling(schema.DynamicScaling)),
-    ("scores that grow with the logarithm of the length", _log_length),
     ("visible prefix (Du et al. 2021)", _pattern(schema.PrefixCausal)),
     ("multi-token prediction (DeepSeek-AI 2024, V3)", _head(schema.MultiTokenHead)),
     ("token types of a source (AlexaTM)", _typed_source),

@@ -51,6 +51,8 @@ NEAR = 6  # a distance within a short input from which on disentangled positions
 HEAD_DIM = 8
 # With theta 500,000 the eight pairs turn 6.4, 1.2, 0.24 … times within 40 positions: one is left alone, one between.
 WIDE_HEAD_DIM, ORIGINAL_POSITIONS = 16, 40
+# Theta that grows does so within a short input, twice; scores that do start to somewhere else.
+GROWING_FROM, SHARPENED_FROM = 9, 11
 HIDDEN_SIZE = 36  # where heads · head_dim is another number
 LATENT_HIDDEN_SIZE = (
     40  # a multiple of the heads, as the published classes ask although nothing divides it
@@ -89,7 +91,7 @@ def probe(spec: Spec, *, layers: int = 2, groups: int | None = None) -> Spec:
         hidden_size=hidden_size,
         ffn_size=4 * hidden_size if fixed_ffn else 52,
         vocab_size=VOCABULARY,
-        max_positions=ROWS if learned else POSITIONS,
+        max_positions=ROWS if learned else SHARPENED_FROM if _sharpened(spec) else POSITIONS,
         architecture=_exposing(spec, layers),
     )
 
@@ -107,7 +109,9 @@ def _exposing(spec: Spec, layers: int) -> Architecture:
     if isinstance(positions, RelativeBuckets | LayerwiseRelativeBuckets):
         positions = msgspec.structs.replace(positions, buckets=BUCKETS, max_distance=MAX_DISTANCE)
     if isinstance(positions, Rotary) and (scaling := _scaling(spec)):
-        scaling = msgspec.structs.replace(scaling, original_max_positions=ORIGINAL_POSITIONS)
+        grows = isinstance(scaling, DynamicScaling)
+        original = GROWING_FROM if grows else ORIGINAL_POSITIONS
+        scaling = msgspec.structs.replace(scaling, original_max_positions=original)
         positions = msgspec.structs.replace(positions, scaling=scaling)
     if isinstance(positions, GatedRelativeBuckets):
         positions = GatedRelativeBuckets(buckets=BUCKETS, max_distance=MAX_DISTANCE)
@@ -161,6 +165,11 @@ def _fewer(blocks: FeedForward) -> FeedForward:
         first_layer=min(blocks.first_layer, 1),
         routing=routing,
     )
+
+
+def _sharpened(spec: Spec) -> bool:
+    """Whether scores grow with the position, from `max_positions` on."""
+    return spec.architecture.attention.scale == "inverse-sqrt-head-dim-log-length"
 
 
 def _wide_heads(spec: Spec) -> bool:

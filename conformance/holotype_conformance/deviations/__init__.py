@@ -9,6 +9,7 @@ from holotype_conformance.deviations import (  # noqa: F401  (they fill the cata
     masks,
     attention,
     rotary,
+    lengths,
     positions,
     normalization,
     feed_forward,

@@ -35,7 +35,7 @@ from holotype_spec.schema import Spec
 # Scale ----------------------------------------------------------------------------------------------------------
 
 
-@respecifies(
+@patches(
     "scale.dropped",
     lambda spec: f"scores are not scaled (instead of by 1/√{spec.head_dim})",
     "Scores are larger by √head_dim, attention is nearly one-hot and its gradients vanish. A"
@@ -43,8 +43,8 @@ from holotype_spec.schema import Spec
     " cause.",
     applies=scaled,
 )
-def scale_dropped(spec: Spec) -> Spec:
-    return set_otherwise(spec, "attention.scale", "none")
+def scale_dropped(model: Model) -> None:
+    override_all(model, Attention, scale=lambda self: Attention.scale(self) * self.head_dim**0.5)
 
 
 @respecifies(
@@ -66,7 +66,7 @@ def scale_added(spec: Spec) -> Spec:
     applies=scaled,
 )
 def scale_twice(model: Model) -> None:
-    override_all(model, Attention, scale=lambda self: 1 / self.head_dim)
+    override_all(model, Attention, scale=lambda self: Attention.scale(self) / self.head_dim**0.5)
 
 
 @patches(
@@ -77,7 +77,7 @@ def scale_twice(model: Model) -> None:
     reports=("esceptico/perceiver-io#9",),
 )
 def scale_inverted(model: Model) -> None:
-    override_all(model, Attention, scale=lambda self: self.head_dim**0.5)
+    override_all(model, Attention, scale=lambda self: Attention.scale(self) * self.head_dim)
 
 
 @patches(
@@ -89,7 +89,8 @@ def scale_inverted(model: Model) -> None:
     applies=both(scaled, lambda spec: spec.heads > 1),
 )
 def scale_hidden_size(model: Model) -> None:
-    override_all(model, Attention, scale=lambda self: model.spec.hidden_size**-0.5)
+    wider = (model.spec.head_dim / model.spec.hidden_size) ** 0.5
+    override_all(model, Attention, scale=lambda self: Attention.scale(self) * wider)
 
 
 @patches(

@@ -41,7 +41,7 @@ from holotype_reference.positions import RelativeBias, Rotary
     equivalent=True,
 )
 def rotary_shifted(model: Model) -> None:
-    override_all(model, Rotary, turns=lambda self, at, dtype: Rotary.turns(self, at + 3, dtype))
+    override_all(model, Rotary, turns=lambda self, at, *told: Rotary.turns(self, at + 3, *told))
 
 
 @patches(

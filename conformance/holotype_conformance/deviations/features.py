@@ -33,8 +33,13 @@ def has_window(spec: Spec) -> bool:
 
 
 def scaled(spec: Spec) -> bool:
-    """Scores are scaled by 1/√head_dim."""
-    return spec.architecture.attention.scale == "inverse-sqrt-head-dim"
+    """Scores are scaled by 1/√head_dim, and perhaps by more."""
+    return spec.architecture.attention.scale.startswith("inverse-sqrt-head-dim")
+
+
+def sharpened(spec: Spec) -> bool:
+    """Scores grow with the logarithm of the position beyond the trained length."""
+    return spec.architecture.attention.scale == "inverse-sqrt-head-dim-log-length"
 
 
 def grouped(spec: Spec) -> bool:
@@ -51,10 +56,18 @@ def has_rotary(spec: Spec) -> bool:
 
 
 def has_any_scaling(spec: Spec) -> bool:
-    """Rotary positions of which some or all pairs are slowed down by a factor."""
+    """Rotary positions of which some or all pairs are slowed down, in long inputs at least."""
+    positions = spec.architecture.positions
+    return isinstance(positions, schema.Rotary) and not isinstance(
+        positions.scaling, schema.NoScaling
+    )
+
+
+def has_growing_theta(spec: Spec) -> bool:
+    """Rotary positions whose theta grows with the input."""
     positions = spec.architecture.positions
     return isinstance(positions, schema.Rotary) and isinstance(
-        positions.scaling, schema.Llama3Scaling | schema.LinearScaling
+        positions.scaling, schema.DynamicScaling
     )
 
 

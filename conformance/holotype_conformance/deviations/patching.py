@@ -121,11 +121,13 @@ def prepare(model: nn.Module, prepared: Prepare) -> None:
         *,
         mask: Mask,
         turn: Turn | None,
+        sharpen: Turn | None,
         bias: Tensor | None,
         cache: KeysValues | None,
     ) -> Tensor:
         query, key, value = (self.split(part(x)) for part in (self.query, self.key, self.value))
         query, key, value = prepared(query, key, value, turn or (lambda unturned: unturned))
+        query = query if sharpen is None else sharpen(query)
         if cache is not None:
             key, value = cache.extend(key, value)
         return self.attend(query, key, value, mask, bias)

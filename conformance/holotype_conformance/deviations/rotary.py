@@ -65,8 +65,10 @@ def reversed_turns(model: Model) -> None:
     override_all(model, Rotary, turns=_backward)
 
 
-def _backward(rotary: Rotary, positions: Tensor, dtype: torch.dtype) -> Turns:
-    turns = Rotary.turns(rotary, positions, dtype)
+def _backward(
+    rotary: Rotary, positions: Tensor, dtype: torch.dtype, context: Tensor | None
+) -> Turns:
+    turns = Rotary.turns(rotary, positions, dtype, context)
     return Turns(cos=turns.cos, sin=-turns.sin)
 
 
@@ -188,9 +190,11 @@ def rotary_without_upcast(model: Model) -> None:
     override_all(model, Rotary, turns=_narrow)
 
 
-def _narrow(rotary: Rotary, positions: Tensor, dtype: torch.dtype) -> Turns:
+def _narrow(rotary: Rotary, positions: Tensor, dtype: torch.dtype, context: Tensor | None) -> Turns:
     here = positions.to(dtype)
     angles = here[:, None, :, None] * rotary.frequencies(here)
+    if context is not None:
+        angles = angles * rotary.slowed(context, here)[:, None]
     return Turns(cos=angles.cos(), sin=angles.sin())
 
 

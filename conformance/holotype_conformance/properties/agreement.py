@@ -16,9 +16,9 @@ from holotype_conformance.candidate import Inputs, Outputs
 from holotype_conformance.compare import demand_equal, relative_error, rms_error
 from holotype_conformance.properties.cases import (
     BatchCase,
-    absolute_positions,
     always,
     batch_inputs,
+    farthest,
     layer_counts,
     lengths,
     padding_mask,
@@ -32,7 +32,7 @@ from holotype_reference.model import Model, Output
 from holotype_reference.weighted_sum import Path
 from holotype_reference.weights import Weights
 from holotype_spec.parameters import parameter_table
-from holotype_spec.schema import Spec
+from holotype_spec.schema import Rotary, Spec
 
 LowPrecision = Literal["float32", "bfloat16", "float16"]
 PLAIN_PATHS: tuple[Path, ...] = ("fused", "eager")
@@ -82,7 +82,7 @@ def agreement_inputs(subject: Subject, case: AgreementCase) -> Inputs:
 def skipping_positions(subject: Subject, case: BatchCase) -> Tensor:
     """(batch, length) growing position ids with gaps, other ones in every row."""
     rng = np.random.default_rng([subject.seed, case.tokens, case.length])
-    limit = subject.probe(2).max_positions
+    limit = farthest(subject.probe(2))
     rows = [np.sort(rng.choice(limit, case.length, replace=False)) for _ in range(case.batch)]
     return torch.from_numpy(np.stack(rows)).to(subject.device)
 
@@ -411,7 +411,8 @@ def rounding_cases(subject: Subject) -> st.SearchStrategy[RoundingCase]:
 
 def far_cases(subject: Subject) -> st.SearchStrategy[RoundingCase]:
     """Some of them at far positions, where these are computed and can be told."""
-    if not subject.has("position-ids") or absolute_positions(subject.spec):
+    computed = isinstance(subject.spec.architecture.positions, Rotary)
+    if not subject.has("position-ids") or not computed:
         return rounding_cases(subject)
     near_or_far = st.tuples(rounding_cases(subject), st.booleans())
     return near_or_far.map(lambda drawn: msgspec.structs.replace(drawn[0], far=drawn[1]))

@@ -17,6 +17,7 @@ from holotype_conformance.properties.cases import (
     batch_inputs,
     layer_counts,
     lengths,
+    shortest_alike,
 )
 from holotype_conformance.properties.causality import decodes
 from holotype_conformance.property import claim
@@ -34,9 +35,12 @@ class ChunkCase(BatchCase, frozen=True, kw_only=True):
 
 
 def _chunked(subject: Subject, *, left: bool) -> st.SearchStrategy[ChunkCase]:
+    small, rows = subject.probe(2), 3 if left else 1
+
     def at_length(length: int) -> st.SearchStrategy[ChunkCase]:
-        inner = st.integers(1, length - 1)
-        every = st.just(tuple(range(1, length)))  # a token at a time
+        first = shortest_alike(small, length, rows)  # theta stays as the first chunk wants it
+        inner = st.integers(first, length - 1)
+        every = st.just(tuple(range(first, length)))  # a token at a time
         cuts = st.sets(inner, min_size=1, max_size=4).map(lambda cut: tuple(sorted(cut)))
         return st.builds(
             ChunkCase,
@@ -50,7 +54,7 @@ def _chunked(subject: Subject, *, left: bool) -> st.SearchStrategy[ChunkCase]:
             tokens=st.integers(0, 99),
         )
 
-    return lengths(2).flatmap(at_length)
+    return lengths(2).filter(lambda n: shortest_alike(small, n, rows) < n).flatmap(at_length)
 
 
 def _unpadded(subject: Subject) -> st.SearchStrategy[str]:
@@ -172,14 +176,16 @@ def left_padding(subject: Subject, case: ChunkCase) -> None:
     catches=("cache shared between calls",),
     needs=("cache", "parallel-caches"),
     applies=decodes,
-    cases=lambda subject: batch_cases(subject, least=2, choices=("none",)),
+    cases=lambda subject: batch_cases(subject, least=2, choices=("none",)).filter(
+        lambda case: shortest_alike(subject.probe(2), case.length) < case.length
+    ),
     case_type=BatchCase,
     examples=4,
 )
 def cache_reuse(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
     other = subject.inputs(tokens=(case.batch, case.length), seed=case.tokens + 1)
-    middle = case.length // 2
+    middle = max(case.length // 2, shortest_alike(subject.probe(2), case.length))
     for path in subject.paths:
         model = subject.model(case.setup(path))
         caches = [

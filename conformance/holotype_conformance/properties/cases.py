@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -14,7 +15,8 @@ from holotype_conformance.candidate import Inputs
 from holotype_conformance.property import Case
 from holotype_conformance.records import DType
 from holotype_conformance.subject import Setup, Subject
-from holotype_spec.schema import LearnedPositions, Sinusoidal, Spec
+from holotype_spec.probes import POSITIONS
+from holotype_spec.schema import DynamicScaling, Rotary, Spec
 
 Padding = Literal["none", "ones", "left", "right"]
 LONGEST = 24  # beyond every window, bucket and reach of a probe
@@ -73,9 +75,29 @@ def can_pad_left(subject: Subject) -> bool:
     return subject.has("left-padding")
 
 
-def absolute_positions(spec: Spec) -> bool:
-    """Whether a shift of all positions changes the outputs."""
-    return isinstance(spec.architecture.positions, LearnedPositions | Sinusoidal)
+def farthest(spec: Spec) -> int:
+    """How many positions there are to tell: the rows of a table, or as many as low precision needs to show."""
+    computed = isinstance(spec.architecture.positions, Rotary)
+    return max(spec.max_positions, POSITIONS) if computed else spec.max_positions
+
+
+def alike(spec: Spec, *lengths: int) -> bool:
+    """Whether what inputs of these lengths have in common is read alike: theta may grow with the length."""
+    positions = spec.architecture.positions
+    if not isinstance(positions, Rotary) or not isinstance(positions.scaling, DynamicScaling):
+        return True
+    trained = positions.scaling.original_max_positions
+    return len({math.ceil(math.log2(max(each, trained) / trained)) for each in lengths}) == 1
+
+
+def shortest_alike(spec: Spec, length: int, rows: int = 1) -> int:
+    """The shortest prefix that is read as within the whole input, in each row r, of which 2r tokens are padding."""
+    padding = range(0, 2 * rows, 2)
+    return next(
+        first
+        for first in range(1, length + 1)
+        if all(alike(spec, first - pads, length - pads) for pads in padding)
+    )
 
 
 def batch_inputs(subject: Subject, case: BatchCase) -> Inputs:

@@ -17,6 +17,7 @@ from holotype_conformance.properties.cases import (
     layer_counts,
     lengths,
     paddings,
+    shortest_alike,
 )
 from holotype_conformance.property import Violation, claim
 from holotype_conformance.subject import Subject, real_rows
@@ -252,18 +253,21 @@ class TruncationCase(BatchCase, frozen=True, kw_only=True):
 
 
 def truncation_cases(subject: Subject) -> st.SearchStrategy[TruncationCase]:
+    """Where theta grows with the length, prefixes that are as long as not to change it."""
+    small = subject.probe(2)
+
     def at_length(length: int) -> st.SearchStrategy[TruncationCase]:
         return st.builds(
             TruncationCase,
             length=st.just(length),
-            kept=st.integers(1, length - 1),
+            kept=st.integers(shortest_alike(small, length), length - 1),
             batch=st.integers(1, 3),
             layers=layer_counts(),
             weights=st.integers(0, 2),
             tokens=st.integers(0, 99),
         )
 
-    return lengths(2).flatmap(at_length)
+    return lengths(2).filter(lambda n: shortest_alike(small, n) < n).flatmap(at_length)
 
 
 @claim(

@@ -8,12 +8,11 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from holotype_conformance.candidate import Inputs
+from holotype_conformance.candidate import Inputs, absolute_positions
 from holotype_conformance.compare import demand_equal, moved
 from holotype_conformance.properties.cases import (
     BatchCase,
     Padding,
-    absolute_positions,
     always,
     asked,
     batch_cases,

@@ -7,19 +7,20 @@ from dataclasses import replace
 import torch
 from hypothesis import strategies as st
 
+from holotype_conformance.candidate import absolute_positions
 from holotype_conformance.compare import demand_equal
 from holotype_conformance.properties.cases import (
     BatchCase,
-    absolute_positions,
     always,
     batch_cases,
     batch_inputs,
+    farthest,
     layer_counts,
     lengths,
 )
 from holotype_conformance.property import Violation, claim
 from holotype_conformance.subject import Subject, real_rows
-from holotype_spec.schema import Rotary, Spec
+from holotype_spec.schema import LearnedPositions, Rotary, Sinusoidal, Spec
 
 
 class ShiftCase(BatchCase, frozen=True, kw_only=True):
@@ -33,7 +34,7 @@ def _shifts(subject: Subject) -> st.SearchStrategy[ShiftCase]:
     return st.builds(
         ShiftCase,
         length=lengths(2, longest),
-        shift=st.integers(1, subject.probe(2).max_positions - longest),
+        shift=st.integers(1, farthest(subject.probe(2)) - longest),
         batch=st.integers(1, 3),
         layers=layer_counts(),
         weights=st.integers(0, 2),
@@ -43,13 +44,15 @@ def _shifts(subject: Subject) -> st.SearchStrategy[ShiftCase]:
 
 def rotary(spec: Spec) -> str | None:
     """Whether only distances between positions matter, and positions can be told."""
-    relative = isinstance(spec.architecture.positions, Rotary)
-    return None if relative else "the spec's positions are not rotary"
+    if not isinstance(spec.architecture.positions, Rotary):
+        return "the spec's positions are not rotary"
+    return "the spec's scores grow with the position" if absolute_positions(spec) else None
 
 
 def absolute(spec: Spec) -> str | None:
-    """Whether positions themselves matter."""
-    return None if absolute_positions(spec) else "the spec's positions are not absolute"
+    """Whether positions themselves move every output."""
+    added = isinstance(spec.architecture.positions, LearnedPositions | Sinusoidal)
+    return None if added else "the spec's positions are not absolute"
 
 
 @claim(

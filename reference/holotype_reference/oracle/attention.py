@@ -6,8 +6,13 @@ import math
 
 import numpy as np
 
-from holotype_reference.oracle.basics import Array, Ids, Mask, Scope, Stream, linear
-from holotype_reference.oracle.positions import alibi_slopes, relative_buckets, rotate
+from holotype_reference.oracle.basics import Array, Mask, Scope, Stream, linear
+from holotype_reference.oracle.positions import (
+    alibi_slopes,
+    log_length,
+    relative_buckets,
+    rotate,
+)
 from holotype_spec.parameters import Stack
 from holotype_spec.schema import Alibi, RelativeBuckets, Rotary, SlidingWindow, Spec
 
@@ -27,8 +32,7 @@ def self_attention(
     elif isinstance(positions, Alibi):
         behind = stream.positions[:, :, None] - stream.positions[:, None, :]
         bias = -behind[..., None] * np.array(alibi_slopes(spec.heads))
-    rotation = stream.positions if isinstance(positions, Rotary) else None
-    return _attention(spec, block, x, x, allowed, bias, rotation)
+    return _attention(spec, block, x, x, allowed, bias, stream)
 
 
 def cross_attention(spec: Spec, block: Scope, x: Array, source: Stream) -> Array:
@@ -44,7 +48,7 @@ def _attention(
     memory: Array,
     allowed: Mask,
     bias: Array | None,
-    rotation: Ids | None,
+    places: Stream | None,
 ) -> Array:
     """softmax(Q Kᵀ / √d_k) V a head, all heads through W^O (Vaswani et al. 2017, section 3.2).
 
@@ -55,12 +59,12 @@ def _attention(
         memory: (batch, source, hidden_size), what keys and values are made of.
         allowed: (batch, length, source), true where a query may see a key.
         bias: (batch, length, source, heads), added to the scores.
-        rotation: (batch, length), the positions by which queries and keys are rotated.
+        places: where queries and keys stand, in self-attention.
     """
     queries, keys, values = (
         linear(p / part, y) for part, y in (("query", x), ("key", memory), ("value", memory))
     )
-    scale = 1 / math.sqrt(spec.head_dim) if spec.architecture.attention.scale != "none" else 1.0
+    scale, rotary = _scale(spec, places), spec.architecture.positions
     heads = []
     for head in range(spec.heads):
         kv_head = head // (spec.heads // spec.kv_heads)
@@ -69,13 +73,22 @@ def _attention(
             _head(spec, keys, kv_head),
             _head(spec, values, kv_head),
         )
-        if rotation is not None:
-            q, k = rotate(spec, q, rotation), rotate(spec, k, rotation)
+        if places is not None and isinstance(rotary, Rotary):
+            q, k = rotate(rotary, q, places), rotate(rotary, k, places)
         scores = q @ k.transpose(0, 2, 1) * scale
         if bias is not None:
             scores = scores + bias[..., head]
         heads.append(_softmax(scores, allowed) @ v)
     return linear(p / "output", np.concatenate(heads, axis=-1))
+
+
+def _scale(spec: Spec, places: Stream | None) -> Array | float:
+    """What scores are multiplied by, where it differs (batch, length, 1) by the query."""
+    attention = spec.architecture.attention
+    scale = 1 / math.sqrt(spec.head_dim) if attention.scale != "none" else 1.0
+    if places is None or attention.scale != "inverse-sqrt-head-dim-log-length":
+        return scale
+    return scale * log_length(places.positions, spec.max_positions)[..., None]
 
 
 def _head(spec: Spec, x: Array, head: int) -> Array:

@@ -7,14 +7,14 @@ from functools import lru_cache
 
 import numpy as np
 
-from holotype_reference.oracle.basics import Array, Ids
+from holotype_reference.oracle.basics import Array, Ids, Stream
 from holotype_spec.schema import (
+    DynamicScaling,
     LinearScaling,
     Llama3Scaling,
     RelativeBuckets,
     Rotary,
     Sinusoidal,
-    Spec,
 )
 
 
@@ -28,15 +28,14 @@ def sinusoids(described: Sinusoidal, positions: Ids, d: int) -> Array:
     return table
 
 
-def rotate(spec: Spec, x: Array, positions: Ids) -> Array:
+def rotate(rotary: Rotary, x: Array, stream: Stream) -> Array:
     """Turn pair i of each vector by the angle m theta^(-2 i / d) (Su et al. 2021, equation 34).
 
     x is (batch, length, head_dim), m its positions, d how many of its dimensions turn: the first ones.
     """
-    rotary = spec.architecture.positions
-    assert isinstance(rotary, Rotary)
-    pairs = np.arange(round(spec.head_dim * rotary.fraction) // 2)
-    angles = positions[..., None] * _frequencies(rotary, 2 * len(pairs))
+    pairs = np.arange(round(x.shape[-1] * rotary.fraction) // 2)
+    rows = [_frequencies(rotary, 2 * len(pairs), int(real.sum())) for real in stream.real]
+    angles = stream.positions[..., None] * np.array(rows)[:, None, :]
     half_split = rotary.pairing == "half-split"
     first = pairs if half_split else 2 * pairs
     second = pairs + len(pairs) if half_split else 2 * pairs + 1
@@ -47,13 +46,15 @@ def rotate(spec: Spec, x: Array, positions: Ids) -> Array:
     return rotated
 
 
-def _frequencies(rotary: Rotary, d: int) -> Array:
+def _frequencies(rotary: Rotary, d: int, tokens: int) -> list[float]:
     """How far each pair turns from one position to the next, slow pairs slowed down where the spec says so.
 
     The three cases by wavelength are those of the LLaMA 3.1 release (apply_scaling).
     """
-    frequencies = [rotary.theta ** (-2 * i / d) for i in range(d // 2)]
-    scaling = rotary.scaling
+    scaling, theta = rotary.scaling, rotary.theta
+    if isinstance(scaling, DynamicScaling):
+        theta = theta * ntk_alpha(tokens, scaling.original_max_positions) ** (d / (d - 2))
+    frequencies = [theta ** (-2 * i / d) for i in range(d // 2)]
     if isinstance(scaling, LinearScaling):  # a position counts for as many fewer
         frequencies = [frequency * (1 / scaling.factor) for frequency in frequencies]
     if isinstance(scaling, Llama3Scaling):
@@ -68,7 +69,19 @@ def _frequencies(rotary: Rotary, d: int) -> Array:
                     scaling.high_freq_factor - scaling.low_freq_factor
                 )
                 frequencies[i] = (1 - smooth) * frequency / scaling.factor + smooth * frequency
-    return np.array(frequencies)
+    return frequencies
+
+
+def ntk_alpha(tokens: int, trained: int) -> int:
+    """By how much the base grows for an input of so many tokens (the Qwen release, get_ntk_alpha)."""
+    if tokens <= trained:
+        return 1
+    return int(2 ** math.ceil(math.log2(tokens / trained) + 1) - 1)
+
+
+def log_length(positions: Ids, trained: int) -> Array:
+    """log_trained(m + 1), at least 1, for a query at position m (Su 2021, kexue.fm 8823; the Qwen release)."""
+    return np.array([[max(1.0, math.log(m + 1, trained)) for m in row] for row in positions])
 
 
 def alibi_slopes(heads: int) -> list[float]:
