@@ -42,6 +42,60 @@ def test_batched_and_biased_products_count_their_product() -> None:
     assert count(lambda: torch.einsum("bij,bkj->bik", a, a)).flops == 2 * 7 * 3 * 3 * 4
 
 
+def written(*shape: int) -> Tensor:
+    return torch.zeros(shape)
+
+
+A, B, VECTOR, ROW = torch.ones(7, 3, 4), torch.ones(7, 4, 5), torch.ones(4), torch.ones(5)
+PLAIN, BATCHED = 2 * 3 * 4 * 5, 7 * 2 * 3 * 4 * 5
+WAYS: dict[str, tuple[Callable[[], object], int]] = {
+    "mm.out": (lambda: torch.mm(A[0], B[0], out=written(3, 5)), PLAIN),
+    "bmm.out": (lambda: torch.bmm(A, B, out=written(7, 3, 5)), BATCHED),
+    "matmul.out": (lambda: torch.matmul(A, B, out=written(7, 3, 5)), BATCHED),
+    "mv.out": (lambda: torch.mv(A[0], VECTOR, out=written(3)), 2 * 3 * 4),
+    "addmm": (lambda: torch.addmm(written(3, 5), A[0], B[0]), PLAIN),
+    "addmm_": (lambda: written(3, 5).addmm_(A[0], B[0]), PLAIN),
+    "addmm.out": (lambda: torch.addmm(ROW, A[0], B[0], out=written(3, 5)), PLAIN),
+    "baddbmm": (lambda: torch.baddbmm(ROW, A, B), BATCHED),
+    "baddbmm_": (lambda: written(7, 3, 5).baddbmm_(A, B), BATCHED),
+    "baddbmm.out": (lambda: torch.baddbmm(ROW, A, B, beta=-1, out=written(7, 3, 5)), BATCHED),
+    "addbmm_": (lambda: written(3, 5).addbmm_(A, B), BATCHED),
+    "addmv_": (lambda: written(3).addmv_(A[0], VECTOR), 2 * 3 * 4),
+    "addr_": (lambda: written(4, 5).addr_(VECTOR, ROW), 2 * 4 * 5),
+    "vdot": (lambda: torch.vdot(ROW, ROW), 2 * 5),
+    "_addmm_activation": (lambda: torch._addmm_activation(ROW, A[0], B[0]), PLAIN),
+    "_int_mm": (lambda: torch._int_mm(*(torch.ones(32, 32, dtype=torch.int8),) * 2), 2 * 32**3),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_product_counts_whether_it_returns_adds_or_writes_into_what_is_there(way: str) -> None:
+    work, flops = WAYS[way]
+    assert count(work).flops == flops
+
+
+@pytest.mark.skipif(not hasattr(torch, "_grouped_mm"), reason="this torch has no grouped product")
+def test_each_row_of_a_grouped_product_meets_the_matrix_of_its_group() -> None:
+    rows, matrices = torch.ones(24, 16).bfloat16(), torch.ones(3, 16, 8).bfloat16()
+    ends = torch.tensor([8, 16, 24], dtype=torch.int32)
+    assert count(lambda: torch._grouped_mm(rows, matrices, offs=ends)).flops == 2 * 24 * 16 * 8
+    apart = rows.view(3, 8, 16)
+    assert count(lambda: torch._grouped_mm(apart, matrices)).flops == 3 * 2 * 8 * 16 * 8
+
+
+def test_whole_layers_that_torch_runs_as_one_operator_count_their_products() -> None:
+    x, tokens, width, ffn = torch.ones(2, 6, 16), 2 * 6, 16, 32
+    attention = tokens * (4 * 2 * width * width + 2 * 2 * 6 * width)
+    layer = torch.nn.TransformerEncoderLayer(width, 4, ffn, batch_first=True).eval()
+    alone = torch.nn.MultiheadAttention(width, 4, batch_first=True).eval()
+    lstm = torch.nn.LSTM(width, 8)
+    with torch.no_grad():
+        assert count(lambda: layer(x)).flops == attention + tokens * 2 * 2 * width * ffn
+        assert count(lambda: alone(x, x, x)).flops == attention
+    step = 2 * (4 * 8 * width + 4 * 8 * 8)  # four gates, of the input and of the state
+    assert with_backward(lambda x: lstm(x)[0], x).flops == 3 * tokens * step
+
+
 def test_the_backward_pass_of_a_product_is_two_products() -> None:
     assert with_backward(torch.matmul, torch.ones(3, 4), torch.ones(4, 5)).flops == 3 * 120
 
