@@ -15,6 +15,8 @@ from holotype_spec.schema import Bidirectional, Causal, Pattern, SlidingWindow
 Interval = tuple[int, int]  # of keys, the end not included
 Seen = tuple[Interval, ...]  # one a query
 
+BLOCK = 64  # queries, and keys, of a block that is computed or skipped as a whole
+
 
 def full(queries: int, keys: int) -> Seen:
     """Everything."""
@@ -74,7 +76,7 @@ def pairs(seen: Seen) -> int:
     return sum(max(end - start, 0) for start, end in seen)
 
 
-def block_pairs(seen: Seen, keys: int, size: int = 64) -> int:
+def block_pairs(seen: Seen, keys: int, size: int = BLOCK) -> int:
     """The same when whole blocks of `size` queries by `size` keys are computed or skipped.
 
     Blocks at the edges count what of them lies inside.

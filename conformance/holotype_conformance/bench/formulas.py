@@ -2,8 +2,9 @@
 
 Everything else (softmax, norms, activations, copies) counts nothing, as in `holotype_spec.costs`. A fused attention
 operator is taken at its word: the whole rectangle of queries and keys, with a mask or without, because a dense mask
-spares no work; under `is_causal` exactly the triangle of pairs i >= j. That is nominal: inside, a kernel rounds up to
-its own blocks at the diagonal, which no dispatcher sees.
+spares no work; under `is_causal` the blocks of 64 by 64 that the triangle touches. That is nominal, as no dispatcher
+sees a kernel's own blocks; but it is the notion by which `holotype_spec.areas.block_pairs` says what a mask may cost,
+so that one block too many shows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
+
+from holotype_spec.areas import BLOCK
 
 # Products of a fused forward pass (scores, weights times values), and of its backward pass (the scores again, and one
 # for each of the gradients by weights, values, queries and keys).
@@ -53,9 +56,12 @@ def product(rows: int, inner: int, columns: int) -> int:
 
 
 def triangle(queries: int, keys: int) -> int:
-    """Pairs (i, j) with j <= i, the first query at the first key."""
-    square = min(queries, keys)
-    return square * (square + 1) // 2 + (queries - square) * keys
+    """Pairs in the blocks that hold some j <= i, the first query at the first key; of a block what lies inside."""
+    found = 0
+    for first in range(0, queries, BLOCK):
+        last = min(first + BLOCK, queries)
+        found += (last - first) * min(first + BLOCK, keys)
+    return found
 
 
 def attention_flops(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, products: int) -> int:

@@ -89,10 +89,10 @@ def _roofline(measured: Measured) -> Verdict:
 def _counted(measured: Measured, work: KernelWork, counts: Counted) -> Iterator[Verdict]:
     # Fewer operations than the pairs themselves take: they run where no dispatcher sees them.
     if counts.flops >= measured.flops // 2 and work.mask != "none":
-        ratio = counts.flops / work.block_flops()
+        ratio = counts.flops / measured.block_flops
         reason = (
             f"it computes {ratio:.2f} times the FLOPs of the blocks of 64 by 64 that the mask touches"
-            f" ({counts.flops:,} of {work.block_flops():,})"
+            f" ({counts.flops:,} of {measured.block_flops:,})"
         )
         passed = ratio <= BLOCK_FLOPS
         yield _verdict("flops.masked-blocks", measured, passed, ratio, BLOCK_FLOPS, reason)

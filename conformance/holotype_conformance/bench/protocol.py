@@ -9,9 +9,9 @@ import msgspec
 from holotype_conformance.bench.workloads import Work
 from holotype_conformance.records import Environment, Kind
 
-PROTOCOL = (
-    1  # raised when the meaning of a message changes: an earlier version may speak an earlier one
-)
+# Raised when the meaning of a message changes: an earlier version may speak an earlier one. 2 counts the blocks of a
+# causal flag, and products that write in place.
+PROTOCOL = 2
 Role = Literal["candidate", "sdpa", "reference"]
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from holotype_conformance.bench.pairs import Comparison
 from holotype_conformance.bench.protocol import Counted
-from holotype_conformance.bench.workloads import Part, Work
+from holotype_conformance.bench.workloads import KernelWork, Part, Work
 from holotype_conformance.records import Environment, Kind
 
 GateName = Literal[
@@ -76,6 +76,16 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     def tokens_per_second(self) -> float:
         """Throughput."""
         return self.work.tokens / self.median
+
+    @property
+    def block_flops(self) -> int:
+        """Of a kernel the FLOPs of the blocks that its mask touches; 0 of a model.
+
+        Whoever is told the lengths of documents can begin its blocks anew with each.
+        """
+        if not isinstance(self.work, KernelWork):
+            return 0
+        return self.work.block_flops(by_document="documents" in self.told)
 
     def ratio(self, against: str) -> float | None:
         """Time over that of another, if it was compared."""

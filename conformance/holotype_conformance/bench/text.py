@@ -7,7 +7,6 @@ from textwrap import wrap
 
 from holotype_conformance.bench.chart import terminal_chart
 from holotype_conformance.bench.records import GATES, BenchReport, GateName, Measured, Verdict
-from holotype_conformance.bench.workloads import KernelWork
 from holotype_conformance.report import Painter, clean, cut
 
 NAME = 28
@@ -94,8 +93,8 @@ def _cell(report: BenchReport, row: Measured, column: str) -> str:
             return f"{row.flops / row.median / 1e9:.3g}"
         case "roof":
             return f"{row.achieved:.0%}"
-        case "FLOPs" if row.counts and isinstance(row.work, KernelWork):
-            return f"{row.counts.flops / row.work.block_flops():.2f}"
+        case "FLOPs" if row.counts and row.block_flops:
+            return f"{row.counts.flops / row.block_flops:.2f}"
         case "MB" if row.counts:
             return f"{row.counts.peak / 1e6:.3g}"
     return ""

@@ -95,12 +95,16 @@ class KernelWork(msgspec.Struct, frozen=True, kw_only=True, tag="kernel", omit_d
             training=self.part == "forward-backward",
         )
 
-    def block_flops(self) -> int:
+    def block_flops(self, *, by_document: bool) -> int:
         """FLOPs over the blocks of 64 by 64 that the mask touches.
 
-        The backward pass may compute the scores again: seven products in all, against two forward.
+        The backward pass may compute the scores again: seven products in all, against two forward. `by_document` where
+        blocks begin anew with each document.
         """
-        pairs = areas.block_pairs(self.seen(), self.length)
+        if by_document and self.mask == "documents":
+            pairs = sum(areas.block_pairs(areas.causal(n, n), n) for n in self.sizes)
+        else:
+            pairs = areas.block_pairs(self.seen(), self.length)
         products = 7 if self.part == "forward-backward" else 2
         return 2 * products * self.batch * self.heads * pairs * self.head_dim
 

@@ -18,6 +18,35 @@ def slower(q, k, v, *, mask=None, causal=False):
     return right(q, k, v, mask=mask, causal=causal)
 
 
+def a_fifth_twice(q, k, v, *, mask=None, causal=False):
+    """The two blocks of 64 in the lower right corner once more: of a length of 256 a fifth."""
+    again = right(q[:, :, -64:], k[:, :, -128:], v[:, :, -128:])
+    return right(q, k, v, mask=mask, causal=causal) + 0.0 * again.mean()
+
+
+def documents_as_one(q, k, v, *, mask=None, causal=False, documents=None):
+    """Told the lengths of documents, it makes a dense mask of them."""
+    if documents is not None:
+        number = torch.repeat_interleave(torch.tensor(documents))
+        mask, causal = (number[:, None] == number).tril(), False
+    return right(q, k, v, mask=mask, causal=causal)
+
+
+def documents_apart(q, k, v, *, mask=None, causal=False, documents=None):
+    """Each document by itself."""
+    lengths = documents or (q.shape[2],)
+    parts = zip(*(x.split(lengths, dim=2) for x in (q, k, v)), strict=True)
+    return torch.cat([right(*part, mask=mask, causal=causal) for part in parts], dim=2)
+
+
+def documents_with_the_next(q, k, v, *, mask=None, causal=False, documents=None):
+    """Each document, and a block of 64 by 64 of the next one once more."""
+    lengths = documents or (q.shape[2],)
+    for end in (sum(lengths[: i + 1]) for i in range(len(lengths) - 1)):
+        right(*(x[:, :, end : end + 64] for x in (q, k, v)))
+    return documents_apart(q, k, v, mask=mask, causal=causal, documents=documents)
+
+
 def hungrier(q, k, v, *, mask=None, causal=False):
     """One more copy."""
     return right(q.clone(), k, v, mask=mask, causal=causal)

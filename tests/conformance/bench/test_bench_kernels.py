@@ -9,7 +9,7 @@ import pytest
 from holotype_conformance.bench.bench import Server
 from holotype_conformance.bench.gates import gates
 from holotype_conformance.bench.pairs import OTHER_CODE, SAME_CODE
-from holotype_conformance.bench.protocol import Open
+from holotype_conformance.bench.protocol import Count, Counted, Open, Prepare, Prepared
 from holotype_conformance.bench.records import Measured
 from holotype_conformance.bench.run import Other, grow, measure, run
 from holotype_conformance.bench.side import BadRequest, Process, Side, Unrunnable
@@ -30,6 +30,16 @@ def opened(name: str) -> Side:
 
 def failed(found: Measured) -> list[str]:
     return [verdict.gate for verdict in gates(found, None) if not verdict.passed]
+
+
+def flops_gate(name: str, work: KernelWork) -> tuple[float, bool]:
+    """What the gate on FLOPs measured, and whether it passed."""
+    side = opened(name)
+    prepared = side.ask(Prepare(work=work), Prepared)
+    counts = side.ask(Count(role="candidate"), Counted)
+    found = Measured(work=work, told=prepared.told, flops=prepared.flops, counts=counts)
+    (verdict,) = (each for each in gates(found, None) if each.gate == "flops.masked-blocks")
+    return verdict.measured, verdict.passed
 
 
 def lengths(part: Part) -> list[KernelWork]:
@@ -101,6 +111,39 @@ def test_a_dense_mask_computes_the_masked_blocks() -> None:
     found, _ = measure(opened("right"), documents)
     assert found.told == "a boolean mask"
     assert failed(found) == ["flops.masked-blocks"]
+
+
+@pytest.mark.parametrize("part", ["forward", "forward-backward"])
+def test_one_block_too_many_in_five_is_caught(part: Part) -> None:
+    # Ten blocks of 64 by 64 hold the triangle. Of all pairs in the triangle itself, two more make 1.00 of the ten.
+    work = KernelWork(length=256, heads=2, kv_heads=2, part=part)
+    assert flops_gate("right", work) == (1.0, True)
+    assert flops_gate("a_fifth_twice", work) == (1.2, False)
+
+
+DOCUMENTS = KernelWork(length=256, heads=2, kv_heads=2, mask="documents", sizes=(37, 100, 119))
+OWN_BLOCKS = 37 * 37 + 64 * 64 + 36 * 100 + 64 * 64 + 55 * 119
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs", "passed"),
+    [
+        ("documents_apart", OWN_BLOCKS, True),
+        ("documents_with_the_next", OWN_BLOCKS + 2 * 64 * 64, False),
+        ("documents_as_one", 256 * 256, False),
+    ],
+)
+def test_who_is_told_where_documents_begin_may_compute_the_blocks_of_each_and_no_more(
+    name: str, pairs: int, passed: bool
+) -> None:
+    assert flops_gate(name, DOCUMENTS) == (pairs / OWN_BLOCKS, passed)
+
+
+def test_who_is_told_documents_by_a_mask_has_blocks_that_begin_at_the_first_key() -> None:
+    # The first row of blocks touches one of them, the second two, the third three, and the last two.
+    blocks = (1 + 2 + 3 + 2) * 64 * 64
+    flops = 2 * 2 * DOCUMENTS.heads * blocks * DOCUMENTS.head_dim
+    assert DOCUMENTS.block_flops(by_document=False) == flops
 
 
 def test_what_the_kernel_does_not_take_is_skipped_with_the_reason() -> None:

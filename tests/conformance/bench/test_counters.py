@@ -13,6 +13,7 @@ from torch import Tensor
 
 from holotype_conformance.bench.counters import Counts, count
 from holotype_conformance.bench.formulas import triangle
+from holotype_spec import areas
 
 FLOAT = 4  # bytes
 
@@ -105,10 +106,13 @@ def test_a_softmax_and_a_norm_count_nothing() -> None:
     assert count(lambda: F.layer_norm(x.softmax(-1), (7,))).flops == 0
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_fused_attention_counts_two_products_over_the_pairs_and_five_backward(causal: bool) -> None:
-    q, k, v = torch.ones(2, 3, 5, 8), torch.ones(2, 3, 7, 8), torch.ones(2, 3, 7, 8)
-    pairs = 1 + 2 + 3 + 4 + 5 if causal else 5 * 7
+@pytest.mark.parametrize(
+    ("causal", "pairs"), [(False, 130 * 70), (True, 64 * 64 + 64 * 70 + 2 * 70)]
+)
+def test_fused_attention_counts_two_products_over_the_blocks_and_five_backward(
+    causal: bool, pairs: int
+) -> None:
+    q, k, v = torch.ones(2, 3, 130, 8), torch.ones(2, 3, 70, 8), torch.ones(2, 3, 70, 8)
     found = with_backward(
         lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal), q, k, v
     )
@@ -121,10 +125,17 @@ def test_plain_attention_counts_two_products_forward_and_four_backward() -> None
     assert found.flops == (2 + 4) * 2 * 2 * 6 * 6 * 8
 
 
-def test_the_triangle_starts_at_the_first_key() -> None:
-    assert triangle(3, 3) == 1 + 2 + 3
-    assert triangle(3, 5) == 1 + 2 + 3
-    assert triangle(5, 3) == 1 + 2 + 3 + 3 + 3
+def test_a_triangle_is_counted_in_blocks_and_starts_at_the_first_key() -> None:
+    assert triangle(3, 3) == 3 * 3
+    assert triangle(128, 128) == 3 * 64 * 64
+    assert triangle(64, 200) == 64 * 64
+    assert triangle(200, 64) == 200 * 64
+    assert triangle(100, 300) == 64 * 64 + 36 * 128
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 200, 256])
+def test_a_triangle_costs_what_a_causal_mask_may_cost(length: int) -> None:
+    assert triangle(length, length) == areas.block_pairs(areas.causal(length, length), length)
 
 
 def test_views_and_in_place_operations_allocate_nothing() -> None:
