@@ -29,7 +29,7 @@ WORKS = [
     work
     for name in NAMES
     for work in model_grid(
-        name, "quick", decodes=load(name).architecture.structure == "decoder", longest=256
+        name, "quick", decodes=load(name).architecture.structure != "encoder", longest=256
     )
     if work.batch == 1 and (work.length == 256 or work.part == "decode")
 ]

@@ -11,9 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from holotype_spec.networks import Network
-from holotype_spec.parameters import count_matrix_weights, count_parameters, stacks
+from holotype_spec.parameters import (
+    count_matrix_weights,
+    count_parameters,
+    count_source_weights,
+    stacks,
+)
 from holotype_spec.schema import (
     AlternatingBanded,
     Disentangled,
@@ -65,13 +71,27 @@ def flops_per_token(spec: Spec, context: int) -> Flops:
         raise ValueError(
             f"context is {context}; a token attends at least to itself, so give 1 or more"
         )
-    products = sum(times * _products(spec, kept) for kept, times in _kept(spec, context).items())
-    if len(stacks(spec)) > 1:  # the decoder's cross-attention, and the encoder's own
-        products += spec.layers * _products(spec, context, of_positions=False)
-        products += spec.encoder_depth * _products(spec, context)
-    attention = 2 * spec.heads * products
+    attention = _own_attention(spec, context)
+    if len(stacks(spec)) > 1:
+        attention += _cross_attention(spec, context) + _encoder_attention(spec, context)
     forward = 2 * count_matrix_weights(spec) + attention
     return Flops(forward=forward, training=3 * forward)
+
+
+def _own_attention(spec: Spec, context: int) -> int:
+    """What the self-attention of the stack that writes the logits costs a token, its projections left out."""
+    kept = _kept(spec, context).items()
+    return 2 * spec.heads * sum(times * _products(spec, keys) for keys, times in kept)
+
+
+def _cross_attention(spec: Spec, source: int) -> int:
+    """The same of a decoder's attention to a source."""
+    return 2 * spec.heads * spec.layers * _products(spec, source, of_positions=False)
+
+
+def _encoder_attention(spec: Spec, source: int) -> int:
+    """The same of the encoder's self-attention, of which every token sees the whole source."""
+    return 2 * spec.heads * spec.encoder_depth * _products(spec, source)
 
 
 def _products(spec: Spec, keys: int, *, of_positions: bool = True) -> int:
@@ -185,50 +205,75 @@ def attention_cost(
 
 
 def pass_cost(
-    spec: Spec, *, batch: int, length: int, dtype: str, cached: int = 0, training: bool = False
+    spec: Spec,
+    *,
+    batch: int,
+    length: int,
+    dtype: str,
+    cached: int = 0,
+    source_length: int | None = None,
+    training: bool = False,
 ) -> Cost:
-    """One pass over `length` tokens a row that follow `cached` ones; an encoder-decoder reads a source as long.
+    """One pass over `length` tokens a row that follow `cached` ones.
 
     Bytes are those of the matrices once, of the cache that is read, and of the logits. Training reads the matrices
     again and writes their gradients; what it keeps of the forward pass depends on the implementation and is left
-    out. With a cache the source of an encoder-decoder has been read already: what it costs the cross-attention is
-    left out, so that the result stays a lower bound.
+    out.
+
+    An encoder-decoder reads its source in the pass that has no cache yet: the encoder runs, and every layer of the
+    decoder makes keys and values of its output. Later passes find these in the cache.
+
+    Args:
+        spec: the model.
+        batch: rows.
+        length, cached: tokens of the stack that writes the logits.
+        dtype: of weights, cache and logits, one of `BITS`.
+        source_length: tokens of the source of an encoder-decoder; None for as many as the decoder has in all.
+        training: whether the backward pass is among it.
 
     Raises:
-        ValueError: unknown `dtype`, or no tokens.
+        ValueError: unknown `dtype`, no tokens, or a source where there is no encoder to read it.
     """
     if batch < 1 or length < 1 or cached < 0:
         raise ValueError(
             f"batch {batch}, length {length}, cached {cached}: expected at least 1, 1 and 0"
         )
-    flops = batch * _sequence_flops(spec, length, cached)
-    weights = _bytes(count_matrix_weights(spec), dtype)
-    if cached and spec.architecture.structure == "encoder-decoder":
-        weights //= 2  # those of the decoder are more than half
-    moved = kv_cache_bytes(spec, cached, dtype) if cached else 0
-    moved += _bytes(length * spec.logit_size, dtype)
+    source = _source(spec, source_length, length + cached)
+    flops = batch * _sequence_flops(spec, length, cached, source)
+    weights = count_matrix_weights(spec)
+    moved = _bytes(length * spec.logit_size, dtype)
+    if cached:
+        weights -= count_source_weights(spec) if source else 0
+        moved += kv_cache_bytes(spec, cached, dtype, source_length=source)
+    read = _bytes(weights, dtype)
     if not training:
-        return Cost(flops=flops, bytes=weights + batch * moved)
-    return Cost(flops=3 * flops, bytes=3 * weights + 2 * batch * moved)
+        return Cost(flops=flops, bytes=read + batch * moved)
+    return Cost(flops=3 * flops, bytes=3 * read + 2 * batch * moved)
 
 
-def _sequence_flops(spec: Spec, length: int, cached: int) -> int:
+def _source(spec: Spec, given: int | None, tokens: int) -> int:
+    """How many tokens the source has; 0 where there is none."""
+    if len(stacks(spec)) == 1:
+        if given:
+            raise ValueError(f"{spec.name} reads no source, so source_length must be None")
+        return 0
+    if given is not None and given < 1:
+        raise ValueError(f"source_length is {given}; expected 1 or more")
+    return tokens if given is None else given
+
+
+def _sequence_flops(spec: Spec, length: int, cached: int, source: int) -> int:
     """One row of a batch."""
-
-    def at(context: int) -> int:
-        return flops_per_token(spec, context).forward
-
-    match spec.architecture.structure:
-        case "decoder":
-            return _sum(at, cached + 1, cached + length)
-        case "encoder":
-            return length * at(length)
-        case "encoder-decoder":
-            if cached:
-                return length * at(1) // 2  # the decoder is more than half of the two stacks
-            # Only the decoder's own attention is causal: it spares the upper triangle.
-            spared = 4 * spec.layers * spec.heads * spec.head_dim * length * (length - 1) // 2
-            return length * at(length) - spared
+    weights, of_source = count_matrix_weights(spec), count_source_weights(spec) if source else 0
+    if spec.architecture.structure == "encoder":
+        return length * (2 * weights + _own_attention(spec, length))
+    own = _sum(partial(_own_attention, spec), cached + 1, cached + length)
+    flops = 2 * (weights - of_source) * length + own
+    if source:
+        flops += length * _cross_attention(spec, source)
+    if source and not cached:
+        flops += source * (2 * of_source + _encoder_attention(spec, source))
+    return flops
 
 
 def _sum(function: Callable[[int], int], first: int, last: int) -> int:

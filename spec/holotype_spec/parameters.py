@@ -174,6 +174,22 @@ def count_matrix_weights(spec: Spec) -> int:
     return weights + spec.vocab_size * spec.embedding_size
 
 
+SOURCE_ONLY = ("cross_attention.key.weight", "cross_attention.value.weight")
+
+
+def count_source_weights(spec: Spec) -> int:
+    """Of an encoder-decoder, those of these weights that a token of the source is multiplied with and no other.
+
+    The encoder's, and the projections to the keys and values of cross-attention.
+    """
+    return sum(
+        _used(spec, parameter) * runs
+        for parameter, runs in _distinct(spec)
+        if parameter.role == "matrix"
+        and (parameter.name.startswith("encoder.") or parameter.name.endswith(SOURCE_ONLY))
+    )
+
+
 def _distinct(spec: Spec) -> Iterator[tuple[Parameter, int]]:
     """Every parameter, of layers that are alike that of the first one alone, and how many layers run with it."""
     alike = {stack: _layers_alike(spec, stack) for stack in stacks(spec)}

@@ -165,6 +165,61 @@ def test_only_the_decoder_of_an_encoder_decoder_spares_a_triangle() -> None:
     assert found.flops == 2 * matrices * length + 4 * 6 * d * pairs
 
 
+# T5 small: 6 layers a stack, d 512, as wide in all heads together, ffn 2048. With a cache a target token passes all of
+# the decoder but the keys and values of cross-attention, which were made of the source once.
+T5_TARGET = 6 * (4 * 512**2 + 2 * 512**2 + 2 * 512 * 2048) + 32_128 * 512
+T5_SOURCE = 6 * (4 * 512**2 + 2 * 512 * 2048) + 6 * 2 * 512**2
+
+
+def test_decoding_after_a_source_runs_the_decoder_alone_and_reads_both_caches() -> None:
+    found = costs.pass_cost(
+        load("t5-small"), batch=3, length=1, cached=20, source_length=7, dtype="float32"
+    )
+    assert found.flops == 3 * (2 * T5_TARGET + 4 * 6 * 512 * (21 + 7))
+    assert found.bytes == 4 * (T5_TARGET + 3 * (2 * 6 * 512 * (20 + 7) + 32_128))
+
+
+def test_the_first_pass_reads_the_source_whatever_its_length() -> None:
+    found = costs.pass_cost(load("t5-small"), batch=1, length=3, source_length=7, dtype="float32")
+    encoded = 7 * 2 * T5_SOURCE + 4 * 6 * 512 * 7 * 7
+    assert found.flops == encoded + 3 * 2 * T5_TARGET + 4 * 6 * 512 * (1 + 2 + 3 + 3 * 7)
+    assert found.bytes == 4 * (T5_SOURCE + T5_TARGET + 3 * 32_128)
+
+
+def test_the_stacks_of_an_encoder_decoder_may_differ_in_depth() -> None:
+    same = load("t5-small")
+    architecture = msgspec.structs.replace(same.architecture, encoder_layers=10)
+    deep = msgspec.structs.replace(same, architecture=architecture)
+    sizes = {"batch": 1, "dtype": "float32", "source_length": 3}
+    first, later = (
+        [costs.pass_cost(spec, length=1, cached=cached, **sizes) for spec in (same, deep)]
+        for cached in (0, 3)
+    )
+    layer = 4 * 512**2 + 2 * 512 * 2048
+    assert first[1].flops - first[0].flops == 4 * (3 * 2 * layer + 4 * 512 * 3 * 3)
+    assert later[0] == later[1]
+
+
+def test_decoding_in_steps_computes_what_one_pass_does() -> None:
+    t5, sizes = load("t5-small"), {"batch": 1, "dtype": "float32", "source_length": 9}
+    whole = costs.pass_cost(t5, length=6, **sizes)
+    parts = [costs.pass_cost(t5, length=2, **sizes)]
+    parts += [costs.pass_cost(t5, length=1, cached=cached, **sizes) for cached in range(2, 6)]
+    assert sum(part.flops for part in parts) == whole.flops
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "said"),
+    [
+        ("gpt2", 5, "gpt2 reads no source"),
+        ("t5-small", 0, "source_length is 0; expected 1 or more"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_an_error(name: str, source: int, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        costs.pass_cost(load(name), batch=1, length=1, source_length=source, dtype="float32")
+
+
 def test_decoding_moves_the_matrices_the_cache_and_the_logits() -> None:
     found = costs.pass_cost(load("gpt2"), batch=2, length=1, cached=100, dtype="float32")
     assert found.bytes == 4 * (GPT2_MATRICES + 2 * (2 * 12 * 768 * 100 + 50_257))

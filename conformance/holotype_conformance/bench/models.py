@@ -113,7 +113,7 @@ class ModelBench(Bench[ModelWork, ModelInputs]):
     def draw(self, role: Role, number: int) -> ModelInputs:
         work, subject = self.work, self.subjects[role]
         total = work.cached + work.length
-        whole = subject.inputs(tokens=(work.batch, total), source=work.length, seed=number)
+        whole = subject.inputs(tokens=(work.batch, total), source=total, seed=number)
         inputs = replace(whole, token_ids=whole.token_ids[:, work.cached :])
         if work.part == "forward-backward":
             generator = torch.Generator().manual_seed(number)
@@ -200,7 +200,10 @@ def _least(spec: Spec, work: ModelWork) -> Cost:
     if work.part != "decode":
         training = work.part == "forward-backward"
         return pass_cost(spec, length=work.length, training=training, **sizes)
-    steps = range(work.cached, work.cached + work.length)  # each reads all matrices again
+    total = work.cached + work.length
+    if spec.architecture.structure == "encoder-decoder":
+        sizes["source_length"] = total
+    steps = range(work.cached, total)  # each reads all matrices again
     each = [pass_cost(spec, length=1, cached=cached, **sizes) for cached in steps]
     return Cost(flops=sum(cost.flops for cost in each), bytes=sum(cost.bytes for cost in each))
 

@@ -64,6 +64,13 @@ def test_a_pass_of_the_reference_counts_what_the_spec_says_it_costs() -> None:
     assert side.ask(Count(role="candidate"), Counted).flops == prepared.flops + upper
 
 
+def test_decoding_after_a_source_counts_what_the_spec_says_it_costs() -> None:
+    side = opened("reference", "t5-small")
+    work = ModelWork(spec="t5-small", length=3, cached=20, part="decode")
+    prepared = side.ask(Prepare(work=work), Prepared)
+    assert side.ask(Count(role="candidate"), Counted).flops == prepared.flops
+
+
 def test_the_size_keeps_what_the_spec_fixes() -> None:
     spec = load("llama3-8b")
     small = scaled(spec)
