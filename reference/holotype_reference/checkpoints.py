@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 
 import msgspec
@@ -20,8 +21,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from holotype_reference.expert_tensors import apart, shapes_apart, together
 from holotype_reference.weights import Weights
-from holotype_spec.schema import Spec
+from holotype_spec.schema import Experts, Spec
 from holotype_spec.tensors import tensor_table
 
 INDEX = "model.safetensors.index.json"
@@ -49,7 +51,8 @@ def published(spec: Spec, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     expected = {parameter.name: parameter.shape for parameter in tensor_table(spec)}
     _raise_for(spec, "weights", _differences(expected, _shapes(weights)))
     layout = _layout(spec)
-    tensors = {row.name: row.join(weights) for row in layout.rows}
+    parts = apart(spec, weights)
+    tensors = {row.name: row.join(parts) for row in layout.rows}
     like = next(iter(tensors.values()))
     tensors |= {name: like.new_zeros(shape) for name, shape in layout.zeros.items()}
     return tensors | {name: tensors[first] for name, first in layout.tied.items()}
@@ -77,7 +80,7 @@ def canonical(spec: Spec, published: Mapping[str, Tensor]) -> Weights:
     _raise_for(spec, "checkpoint", problems)
     parts = [row.split(tensors[row.name]) for row in layout.rows]
     found = {name: tensor for part in parts for name, tensor in part.items()}
-    return Weights(spec, {row.name: found[row.name] for row in tensor_table(spec)})
+    return Weights(spec, together(spec, found))
 
 
 def load_safetensors(path: str | Path, spec: Spec) -> Weights:
@@ -255,7 +258,7 @@ class _Layout:
 
 def _layout(spec: Spec) -> _Layout:
     table = _table(spec.family.checkpoint)
-    shapes = {parameter.name: parameter.shape for parameter in tensor_table(spec)}
+    shapes = shapes_apart(spec)
     rows = [
         *_rows(spec, table.as_is, shapes),
         *_rows(spec, table.by_head, shapes, heads=spec.heads),
@@ -273,7 +276,7 @@ def _layout(spec: Spec) -> _Layout:
         # The same name is a second one where the matrices are tied and a row where they are not.
         tied={name: first for name, first in table.tied.items() if name not in names},
         ignored=frozenset(
-            name for pattern in table.ignored.names for name, _ in _each_layer(spec, pattern, ())
+            name for pattern in table.ignored.names for name, _ in _each(spec, pattern, ())
         ),
         zeros={
             name: tuple(getattr(spec, size) if isinstance(size, str) else size for size in shape)
@@ -293,7 +296,7 @@ def _rows(
     heads: int = 1,
 ) -> Iterator[_Row]:
     for pattern, part_patterns in patterns.items():
-        for name, parts in _each_layer(spec, pattern, part_patterns):
+        for name, parts in _each(spec, pattern, part_patterns):
             if all(part in shapes for part in parts):
                 yield _Row(
                     name=name,
@@ -303,14 +306,21 @@ def _rows(
                 )
 
 
-def _each_layer(
+def _each(
     spec: Spec, pattern: str, parts: tuple[str, ...]
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for layer in range(spec.layers if "{layer}" in pattern else 1):
-        yield (
-            pattern.replace("{layer}", str(layer)),
-            tuple(part.replace("{layer}", str(layer)) for part in parts),
-        )
+    """The pattern and its parts with the number of each layer, and of each expert, filled in."""
+    blocks = spec.architecture.feed_forward
+    experts = blocks.experts if isinstance(blocks, Experts) and "{expert}" in pattern else 1
+    for layer, expert in product(range(spec.layers if "{layer}" in pattern else 1), range(experts)):
+        numbers = {"{layer}": str(layer), "{expert}": str(expert)}
+        yield _filled(pattern, numbers), tuple(_filled(part, numbers) for part in parts)
+
+
+def _filled(pattern: str, numbers: Mapping[str, str]) -> str:
+    for place, number in numbers.items():
+        pattern = pattern.replace(place, number)
+    return pattern
 
 
 # Differences --------------------------------------------------------------------------------------

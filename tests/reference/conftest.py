@@ -31,6 +31,41 @@ def config_values(spec: Spec) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def read_by() -> Callable[[Any, dict[str, torch.Tensor]], None]:
+    """`read_by(theirs, tensors)`: a model of theirs reads tensors as it reads a file. It may hold them otherwise."""
+
+    def read(theirs: Any, tensors: dict[str, torch.Tensor]) -> None:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import convert_and_load_state_dict_in_model
+        from transformers.modeling_utils import LoadStateDictConfig
+
+        if theirs.state_dict().keys() == tensors.keys():
+            theirs.load_state_dict(tensors)
+            return
+        mapping: Any = get_model_conversion_mapping(theirs)
+        how = LoadStateDictConfig(weight_mapping=mapping)
+        found, _ = convert_and_load_state_dict_in_model(theirs, tensors, how)
+        assert not found.missing_keys
+        assert not found.unexpected_keys
+        assert not found.mismatched_keys
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def filed() -> Callable[[Any, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+    """`filed(theirs, tensors)`: what a model of theirs writes to a file for tensors by its own names."""
+
+    def write(theirs: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        from transformers.core_model_loading import revert_weight_conversion
+
+        found: dict[str, torch.Tensor] = revert_weight_conversion(theirs, tensors)
+        return found
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def their_model() -> ModelMaker:
     """`their_model(spec, attention, device)`: the class that the spec names, float64, evaluating."""
     transformers = pytest.importorskip("transformers")
@@ -40,6 +75,7 @@ def their_model() -> ModelMaker:
         assert table != "none"
         config = getattr(transformers, table.config_class)(**config_values(spec))
         config._attn_implementation = attention
+        config._experts_implementation = "eager"  # their grouped products know no float64
         with torch.device(device):
             model: Any = getattr(transformers, table.model_class)(config)
         if not spec.architecture.tied_embeddings:

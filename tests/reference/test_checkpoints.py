@@ -23,11 +23,18 @@ from holotype_reference.checkpoints import (
 )
 from holotype_reference.support import supported
 from holotype_reference.weights import Weights, random_weights
-from holotype_spec.parameters import parameter_table
 from holotype_spec.schema import Spec
+from holotype_spec.tensors import tensor_table
 
 ModelMaker = Callable[..., torch.nn.Module]
-ONE_A_FAMILY = ["gpt2", "bert-base-uncased", "t5-small", "llama2-70b", "mistral-7b-v0.1"]
+ONE_A_FAMILY = [
+    "gpt2",
+    "bert-base-uncased",
+    "t5-small",
+    "llama2-70b",
+    "mistral-7b-v0.1",
+    "mixtral-8x7b",
+]
 IDS = [[5, 3, 1, 8]]
 NAMED = [
     spec.name
@@ -64,12 +71,13 @@ def test_canonical_is_the_inverse_of_published(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMED)
 def test_published_names_and_shapes_are_those_of_transformers_at_full_size(
-    name: str, their_model: ModelMaker
+    name: str, their_model: ModelMaker, filed: Callable[..., dict[str, Tensor]]
 ) -> None:
     spec = holotype_spec.load(name)
-    rows = parameter_table(spec)
+    rows = tensor_table(spec)
     weights = {row.name: torch.empty(row.shape, device="meta") for row in rows}
-    theirs = their_model(spec, device="meta").state_dict()
+    model = their_model(spec, device="meta")
+    theirs = filed(model, model.state_dict())
     assert {n: t.shape for n, t in published(spec, weights).items()} == {
         n: t.shape for n, t in theirs.items()
     }
@@ -94,6 +102,15 @@ def test_queries_keys_and_values_of_bloom_stand_together_head_by_head() -> None:
             start = (3 * head + index) * d
             own = weights[f"{layer}.{part}.weight"][head * d : (head + 1) * d]
             assert torch.equal(fused[start : start + d], own)
+
+
+def test_mixtral_stores_the_gate_of_an_expert_as_w1_its_up_as_w3_and_its_down_as_w2() -> None:
+    _, weights, checkpoint = tiny_checkpoint("mixtral-8x7b")
+    for part, theirs in (("gate", "w1"), ("up", "w3"), ("down", "w2")):
+        ours = weights[f"decoder.layers.1.feed_forward.experts.{part}.weight"]
+        for expert in (0, 6):
+            found = checkpoint[f"model.layers.1.block_sparse_moe.experts.{expert}.{theirs}.weight"]
+            assert torch.equal(found, ours[expert])
 
 
 def test_gpt2_stores_inputs_first_and_query_key_value_side_by_side() -> None:
@@ -310,11 +327,15 @@ def test_views_and_parameters_that_need_gradients_can_be_saved(tmp_path: Path) -
 @pytest.mark.parametrize("name", ONE_A_FAMILY)
 @pytest.mark.parametrize("max_shard_size", ["100KB", "5GB"])
 def test_checkpoints_that_transformers_saves_are_read(
-    name: str, max_shard_size: str, their_model: ModelMaker, tmp_path: Path
+    name: str,
+    max_shard_size: str,
+    their_model: ModelMaker,
+    read_by: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
     spec, weights, checkpoint = tiny_checkpoint(name)
     theirs = their_model(spec)
-    theirs.load_state_dict(checkpoint)
+    read_by(theirs, checkpoint)
     theirs.save_pretrained(tmp_path, max_shard_size=max_shard_size)
     assert (tmp_path / "model.safetensors").exists() == (max_shard_size == "5GB")
     assert_equal(load_safetensors(tmp_path, spec), weights)
@@ -322,14 +343,15 @@ def test_checkpoints_that_transformers_saves_are_read(
 
 @pytest.mark.parametrize("name", ONE_A_FAMILY)
 def test_checkpoints_that_we_save_are_read_by_transformers(
-    name: str, their_model: ModelMaker, tmp_path: Path
+    name: str, their_model: ModelMaker, filed: Callable[..., dict[str, Tensor]], tmp_path: Path
 ) -> None:
     spec, weights, checkpoint = tiny_checkpoint(name)
     model = their_model(spec)
     model.config.save_pretrained(tmp_path)
     save_safetensors(tmp_path / "model.safetensors", spec, weights)
     theirs = type(model).from_pretrained(tmp_path, dtype=torch.float64)
-    assert_equal(dict(sorted(theirs.state_dict().items())), dict(sorted(checkpoint.items())))
+    found = filed(theirs, theirs.state_dict())
+    assert_equal(dict(sorted(found.items())), dict(sorted(checkpoint.items())))
 
 
 def sharded(folder: Path, checkpoint: dict[str, Tensor]) -> dict[str, str]:

@@ -91,19 +91,25 @@ FLOORS = {
     "llama3-8b": 1e-6,
     "giraffe-13b-16k": 1e-6,
     "mistral-7b-v0.1": 1e-6,
+    "mixtral-8x7b": 1e-6,
 }
+Read = Callable[[Any, dict[str, torch.Tensor]], None]
 
 
 @pytest.mark.parametrize("name", FLOORS)
 @pytest.mark.parametrize("regime", ["bold", "faint"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_oracle_equals_transformers(
-    name: str, regime: str, attention: str, their_model: Callable[..., torch.nn.Module]
+    name: str,
+    regime: str,
+    attention: str,
+    their_model: Callable[..., torch.nn.Module],
+    read_by: Read,
 ) -> None:
     spec = probe(name)
     weights = random_weights(spec, 3, regime)
     theirs = their_model(spec, attention)
-    theirs.load_state_dict(weights.published())
+    read_by(theirs, weights.published())
     inputs = padded_inputs(spec)
     real = inputs.get("attention_mask", np.ones_like(inputs["token_ids"])) == 1
     if attention == "eager" and FLOORS[name] > 1e-12:
@@ -122,12 +128,12 @@ def test_oracle_equals_transformers(
 
 @pytest.mark.parametrize("name", FLOORS)
 def test_oracle_equals_transformers_without_any_optional_input(
-    name: str, their_model: Callable[..., torch.nn.Module]
+    name: str, their_model: Callable[..., torch.nn.Module], read_by: Read
 ) -> None:
     spec = probe(name)
     weights = random_weights(spec, 4)
     theirs = their_model(spec, "sdpa")
-    theirs.load_state_dict(weights.published())
+    read_by(theirs, weights.published())
     inputs = {
         key: ids for key, ids in padded_inputs(spec).items() if key in ("token_ids", "source_ids")
     }
@@ -139,12 +145,12 @@ def test_oracle_equals_transformers_without_any_optional_input(
 
 @pytest.mark.parametrize("name", ["gpt-j-6b", "bloom-560m"])
 def test_oracle_equals_the_models_of_transformers_that_know_eager_attention_alone(
-    name: str, their_model: Callable[..., torch.nn.Module]
+    name: str, their_model: Callable[..., torch.nn.Module], read_by: Read
 ) -> None:
     spec = probe(name)
     weights = random_weights(spec, 4)
     theirs = their_model(spec)
-    theirs.load_state_dict(weights.published())
+    read_by(theirs, weights.published())
     inputs = {"token_ids": padded_inputs(spec)["token_ids"]}
     with torch.no_grad():
         logits = theirs(**in_their_words(inputs)).logits.numpy()

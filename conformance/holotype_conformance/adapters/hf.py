@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from copy import deepcopy
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -18,6 +19,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here is ever fetched
 import torch
 import transformers
 from torch import Tensor, nn
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import convert_and_load_state_dict_in_model
+from transformers.modeling_utils import LoadStateDictConfig
 
 from holotype_conformance.candidate import Candidate, Capability, Inputs, Labels, Outputs
 from holotype_reference.checkpoints import published
@@ -69,7 +73,7 @@ class TransformersCandidate(Candidate):
 
     def load(self, model: nn.Module, weights: Weights) -> None:
         """By the published names, every one of them."""
-        model.load_state_dict(published(weights.spec, weights))
+        model.load_state_dict(as_held(model, published(weights.spec, weights)))
 
     def forward(self, model: nn.Module, inputs: Inputs) -> Outputs:
         return _outputs(model(**arguments(model, inputs)))
@@ -156,6 +160,24 @@ def untie(model: Any, spec: Spec) -> None:
         return
     output = model.get_output_embeddings()
     output.weight = nn.Parameter(output.weight.detach().clone())
+
+
+def as_held(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a published file under the names that a model of theirs has them by.
+
+    Where a class keeps them otherwise than a file does, as the experts of a layer in one tensor, they are read into a
+    copy by the code that reads files: it puts new parameters in the place of the model's.
+    """
+    if model.state_dict().keys() == tensors.keys():
+        return tensors
+    read = deepcopy(model)
+    mapping: Any = get_model_conversion_mapping(read)
+    how = LoadStateDictConfig(weight_mapping=mapping)
+    found, _ = convert_and_load_state_dict_in_model(read, tensors, how)
+    if wrong := {*found.missing_keys, *found.unexpected_keys, *found.mismatched_keys}:
+        raise ValueError(f"their loader leaves out or does not find {sorted(map(str, wrong))}")
+    held: dict[str, Tensor] = read.state_dict()
+    return held
 
 
 def takes_cache(model: nn.Module) -> bool:
