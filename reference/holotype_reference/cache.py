@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from holotype_reference.masks import Prefix
+
 
 @dataclass
 class KeysValues:
@@ -54,12 +56,14 @@ class Cache:
         context: (batch or 1, 1) how many tokens the first call read, where theta grows with them; else None. Keys stay
             turned as they are, so that all later calls must turn like the first one (the Qwen release,
             _ntk_alpha_cached_list).
+        prefix: how many places at the start are seen by all, as it was said when the cache began.
     """
 
     layers: list[LayerCache]
     source_ids: Tensor | None = None
     source_padding: Tensor | None = None
     context: Tensor | None = None
+    prefix: Prefix | None = None
 
     @classmethod
     def empty(cls, layers: int) -> Cache:

@@ -24,9 +24,13 @@ class Placement(nn.Module):
         narrow = isinstance(width, schema.FactorisedEmbedding) and width.tables == "all"
         size = spec.embedding_size if narrow else spec.hidden_size
         self.position: LearnedPositions | Sinusoidal | None = None
+        self.block_position: LearnedPositions | None = None
         match architecture.positions:
             case schema.LearnedPositions(offset=offset):
                 self.position = LearnedPositions(spec.max_positions, size, offset=offset)
+            case schema.TwoDimensionalPositions():
+                self.position = LearnedPositions(spec.position_rows, size, offset=0)
+                self.block_position = LearnedPositions(spec.position_rows, size, offset=0)
             case schema.Sinusoidal() as described:
                 self.position = Sinusoidal(size, described)
             case _:
@@ -37,14 +41,17 @@ class Placement(nn.Module):
         self.dropout = nn.Dropout(architecture.dropout.at("embeddings"))
 
     def place(self, rows: Tensor, positions: Tensor, token_types: Tensor | None) -> Tensor:
-        """Rows of tokens (batch, length, size), positions (batch or 1, length), token types (batch, length) or None
-        for all zeros -> (batch, length, size)."""
+        """Rows of tokens (batch, length, size), positions (batch or 1, length) or, where a token has two, (batch or 1,
+        2, length), token types (batch, length) or None for all zeros -> (batch, length, size)."""
         x = rows
         if self.token_type is not None:
             # BERT's release takes a missing segment for segment A, row 0.
             row = self.token_type.weight[0] if token_types is None else self.token_type(token_types)
             x = x + row
-        if self.position is not None:
+        if self.position is not None and self.block_position is not None:
+            first, second = positions.unbind(dim=1)
+            x = x + self.position(first) + self.block_position(second)
+        elif self.position is not None:
             x = x + self.position(positions).to(x.dtype)
         if self.norm is not None:
             x = self.norm(x)
@@ -84,7 +91,6 @@ class Embeddings(Placement):
         return wide
 
     def forward(self, token_ids: Tensor, positions: Tensor, token_types: Tensor | None) -> Tensor:
-        """Token ids (batch, length), positions (batch or 1, length), token types (batch, length) or None for all
-        zeros -> (batch, length, hidden_size)."""
+        """Token ids (batch, length), positions and token types as in `place` -> (batch, length, hidden_size)."""
         x = self.place(self.rows(token_ids), positions, token_types)
         return self.widened(x) if self.projects == "all" else x

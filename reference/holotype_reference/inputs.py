@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from holotype_reference.cache import Cache
-from holotype_reference.masks import Documents
+from holotype_reference.masks import Documents, Prefix
+from holotype_reference.positions import has_two_positions
 from holotype_spec import schema
 
 
@@ -21,6 +22,8 @@ def check_inputs(
     source_mask: Tensor | None,
     cache: Cache | None,
     documents: Documents | None,
+    prefix: Prefix | None,
+    right_to_left: bool,
 ) -> None:
     """Raise ValueError unless the arguments of `Model.forward` fit the spec and each other."""
     batch, length = _check_ids("token_ids", token_ids)
@@ -30,6 +33,8 @@ def check_inputs(
         "attention_mask", attention_mask, "(batch, cached + length)", (batch, cached + length)
     )
     _check_documents(spec, batch, length, cache, documents)
+    _check_prefix(spec, batch, length, cache, documents, prefix)
+    _check_direction(spec, prefix, right_to_left)
     _check_positions(spec, token_ids, position_ids, cached)
     _check_shape("token_types", token_types, "(batch, length)", (batch, length))
     if token_types is not None and not spec.architecture.token_types:
@@ -76,25 +81,79 @@ def _check_documents(
             )
 
 
+def _check_prefix(
+    spec: schema.Spec,
+    batch: int,
+    length: int,
+    cache: Cache | None,
+    documents: Documents | None,
+    prefix: Prefix | None,
+) -> None:
+    if prefix is None:
+        return
+    pattern = spec.architecture.attention.pattern
+    if not isinstance(pattern, schema.PrefixCausal | schema.MixtureOfMasks):
+        raise ValueError(f"prefix was given, but {spec.name} has no visible prefix: leave it out")
+    if documents is not None:
+        raise ValueError(
+            "packed documents have no prefix of their own here: leave prefix or documents out"
+        )
+    lengths = (prefix,) * batch if isinstance(prefix, int) else prefix
+    if cache is not None and cache.length:
+        held = (cache.prefix,) * batch if isinstance(cache.prefix, int) else cache.prefix
+        if lengths != held:
+            raise ValueError(
+                f"the cache began with the prefix {cache.prefix}, and now it is {prefix}: the first call with a cache"
+                " says how long the prefix is, and no later one changes it"
+            )
+        return
+    if len(lengths) != batch or not all(0 <= each <= length for each in lengths):
+        raise ValueError(
+            f"prefix is {prefix}; expected a number of tokens between 0 and {length}, which are read at once, or one"
+            f" for each of the {batch} rows of the batch"
+        )
+
+
+def _check_direction(spec: schema.Spec, prefix: Prefix | None, right_to_left: bool) -> None:
+    if not right_to_left:
+        return
+    if not isinstance(spec.architecture.attention.pattern, schema.MixtureOfMasks):
+        raise ValueError(
+            f"right_to_left was given, but {spec.name} is not trained with a mixture of masks: leave it out"
+        )
+    if prefix is not None:
+        raise ValueError("a batch has one mask: give either prefix or right_to_left")
+
+
 def _check_positions(
     spec: schema.Spec, token_ids: Tensor, position_ids: Tensor | None, cached: int
 ) -> None:
     batch, length = token_ids.shape
     positions = spec.architecture.positions
+    tables = schema.LearnedPositions | schema.TwoDimensionalPositions
     if position_ids is not None:
         if isinstance(positions, schema.RelativeBuckets | schema.Alibi):
             raise ValueError(
                 f"position_ids was given, but {spec.name} knows distances only, counted from token "
                 "to token: leave it out"
             )
-        rows, _ = _check_ids("position_ids", position_ids)
-        expected = (1 if rows == 1 else batch, length)
-        _check_shape("position_ids", position_ids, "(batch or 1, length)", expected)
-    elif isinstance(positions, schema.LearnedPositions) and cached + length > spec.max_positions:
+        _check_position_ids(spec, batch, length, position_ids)
+    elif isinstance(positions, tables) and cached + length > spec.max_positions:
         raise ValueError(
             f"{spec.name} has {spec.max_positions} learned positions, but {cached + length} tokens "
             "were given (those in the cache included): shorten the input"
         )
+
+
+def _check_position_ids(spec: schema.Spec, batch: int, length: int, position_ids: Tensor) -> None:
+    if has_two_positions(spec):
+        rows = len(position_ids) if position_ids.dim() == 3 else batch
+        expected: tuple[int, ...] = (1 if rows == 1 else batch, 2, length)
+        _check_shape("position_ids", position_ids, "(batch or 1, 2, length)", expected)
+        position_ids = position_ids[:, 0]
+    rows, _ = _check_ids("position_ids", position_ids)
+    expected = (1 if rows == 1 else batch, length)
+    _check_shape("position_ids", position_ids, "(batch or 1, length)", expected)
 
 
 def _check_cache(spec: schema.Spec, batch: int, cache: Cache | None) -> None:

@@ -13,7 +13,7 @@ from holotype_reference.attention import CrossAttention, SelfAttention, log_leng
 from holotype_reference.cache import Cache, LayerCache
 from holotype_reference.experts import Experts
 from holotype_reference.feed_forward import FeedForward, dense
-from holotype_reference.masks import Documents, Mask
+from holotype_reference.masks import Documents, Mask, Prefix, drawn
 from holotype_reference.normalization import norm
 from holotype_reference.positions import relative_bias, rotary
 from holotype_reference.weighted_sum import Path
@@ -56,6 +56,21 @@ class Shared:
     source_mask: Mask | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What a caller may say of who sees whom, beside padding.
+
+    Attributes:
+        documents: the lengths of packed documents, which do not see each other; None for no packing.
+        prefix: so many places at the start are seen by all; None where nothing was said of it.
+        right_to_left: of a mixture of masks the one in which each place sees itself and those behind it.
+    """
+
+    documents: Documents | None = None
+    prefix: Prefix | None = None
+    right_to_left: bool = False
+
+
 class Layer(nn.Module):
     """Self-attention, cross-attention if it has a source, and a feed-forward block (Vaswani et al. 2017, figure 1).
 
@@ -81,6 +96,7 @@ class Layer(nn.Module):
                 self.dense_after = dense(spec)
                 self.dense_after_norm = norm(spec)
         self.residual = spec.architecture.residual
+        self.alpha = residual_scale(spec)
         dropout = spec.architecture.dropout
         self.dropout = nn.Dropout(dropout.at("residual"))
         self.feed_forward_dropout = nn.Dropout(
@@ -123,7 +139,7 @@ class Layer(nn.Module):
 
     def add(self, x: Tensor, block: Callable[[Tensor], Tensor], its_norm: nn.Module) -> Tensor:
         """The residual connection, the norm before the block (Radford et al. 2019, section 2.3) or after both (Vaswani
-        et al. 2017, section 3.1)."""
+        et al. 2017, section 3.1), perhaps with the stream scaled (Wang et al. 2022, DeepNet, section 3)."""
         writes = block is self.feed_forward or block is self.dense_after
         dropout = self.feed_forward_dropout if writes else self.dropout
         match self.residual:
@@ -131,6 +147,8 @@ class Layer(nn.Module):
                 y: Tensor = x + dropout(block(its_norm(x)))
             case "post-norm":
                 y = its_norm(x + dropout(block(x)))
+            case "deep-norm":
+                y = its_norm(self.alpha * x + dropout(block(x)))
             case other:
                 raise ValueError(f"the reference has no residual form {other!r}")
         return y
@@ -143,6 +161,12 @@ def feed_forward(spec: schema.Spec, index: int) -> FeedForward | Experts:
             return Experts(spec, kind)
         case _:
             return dense(spec)
+
+
+def residual_scale(spec: schema.Spec) -> float:
+    """What a residual connection multiplies the stream by: √(2 layers) under "deep-norm" (Zeng et al. 2022, section
+    2.1; the form is that of Wang et al. 2022, DeepNet, section 3, whose factor for a decoder is the root of this)."""
+    return float((2 * spec.layers) ** 0.5) if spec.architecture.residual == "deep-norm" else 1.0
 
 
 class Stack(nn.Module):
@@ -173,13 +197,13 @@ class Stack(nn.Module):
         padding: Tensor | None,
         source: Source | None,
         cache: Cache | None,
-        documents: Documents | None = None,
+        view: View,
     ) -> Tensor:
-        """Vectors (batch, length, hidden_size) at positions (batch or 1, length), padding (batch, cached + length),
-        the lengths of packed documents -> (batch, length, hidden_size)"""
+        """Vectors (batch, length, hidden_size) at positions (batch or 1, length), padding (batch, cached + length)
+        -> (batch, length, hidden_size)"""
         cached = 0 if cache is None else cache.length
-        context = self.context(x, padding, cache, documents)
-        shared = self.shared(x, positions, padding, source, cached, documents, context)
+        context = self.context(x, padding, cache, view.documents)
+        shared = self.shared(x, positions, padding, source, cached, view, context)
         for index in range(self.depth):
             layer = self.layers[index % len(self.layers)]
             x = layer(x, shared, None if cache is None else cache.layers[index])
@@ -195,13 +219,13 @@ class Stack(nn.Module):
         padding: Tensor | None,
         source: Source | None,
         cached: int,
-        documents: Documents | None,
+        view: View,
         context: Tensor | None,
     ) -> Shared:
         queries = x.shape[1]
         bias = self.bias(queries, cached, x.device)
         return Shared(
-            mask=self.mask(queries, cached, padding, x.device, documents),
+            mask=self.mask(queries, cached, padding, x.device, view),
             turn=self.turn(positions, x.dtype, context),
             sharpen=self.sharpen(positions, x.dtype),
             bias=None if bias is None else bias.to(x.dtype),
@@ -215,17 +239,20 @@ class Stack(nn.Module):
         cached: int,
         padding: Tensor | None,
         device: torch.device,
-        documents: Documents | None,
+        view: View,
     ) -> Mask:
-        """What self-attention sees: the stack's pattern in each document, less the padding."""
+        """What self-attention sees: the stack's pattern in each document and the prefix, less the padding."""
+        keys = cached + queries
         return Mask(
-            pattern=self.pattern,
+            pattern=drawn(self.pattern, keys, view.prefix, view.right_to_left),
             queries=queries,
-            keys=cached + queries,
+            keys=keys,
             cached=cached,
             padding=padding,
             device=device,
-            documents=documents,
+            # A prefix lies in the first chunk, and what is read later sees all that came before.
+            prefix=0 if view.prefix is None or cached else view.prefix,
+            documents=view.documents,
         )
 
     def source_mask(self, queries: int, source: Source, device: torch.device) -> Mask:

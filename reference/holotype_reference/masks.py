@@ -27,6 +27,7 @@ from holotype_spec import schema
 
 Lengths = tuple[int, ...]
 Documents = tuple[Lengths, ...]
+Prefix = int | Lengths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ class Mask:
     cached: int
     padding: Tensor | None
     device: torch.device
-    prefix: int | Lengths = 0
+    prefix: Prefix = 0
     documents: Documents | None = None
 
     def __post_init__(self) -> None:
@@ -163,9 +164,11 @@ class Mask:
     def reach(self) -> tuple[int | None, int | None]:
         """How many keys before and after its own place a query sees by the pattern; None for all of them."""
         match self.pattern:
-            case schema.Bidirectional():
+            # A mixture shows everything until one of its masks is chosen: see `drawn`.
+            case schema.Bidirectional() | schema.MixtureOfMasks():
                 return None, None
-            case schema.Causal():
+            # What the prefix adds stands in `prefix`.
+            case schema.Causal() | schema.PrefixCausal():
                 return None, 0
             case schema.SlidingWindow(window=window):
                 return window - 1, 0
@@ -257,6 +260,21 @@ class Mask:
             return False
         before, after = self.reach
         return after == 0 and (before is None or self.keys <= before + 1)
+
+
+def drawn(
+    pattern: schema.Pattern, keys: int, prefix: Prefix | None, right_to_left: bool
+) -> schema.Pattern | Band:
+    """The pattern of one batch. Of a mixture it is the mask that was chosen for it (Dong et al. 2019, section 2.2).
+
+    All is seen; or each place sees itself and those behind it, which is a band that reaches to the last key; or itself
+    and those before it and the prefix, which is the first of two segments: an empty one is left-to-right reading.
+    """
+    if not isinstance(pattern, schema.MixtureOfMasks):
+        return pattern
+    if right_to_left:
+        return Band(before=0, after=keys)
+    return schema.Bidirectional() if prefix is None else schema.Causal()
 
 
 def unknown(pattern: schema.Pattern) -> NotImplementedError:

@@ -37,9 +37,10 @@ from holotype_reference.cache import Cache
 from holotype_reference.embeddings import Embeddings, Placement
 from holotype_reference.heads import Pooler, head
 from holotype_reference.inputs import check_inputs
-from holotype_reference.layers import Source, Stack
+from holotype_reference.layers import Source, Stack, View
 from holotype_reference.linear import Linear
-from holotype_reference.masks import Documents
+from holotype_reference.masks import Documents, Prefix
+from holotype_reference.positions import has_two_positions, spans
 from holotype_reference.support import check_supported
 from holotype_reference.weighted_sum import PATHS, Path
 from holotype_spec import schema
@@ -103,6 +104,7 @@ class Model(nn.Module):
                 self.pooler = Pooler(spec.hidden_size, spec.hidden_size)
                 self.next_sentence = Linear(spec.hidden_size, 2)
         self.head = head(spec)
+        self.two_positions = has_two_positions(spec)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -134,6 +136,8 @@ class Model(nn.Module):
         source_mask: Tensor | None = None,
         cache: Cache | None = None,
         documents: Documents | None = None,
+        prefix: Prefix | None = None,
+        right_to_left: bool = False,
     ) -> Output:
         """Logits for every token.
 
@@ -142,7 +146,8 @@ class Model(nn.Module):
             attention_mask: (batch, cached + length), 1 for a real token and 0 for padding; None when all are real. What
                 a model returns at padding is finite and means nothing.
             position_ids: (batch or 1, length). By default positions count all tokens from 0, padding and the cache
-                included: under left padding give absolute positions here.
+                included: under left padding give absolute positions here. Where a token has two, (batch or 1, 2,
+                length); by default they are those of `holotype_reference.positions.spans`.
             token_types: (batch, length), by default all 0.
             source_ids: (batch, source length), the encoder's input. With a cache that holds a source it may be left
                 out, and is not encoded again.
@@ -151,6 +156,11 @@ class Model(nn.Module):
             documents: the lengths of documents packed into a row, one after the other: a tuple for each row, or one for
                 all. No document sees another, and unless position_ids are given the positions start again with each:
                 it gives what it gives alone. Not with a cache, nor for an encoder-decoder.
+            prefix: so many places at the start of a row, padding included, are seen by all of its tokens: one number
+                for each row, or one for all. For models with a visible prefix, by default an empty one; and for a
+                mixture of masks, where it is the first of two segments, 0 means left to right, and by default all is
+                seen. A cache begins with the whole prefix and remembers it.
+            right_to_left: of a mixture of masks the one in which each token sees itself and those behind it.
 
         Raises:
             ValueError: an argument does not fit the spec or the others; nothing has been computed then.
@@ -165,11 +175,14 @@ class Model(nn.Module):
             source_mask=source_mask,
             cache=cache,
             documents=documents,
+            prefix=prefix,
+            right_to_left=right_to_left,
         )
+        prefix = remembered(prefix, cache)
         cached = 0 if cache is None else cache.length
         if documents is not None and position_ids is None:
-            position_ids = restarted(documents, token_ids.device)
-        positions = self.positions(token_ids, position_ids, cached)
+            position_ids = self.restarted(documents, token_ids.device)
+        positions = self.positions(token_ids, position_ids, cached, prefix)
         x = self.embeddings(token_ids, positions, token_types)
         x = self.writer(
             x,
@@ -177,7 +190,7 @@ class Model(nn.Module):
             padding=real(attention_mask),
             source=self.source(source_ids, source_mask, cache),
             cache=cache,
-            documents=documents,
+            view=View(documents=documents, prefix=prefix, right_to_left=right_to_left),
         )
         return Output(
             logits=self.head(x, self.embeddings.token.weight),
@@ -190,14 +203,28 @@ class Model(nn.Module):
         """The stack that writes the logits."""
         return self.encoder if self.spec.architecture.structure == "encoder" else self.decoder
 
-    def positions(self, token_ids: Tensor, position_ids: Tensor | None, cached: int) -> Tensor:
-        """(batch or 1, length): those given, or counted on from what is cached."""
+    def positions(
+        self,
+        token_ids: Tensor,
+        position_ids: Tensor | None,
+        cached: int,
+        prefix: Prefix | None = None,
+    ) -> Tensor:
+        """(batch or 1, length), or (batch or 1, 2, length): those given, or counted on from what is cached."""
         if position_ids is not None:
             return position_ids
         length = token_ids.shape[1]
+        if self.two_positions:
+            return spans(cached, length, prefix, token_ids.device)
         return rearrange(
             torch.arange(cached, cached + length, device=token_ids.device), "length -> 1 length"
         )
+
+    def restarted(self, documents: Documents, device: torch.device) -> Tensor:
+        """(batch or 1, length), or (batch or 1, 2, length), that start again with each of the packed documents."""
+        rows = [[place for length in row for place in range(length)] for row in documents]
+        positions = torch.tensor(rows, device=device)
+        return torch.stack([positions, 0 * positions], dim=1) if self.two_positions else positions
 
     def source(
         self, source_ids: Tensor | None, source_mask: Tensor | None, cache: Cache | None
@@ -230,6 +257,7 @@ class Model(nn.Module):
             padding=padding,
             source=None,
             cache=None,
+            view=View(),
         )
         return x
 
@@ -257,7 +285,10 @@ def real(mask: Tensor | None) -> Tensor | None:
     return None if mask is None else mask != 0
 
 
-def restarted(documents: Documents, device: torch.device) -> Tensor:
-    """Positions (batch or 1, length) that start again with each of the packed documents."""
-    rows = [[place for length in row for place in range(length)] for row in documents]
-    return torch.tensor(rows, device=device)
+def remembered(prefix: Prefix | None, cache: Cache | None) -> Prefix | None:
+    """The prefix of these tokens: that with which their cache began, if there is one."""
+    if cache is None:
+        return prefix
+    if not cache.length:
+        cache.prefix = prefix
+    return cache.prefix

@@ -41,10 +41,6 @@ def _head(kind: type) -> Uses:
     return lambda spec: isinstance(spec.architecture.head, kind)
 
 
-def _residual(kind: str) -> Uses:
-    return lambda spec: spec.architecture.residual == kind
-
-
 def _scaling(kind: type) -> Uses:
     def uses(spec: schema.Spec) -> bool:
         positions = spec.architecture.positions
@@ -68,8 +64,6 @@ MISSING: tuple[tuple[str, Uses], ...] = (
         "relative positions of each layer's own (GLaM)",
         _positions(schema.LayerwiseRelativeBuckets),
     ),
-    ("two positions a token (Du et al. 2021)", _positions(schema.TwoDimensionalPositions)),
-    ("two rotary positions a token (ChatGLM-6B)", _positions(schema.TwoDimensionalRotary)),
     ("layers of a band beside dense ones (GPT-3)", _pattern(schema.AlternatingBanded)),
     ("gated relative positions (Chi et al. 2021)", _positions(schema.GatedRelativeBuckets)),
     ("disentangled attention (He et al. 2020)", _positions(schema.Disentangled)),
@@ -78,12 +72,9 @@ MISSING: tuple[tuple[str, Uses], ...] = (
         _positions(schema.TransformerXLPositions),
     ),
     ("permuted order of prediction (Yang et al. 2019)", _pattern(schema.Permutation)),
-    ("mixture of masks (Dong et al. 2019)", _pattern(schema.MixtureOfMasks)),
     ("enhanced mask decoder (He et al. 2020)", _head(schema.EnhancedMaskDecoder)),
-    ("post-norm with a scaled residual (DeepNet, Wang et al. 2022)", _residual("deep-norm")),
     ("layer norm without a bias (Chowdhery et al. 2022)", _no_shift),
     ("YaRN (Peng et al. 2023)", _scaling(schema.YarnScaling)),
-    ("visible prefix (Du et al. 2021)", _pattern(schema.PrefixCausal)),
     ("multi-token prediction (DeepSeek-AI 2024, V3)", _head(schema.MultiTokenHead)),
     ("token types of a source (AlexaTM)", _typed_source),
 )

@@ -32,31 +32,69 @@ Matrix = npt.NDArray[np.bool_]
 Mask = Sequence[int] | npt.NDArray[np.generic]
 
 
-def layer_mask(pattern: Pattern, length: int, *, attention_mask: Mask | None = None) -> Matrix:
+def layer_mask(
+    pattern: Pattern,
+    length: int,
+    *,
+    attention_mask: Mask | None = None,
+    prefix: int | None = None,
+    right_to_left: bool = False,
+) -> Matrix:
     """What one layer of self-attention lets each row see: (length, length), [query, key].
 
     Args:
         pattern: the attention pattern of the stack.
         length: of the sequence, padding included.
         attention_mask: (length,) 1 for a real token and 0 for padding; all real if None.
+        prefix: the first so many places are seen by all, of a pattern that has a prefix: by default none of a causal
+            one, and of a mixture of masks every place.
+        right_to_left: of a mixture, the mask in which each position sees itself and those after it.
 
     Raises:
-        ValueError: a mask of another length, or with other values than 0 and 1.
+        ValueError: a mask of another length, or with other values than 0 and 1; a prefix that the pattern does not
+            have, or the direction of a mixture for another pattern.
     """
+    _check_choice(pattern, length, prefix, right_to_left)
     query, key = np.arange(length)[:, None], np.arange(length)[None, :]
     match pattern:
+        case MixtureOfMasks() if right_to_left:
+            seen = key >= query
+        case MixtureOfMasks() if prefix is not None:
+            seen = (key <= query) | (key < prefix)
         # Without an order of prediction, or a mask drawn, every position may be seen.
         case Bidirectional() | Permutation() | MixtureOfMasks():
             seen = np.ones((length, length), dtype=bool)
-        # The empty prefix; and a band beside a dense layer hides nothing.
-        case Causal() | PrefixCausal() | AlternatingBanded():
+        case PrefixCausal():
+            seen = (key <= query) | (key < (prefix or 0))
+        # A band beside a dense layer hides nothing.
+        case Causal() | AlternatingBanded():
             seen = key <= query
         case SlidingWindow(window=window):
             seen = (key <= query) & (key > query - window)
     return seen & _real(attention_mask, length)
 
 
-def dependencies(spec: Spec, length: int, *, attention_mask: Mask | None = None) -> Matrix:
+def _check_choice(pattern: Pattern, length: int, prefix: int | None, right_to_left: bool) -> None:
+    kind = type(pattern).__struct_config__.tag
+    if prefix is not None and not isinstance(pattern, PrefixCausal | MixtureOfMasks):
+        raise ValueError(f"a {kind} pattern has no prefix: leave prefix={prefix} out")
+    if prefix is not None and not 0 <= prefix <= length:
+        raise ValueError(f"the prefix is {prefix} of {length} tokens; expected 0 to {length}")
+    if right_to_left and (not isinstance(pattern, MixtureOfMasks) or prefix is not None):
+        raise ValueError(
+            f"right_to_left is one of the masks of a mixture, and has no prefix: leave it out of a {kind} pattern,"
+            " and the prefix with it"
+        )
+
+
+def dependencies(
+    spec: Spec,
+    length: int,
+    *,
+    attention_mask: Mask | None = None,
+    prefix: int | None = None,
+    right_to_left: bool = False,
+) -> Matrix:
     """(length, length): [i, j] is true where the logits of row i may depend on token j.
 
     The rows and tokens are those of the stack that writes the logits: of an encoder-decoder, the decoder's
@@ -66,12 +104,19 @@ def dependencies(spec: Spec, length: int, *, attention_mask: Mask | None = None)
         spec: the model.
         length: of the sequence, padding included.
         attention_mask: (length,) 1 for a real token and 0 for padding; all real if None.
+        prefix, right_to_left: which mask of several it is; see `layer_mask`.
 
     Raises:
-        ValueError: a mask of another length, or with other values than 0 and 1.
+        ValueError: as `layer_mask`.
     """
-    pattern = spec.architecture.attention.pattern
-    reached = _through(pattern, length, attention_mask, spec.layers)
+    seen = layer_mask(
+        spec.architecture.attention.pattern,
+        length,
+        attention_mask=attention_mask,
+        prefix=prefix,
+        right_to_left=right_to_left,
+    )
+    reached = _through(seen, spec.layers)
     return _no_claim_on_padding(reached, attention_mask)
 
 
@@ -97,20 +142,23 @@ def source_dependencies(
     """
     if spec.architecture.structure != "encoder-decoder":
         raise ValueError(f"{spec.name} is no encoder-decoder: it reads no source")
-    encoded = _through(Bidirectional(), source_length, source_mask, spec.encoder_depth)
+    seen = layer_mask(Bidirectional(), source_length, attention_mask=source_mask)
+    encoded = _through(seen, spec.encoder_depth)
     crossed = np.broadcast_to(_real(source_mask, source_length), (length, source_length))
     read = _product(crossed, encoded)
-    layer = _layer(spec.architecture.attention.pattern, length, attention_mask)
+    layer = _with_residual(
+        layer_mask(spec.architecture.attention.pattern, length, attention_mask=attention_mask)
+    )
     reached = np.zeros((length, source_length), dtype=bool)
     for _ in range(spec.layers):
         reached = _product(layer, reached) | read
     return _no_claim_on_padding(reached, attention_mask)
 
 
-def _through(pattern: Pattern, length: int, mask: Mask | None, layers: int) -> Matrix:
+def _through(seen: Matrix, layers: int) -> Matrix:
     """The whole stack: the boolean power of one layer, because all its layers see alike."""
-    layer = _layer(pattern, length, mask)
-    reached: Matrix = np.eye(length, dtype=bool)
+    layer = _with_residual(seen)
+    reached: Matrix = np.eye(len(seen), dtype=bool)
     for _ in range(layers):
         further = _product(layer, reached)
         if np.array_equal(further, reached):  # no later layer reaches further either
@@ -119,9 +167,8 @@ def _through(pattern: Pattern, length: int, mask: Mask | None, layers: int) -> M
     return reached
 
 
-def _layer(pattern: Pattern, length: int, mask: Mask | None) -> Matrix:
-    residual = np.eye(length, dtype=bool)
-    return layer_mask(pattern, length, attention_mask=mask) | residual
+def _with_residual(seen: Matrix) -> Matrix:
+    return seen | np.eye(len(seen), dtype=bool)
 
 
 def _product(left: Matrix, right: Matrix) -> Matrix:
