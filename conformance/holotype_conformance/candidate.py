@@ -18,8 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from holotype_reference.checkpoints import CheckpointError
+from holotype_reference.positions import has_two_positions
 from holotype_reference.weights import Weights, random_weights
-from holotype_spec.schema import Alibi, Experts, LearnedPositions, RelativeBuckets, Sinusoidal, Spec
+from holotype_spec.schema import (
+    Alibi,
+    Experts,
+    LearnedPositions,
+    RelativeBuckets,
+    Sinusoidal,
+    Spec,
+    TwoDimensionalPositions,
+)
 
 Capability = Literal[
     "attention-mask",
@@ -60,10 +69,16 @@ class Inputs:
             encoder-decoder, the decoder's input.
         attention_mask: (batch, length) int64, 1 for a real token and 0 for padding, or None for no
             argument at all. With a cache it covers what the cache holds too: (batch, cached + length).
-        position_ids: (batch, length) int64, or None to let the model count.
+        position_ids: (batch, length) int64, or None to let the model count. Where the spec gives a token two positions,
+            (batch, 2, length): the place in the text and the place within its span.
         token_types: (batch, length) int64, or None.
         source_ids: (batch, source length) int64, the encoder's input of an encoder-decoder, else None.
         source_mask: (batch, source length) int64, or None.
+        prefix: (batch,) int64, so many places at the start of a row, padding included, are seen by all of it. Only for
+            specs with a visible prefix, where None is an empty one, and for mixtures of masks, where it is the first
+            of two segments, 0 reads from left to right, and None shows everything. The same at every step of a cache,
+            the first of which holds the whole prefix. `seen` makes a matrix of it.
+        right_to_left: (batch,) ones, or None. Only for mixtures of masks: each token sees itself and those behind it.
     """
 
     token_ids: Tensor
@@ -72,11 +87,27 @@ class Inputs:
     token_types: Tensor | None = None
     source_ids: Tensor | None = None
     source_mask: Tensor | None = None
+    prefix: Tensor | None = None
+    right_to_left: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Those that are given, by name."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
+
+
+def seen(inputs: Inputs) -> Tensor:
+    """(batch or 1, length, length) boolean, [query, key]: what a prefix or a direction shows, padding aside.
+
+    For a full pass, and for implementations that are told a whole mask. A batch with neither is taken for causal.
+    """
+    length, device = inputs.token_ids.shape[1], inputs.token_ids.device
+    place = torch.arange(length, device=device)
+    query, key = place[None, :, None], place[None, None, :]
+    if inputs.right_to_left is not None:
+        return key >= query
+    prefix = inputs.prefix
+    return key <= query if prefix is None else (key <= query) | (key < prefix[:, None, None])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +171,8 @@ class Floor:
 
 def absolute_positions(spec: Spec) -> bool:
     """Whether a shift of all positions changes the outputs."""
-    added = isinstance(spec.architecture.positions, LearnedPositions | Sinusoidal)
+    tables = LearnedPositions | Sinusoidal | TwoDimensionalPositions
+    added = isinstance(spec.architecture.positions, tables)
     return added or spec.architecture.attention.scale == "inverse-sqrt-head-dim-log-length"
 
 
@@ -280,10 +312,11 @@ class Candidate:
         """The names of the inputs that an overridden `forward` looks at; all of them if it cannot be run."""
         tokens = torch.ones(1, 3, dtype=torch.long, device=next(model.parameters()).device)
         both = spec.architecture.structure == "encoder-decoder"
+        count = tokens.cumsum(1) - 1
         inputs = _Watched(
             token_ids=tokens,
             attention_mask=tokens,
-            position_ids=tokens.cumsum(1) - 1,
+            position_ids=torch.stack([count, 0 * count], 1) if has_two_positions(spec) else count,
             token_types=tokens - 1 if spec.architecture.token_types else None,
             source_ids=tokens if both else None,
             source_mask=tokens if both else None,
@@ -341,13 +374,15 @@ def as_outputs(returned: Any) -> Outputs:
 
 def named_arguments(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
     """The optional inputs that are given, under the names by which `forward` takes them."""
-    return _given(
-        {
-            "attention_mask": inputs.attention_mask,
-            "position_ids": inputs.position_ids,
-            "token_type_ids": inputs.token_types,
-        }
-    )
+    given = {
+        "attention_mask": inputs.attention_mask,
+        "position_ids": inputs.position_ids,
+        "token_type_ids": inputs.token_types,
+    }
+    # Whoever knows no prefix is called without one, and is checked for what it then is.
+    views = {"prefix_lengths": inputs.prefix, "right_to_left": inputs.right_to_left}
+    taken = inspect.signature(model.forward).parameters
+    return _given(given | {name: view for name, view in views.items() if name in taken})
 
 
 def _given(arguments: Mapping[str, Tensor | None]) -> dict[str, Tensor]:

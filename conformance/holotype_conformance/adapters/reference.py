@@ -51,6 +51,8 @@ def run_reference(model: nn.Module, inputs: Inputs, cache: Any = None) -> Output
             source_ids=inputs.source_ids,
             source_mask=inputs.source_mask,
             cache=cache,
+            prefix=None if inputs.prefix is None else tuple(inputs.prefix.tolist()),
+            right_to_left=inputs.right_to_left is not None,
         ),
     )
 

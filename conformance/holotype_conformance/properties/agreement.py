@@ -18,6 +18,7 @@ from holotype_conformance.properties.cases import (
     BatchCase,
     always,
     batch_inputs,
+    counted_ids,
     farthest,
     layer_counts,
     lengths,
@@ -29,6 +30,7 @@ from holotype_conformance.records import DType
 from holotype_conformance.subject import DTYPES, Setup, Subject, copies, real_rows
 from holotype_reference import oracle
 from holotype_reference.model import Model, Output
+from holotype_reference.positions import has_two_positions
 from holotype_reference.weighted_sum import Path
 from holotype_reference.weights import Weights
 from holotype_spec.parameters import parameter_table
@@ -80,11 +82,15 @@ def agreement_inputs(subject: Subject, case: AgreementCase) -> Inputs:
 
 
 def skipping_positions(subject: Subject, case: BatchCase) -> Tensor:
-    """(batch, length) growing position ids with gaps, other ones in every row."""
+    """(batch, length) growing position ids with gaps, other ones in every row; or (batch, 2, length), the second ones
+    in any order."""
     rng = np.random.default_rng([subject.seed, case.tokens, case.length])
     limit = farthest(subject.probe(2))
     rows = [np.sort(rng.choice(limit, case.length, replace=False)) for _ in range(case.batch)]
-    return torch.from_numpy(np.stack(rows)).to(subject.device)
+    ids = torch.from_numpy(np.stack(rows))
+    if has_two_positions(subject.spec):
+        ids = torch.stack([ids, torch.from_numpy(rng.integers(0, limit, ids.shape))], dim=1)
+    return ids.to(subject.device)
 
 
 def check_logits(subject: Subject, case: AgreementCase, **changes: object) -> None:
@@ -315,8 +321,7 @@ def rounding_inputs(subject: Subject, case: RoundingCase) -> Inputs:
     inputs = batch_inputs(subject, case)
     if not case.far:
         return inputs
-    ids = 17 + 83 * torch.arange(case.length, device=subject.device)
-    return replace(inputs, position_ids=ids.expand(case.batch, -1))
+    return replace(inputs, position_ids=17 + 83 * counted_ids(subject, inputs))
 
 
 def check_rounding(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+import msgspec
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -13,8 +14,8 @@ from holotype_conformance.candidate import Inputs
 from holotype_conformance.compare import demand_equal
 from holotype_conformance.properties.cases import (
     BatchCase,
-    batch_cases,
     batch_inputs,
+    counted_ids,
     layer_counts,
     lengths,
     shortest_alike,
@@ -32,6 +33,10 @@ class ChunkCase(BatchCase, frozen=True, kw_only=True):
 
     cuts: tuple[int, ...]
     told: bool = False
+
+    @property
+    def at_once(self) -> int:
+        return self.cuts[0]
 
 
 def _chunked(subject: Subject, *, left: bool) -> st.SearchStrategy[ChunkCase]:
@@ -82,7 +87,7 @@ def chunk(inputs: Inputs, start: int, end: int) -> Inputs:
     """Positions start … end-1, with the mask of everything up to them."""
 
     def cut(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor[:, start:end]
+        return None if tensor is None else tensor[..., start:end]
 
     mask = inputs.attention_mask
     return replace(
@@ -97,8 +102,7 @@ def chunk(inputs: Inputs, start: int, end: int) -> Inputs:
 def _check(subject: Subject, case: ChunkCase) -> None:
     inputs = batch_inputs(subject, case)
     if case.told and inputs.position_ids is None:
-        count = torch.arange(case.length, device=subject.device)
-        inputs = replace(inputs, position_ids=count.expand(case.batch, -1))
+        inputs = replace(inputs, position_ids=counted_ids(subject, inputs))
     if inputs.source_ids is not None and subject.has("source-mask"):
         mask = torch.ones_like(inputs.source_ids)
         mask[0, -2:] = 0
@@ -164,6 +168,25 @@ def left_padding(subject: Subject, case: ChunkCase) -> None:
     _check(subject, case)
 
 
+class ReuseCase(BatchCase, frozen=True, kw_only=True):
+    """A batch that is read in two halves, and another one between them."""
+
+    @property
+    def at_once(self) -> int:
+        return self.length // 2
+
+
+def reuse_cases(subject: Subject) -> st.SearchStrategy[ReuseCase]:
+    return st.builds(
+        ReuseCase,
+        length=lengths(2).filter(lambda n: shortest_alike(subject.probe(2), n) < n),
+        batch=st.integers(1, 4),
+        layers=layer_counts(),
+        weights=st.integers(0, 2),
+        tokens=st.integers(0, 99),
+    )
+
+
 @claim(
     slug="cache.reuse",
     clause="Two caches have no effect on each other.",
@@ -176,16 +199,14 @@ def left_padding(subject: Subject, case: ChunkCase) -> None:
     catches=("cache shared between calls",),
     needs=("cache", "parallel-caches"),
     applies=decodes,
-    cases=lambda subject: batch_cases(subject, least=2, choices=("none",)).filter(
-        lambda case: shortest_alike(subject.probe(2), case.length) < case.length
-    ),
-    case_type=BatchCase,
+    cases=reuse_cases,
+    case_type=ReuseCase,
     examples=4,
 )
-def cache_reuse(subject: Subject, case: BatchCase) -> None:
+def cache_reuse(subject: Subject, case: ReuseCase) -> None:
     inputs = batch_inputs(subject, case)
-    other = subject.inputs(tokens=(case.batch, case.length), seed=case.tokens + 1)
-    middle = max(case.length // 2, shortest_alike(subject.probe(2), case.length))
+    other = batch_inputs(subject, msgspec.structs.replace(case, tokens=case.tokens + 1))
+    middle = max(case.at_once, shortest_alike(subject.probe(2), case.length))
     for path in subject.paths:
         model = subject.model(case.setup(path))
         caches = [

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
@@ -14,9 +15,17 @@ from torch import Tensor
 from holotype_conformance.candidate import Inputs
 from holotype_conformance.property import Case
 from holotype_conformance.records import DType
-from holotype_conformance.subject import Setup, Subject
+from holotype_conformance.subject import Setup, Subject, real_rows
+from holotype_reference.positions import has_two_positions
 from holotype_spec.probes import POSITIONS
-from holotype_spec.schema import DynamicScaling, Rotary, Spec
+from holotype_spec.schema import (
+    DynamicScaling,
+    MixtureOfMasks,
+    PrefixCausal,
+    Rotary,
+    Spec,
+    TwoDimensionalRotary,
+)
 
 Padding = Literal["none", "ones", "left", "right"]
 LONGEST = 24  # beyond every window, bucket and reach of a probe
@@ -34,6 +43,11 @@ class BatchCase(Case, frozen=True, kw_only=True):
     layers: int = 2
     weights: int = 0
     tokens: int = 0
+
+    @property
+    def at_once(self) -> int:
+        """How many tokens are read together at first: a visible prefix is no longer than that."""
+        return self.length
 
     def setup(self, path: str, **changes: object) -> Setup:
         """The probe model of this case on one code path."""
@@ -77,7 +91,7 @@ def can_pad_left(subject: Subject) -> bool:
 
 def farthest(spec: Spec) -> int:
     """How many positions there are to tell: the rows of a table, or as many as low precision needs to show."""
-    computed = isinstance(spec.architecture.positions, Rotary)
+    computed = isinstance(spec.architecture.positions, Rotary | TwoDimensionalRotary)
     return max(spec.max_positions, POSITIONS) if computed else spec.max_positions
 
 
@@ -101,11 +115,11 @@ def shortest_alike(spec: Spec, length: int, rows: int = 1) -> int:
 
 
 def batch_inputs(subject: Subject, case: BatchCase) -> Inputs:
-    """The inputs of a case, token types and a source included where the spec has them."""
+    """The inputs of a case; token types, a source, and a prefix or a mask of a mixture where the spec has them."""
     inputs = subject.inputs(
         tokens=(case.batch, case.length), seed=case.tokens, types=subject.has("token-types")
     )
-    return padded(subject, inputs, case.padding)
+    return viewed(subject, padded(subject, inputs, case.padding), case)
 
 
 def padded(subject: Subject, inputs: Inputs, padding: Padding) -> Inputs:
@@ -120,6 +134,77 @@ def padded(subject: Subject, inputs: Inputs, padding: Padding) -> Inputs:
     if padding != "left" or not subject.has("position-ids"):
         return replace(inputs, attention_mask=mask)
     return replace(inputs, attention_mask=mask, position_ids=counted_positions(mask))
+
+
+# Prefixes --------------------------------------------------------------------------------------------------------
+
+
+def viewed(subject: Subject, inputs: Inputs, case: BatchCase) -> Inputs:
+    """`inputs` with a prefix drawn for each row, or with one of the masks of a mixture; as they are for other specs.
+
+    A candidate is told of it whether it listens or not, as of the source of an encoder-decoder.
+    """
+    rng = np.random.default_rng([subject.seed, case.tokens, case.length, case.batch])
+    match subject.spec.architecture.attention.pattern:
+        case PrefixCausal():
+            pass
+        case MixtureOfMasks():
+            match rng.integers(4):
+                case 0:
+                    return inputs
+                case 1:
+                    return replace(inputs, right_to_left=torch.ones_like(inputs.token_ids[:, 0]))
+                case 2:
+                    return replace(inputs, prefix=torch.zeros_like(inputs.token_ids[:, 0]))
+                case _:
+                    pass
+        case _:
+            return inputs
+    inputs = replace(inputs, prefix=drawn_prefixes(inputs, case, rng))
+    if inputs.position_ids is None:
+        return inputs
+    return replace(inputs, position_ids=placed(subject.spec, inputs, inputs.position_ids))
+
+
+def drawn_prefixes(inputs: Inputs, case: BatchCase, rng: np.random.Generator) -> Tensor:
+    """(batch,): of what a row reads at first any number of real tokens, and the padding in front of them.
+
+    One that is not empty reaches further than its padding.
+    """
+    starts, real = padding_before(inputs), real_rows(inputs).sum(-1)
+    room = torch.minimum(real, case.at_once - starts).clamp(min=0)
+    tokens = torch.from_numpy(rng.integers(0, room.cpu().numpy() + 1)).to(room)
+    return torch.where(tokens > 0, starts + tokens, 0)
+
+
+def padding_before(inputs: Inputs) -> Tensor:
+    """(batch,): how many places of each row are padding that stands in front of its text."""
+    return (real_rows(inputs).cumsum(-1) == 0).sum(-1)
+
+
+def counted_ids(subject: Subject, inputs: Inputs) -> Tensor:
+    """The position ids that a model counts by itself: 0, 1, 2, … in every row, or two for each token."""
+    batch, length = inputs.token_ids.shape
+    count = torch.arange(length, device=inputs.token_ids.device).repeat(batch, 1)
+    return placed(subject.spec, replace(inputs, attention_mask=None), count)
+
+
+def placed(spec: Spec, inputs: Inputs, count: Tensor) -> Tensor:
+    """Position ids for tokens counted so (batch, length): the same, or two for each token, (batch, 2, length).
+
+    Of the two, what stands behind a prefix has the place of its last token, which is the mask that it fills in, and
+    counts its own from 1; all else has its place and 0.
+    """
+    if not has_two_positions(spec):
+        return count
+    prefix = torch.zeros_like(count[:, 0]) if inputs.prefix is None else inputs.prefix
+    text = (prefix - padding_before(inputs)).clamp(min=0)[:, None]
+    in_span = (count >= text) & (text > 0)
+    first, second = torch.where(in_span, text - 1, count), (count - text + 1) * in_span
+    return torch.stack([first, second], dim=1)
+
+
+# Padding ---------------------------------------------------------------------------------------------------------
 
 
 def padding_mask(token_ids: Tensor, padding: Padding) -> Tensor:

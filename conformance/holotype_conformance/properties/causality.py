@@ -22,7 +22,7 @@ from holotype_conformance.properties.cases import (
 from holotype_conformance.property import Violation, claim
 from holotype_conformance.subject import Subject, real_rows
 from holotype_spec.dependencies import dependencies, source_dependencies
-from holotype_spec.schema import Spec
+from holotype_spec.schema import MixtureOfMasks, Spec
 
 
 class PerturbationCase(BatchCase, frozen=True, kw_only=True):
@@ -53,6 +53,19 @@ def decodes(spec: Spec) -> str | None:
     return "an encoder may see the future" if bidirectional else None
 
 
+def hides(spec: Spec) -> str | None:
+    """Whether some mask of the model hides more than padding."""
+    mixture = isinstance(spec.architecture.attention.pattern, MixtureOfMasks)
+    return None if mixture else decodes(spec)
+
+
+def told(inputs: Inputs, row: int) -> str:
+    """What the caller said of who sees whom in one row, in words; empty where nothing was said."""
+    if inputs.right_to_left is not None:
+        return " when reading from right to left"
+    return "" if inputs.prefix is None else f" behind a visible prefix of {int(inputs.prefix[row])}"
+
+
 def has_source(spec: Spec) -> str | None:
     """Whether there is a source to look at."""
     both = spec.architecture.structure == "encoder-decoder"
@@ -69,12 +82,14 @@ def _changed(tokens: Tensor, position: int, vocabulary: int) -> Tensor:
 def _pairs(subject: Subject, case: BatchCase, inputs: Inputs) -> Tensor:
     """(batch, length, length) bool: output i of a row may depend on its input j, for real i."""
     spec = subject.probe(case.layers)
-    masks = inputs.attention_mask
+    masks, prefix = inputs.attention_mask, inputs.prefix
     matrices = [
         dependencies(
             spec,
             case.length,
             attention_mask=None if masks is None else masks[row].cpu().numpy().astype(bool),
+            prefix=None if prefix is None else int(prefix[row]),
+            right_to_left=inputs.right_to_left is not None,
         )
         for row in range(case.batch)
     ]
@@ -103,7 +118,7 @@ def _pairs(subject: Subject, case: BatchCase, inputs: Inputs) -> Tensor:
     ),
     needs=(),
     binds=("architecture.attention.pattern",),
-    applies=decodes,
+    applies=hides,
     cases=perturbation_cases,
     case_type=PerturbationCase,
     examples=30,
@@ -124,8 +139,8 @@ def future_perturbation(subject: Subject, case: PerturbationCase) -> None:
             row, i = leaks.nonzero()[-1].tolist()
             size = float((before[row, i] - after[row, i]).abs().max())
             raise Violation(
-                f"output {i} depends on input {case.position}, pair ({i}, {case.position}): it moved by"
-                f" {size:.1e} when that token changed, and must not move at all",
+                f"output {i} depends on input {case.position}, pair ({i}, {case.position}){told(inputs, row)}: it moved"
+                f" by {size:.1e} when that token changed, and must not move at all",
                 pair=[i, case.position],
                 row=row,
                 moved=size,
@@ -190,9 +205,10 @@ def required_dependence(subject: Subject, case: PairCase) -> None:
             blind = needed.any(0) & (still | ~needed).all(0)
             if blind.any():
                 i = int(blind.nonzero()[0])
+                row = int(needed[:, i].nonzero()[0])
                 raise Violation(
-                    f"output {i} does not depend on input {j}, pair ({i}, {j}): it kept every bit when that"
-                    " token changed, in every row, and must move",
+                    f"output {i} does not depend on input {j}, pair ({i}, {j}){told(inputs, row)}: it kept every bit"
+                    " when that token changed, in every row, and must move",
                     pair=[i, j],
                     path=path,
                 )
@@ -250,6 +266,10 @@ class TruncationCase(BatchCase, frozen=True, kw_only=True):
     """A batch of which the first `kept` positions are computed alone as well."""
 
     kept: int
+
+    @property
+    def at_once(self) -> int:
+        return self.kept
 
 
 def truncation_cases(subject: Subject) -> st.SearchStrategy[TruncationCase]:

@@ -16,6 +16,7 @@ from holotype_conformance.properties.cases import (
     asked,
     batch_cases,
     batch_inputs,
+    counted_ids,
     layer_counts,
 )
 from holotype_conformance.property import Case, Violation, claim
@@ -86,8 +87,7 @@ def inputs_unchanged(subject: Subject, case: BatchCase) -> None:
     if inputs.source_ids is not None and subject.has("source-mask"):
         inputs = replace(inputs, source_mask=torch.ones_like(inputs.source_ids))
     if inputs.position_ids is None and subject.has("position-ids"):
-        count = torch.arange(case.length, device=subject.device)
-        inputs = replace(inputs, position_ids=count.repeat(case.batch, 1))
+        inputs = replace(inputs, position_ids=counted_ids(subject, inputs))
     calls = ["forward", "forward_cached"] if subject.has("cache") else ["forward"]
     for path in subject.paths:
         model = subject.model(case.setup(path))

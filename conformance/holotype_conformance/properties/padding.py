@@ -20,6 +20,7 @@ from holotype_conformance.properties.cases import (
     layer_counts,
     lengths,
     padded,
+    padding_before,
     padding_mask,
     paddings,
 )
@@ -33,6 +34,7 @@ def _row(inputs: Inputs, row: int) -> Inputs:
     """One row of a padded batch, its padding cut away."""
     assert inputs.attention_mask is not None
     kept = inputs.attention_mask[row].bool()
+    prefix, direction = inputs.prefix, inputs.right_to_left
 
     def cut(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor[row : row + 1, kept]
@@ -44,6 +46,8 @@ def _row(inputs: Inputs, row: int) -> Inputs:
         position_ids=None,
         token_types=cut(inputs.token_types),
         source_ids=None if inputs.source_ids is None else inputs.source_ids[row : row + 1],
+        prefix=None if prefix is None else (prefix - padding_before(inputs)).clamp(min=0)[[row]],
+        right_to_left=None if direction is None else direction[[row]],
     )
 
 

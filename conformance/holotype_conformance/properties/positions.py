@@ -14,13 +14,21 @@ from holotype_conformance.properties.cases import (
     always,
     batch_cases,
     batch_inputs,
+    counted_ids,
     farthest,
     layer_counts,
     lengths,
 )
 from holotype_conformance.property import Violation, claim
 from holotype_conformance.subject import Subject, real_rows
-from holotype_spec.schema import LearnedPositions, Rotary, Sinusoidal, Spec
+from holotype_spec.schema import (
+    LearnedPositions,
+    Rotary,
+    Sinusoidal,
+    Spec,
+    TwoDimensionalPositions,
+    TwoDimensionalRotary,
+)
 
 
 class ShiftCase(BatchCase, frozen=True, kw_only=True):
@@ -44,14 +52,15 @@ def _shifts(subject: Subject) -> st.SearchStrategy[ShiftCase]:
 
 def rotary(spec: Spec) -> str | None:
     """Whether only distances between positions matter, and positions can be told."""
-    if not isinstance(spec.architecture.positions, Rotary):
+    if not isinstance(spec.architecture.positions, Rotary | TwoDimensionalRotary):
         return "the spec's positions are not rotary"
     return "the spec's scores grow with the position" if absolute_positions(spec) else None
 
 
 def absolute(spec: Spec) -> str | None:
     """Whether positions themselves move every output."""
-    added = isinstance(spec.architecture.positions, LearnedPositions | Sinusoidal)
+    tables = LearnedPositions | Sinusoidal | TwoDimensionalPositions
+    added = isinstance(spec.architecture.positions, tables)
     return None if added else "the spec's positions are not absolute"
 
 
@@ -73,7 +82,7 @@ def absolute(spec: Spec) -> str | None:
 )
 def explicit(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
-    count = torch.arange(case.length, device=subject.device).expand(case.batch, -1)
+    count = counted_ids(subject, inputs)
     for path in subject.paths:
         model = subject.model(case.setup(path))
         demand_equal(
@@ -107,7 +116,7 @@ def explicit(subject: Subject, case: BatchCase) -> None:
 )
 def shift_invariance(subject: Subject, case: ShiftCase) -> None:
     inputs = batch_inputs(subject, case)
-    count = torch.arange(case.length, device=subject.device).expand(case.batch, -1)
+    count = counted_ids(subject, inputs)
     for path in subject.paths:
         model = subject.model(case.setup(path))
         plain = subject.forward(model, inputs).logits
@@ -147,7 +156,7 @@ def shift_invariance(subject: Subject, case: ShiftCase) -> None:
 )
 def shift_matters(subject: Subject, case: ShiftCase) -> None:
     inputs = batch_inputs(subject, case)
-    count = torch.arange(case.length, device=subject.device).expand(case.batch, -1)
+    count = counted_ids(subject, inputs)
     for path in subject.paths:
         model = subject.model(case.setup(path))
         plain = subject.forward(model, inputs).logits

@@ -14,14 +14,21 @@ from holotype_reference.oracle.positions import (
     rotate,
 )
 from holotype_spec.parameters import Stack
-from holotype_spec.schema import Alibi, RelativeBuckets, Rotary, SlidingWindow, Spec
+from holotype_spec.schema import (
+    Alibi,
+    RelativeBuckets,
+    Rotary,
+    SlidingWindow,
+    Spec,
+    TwoDimensionalRotary,
+)
 
 
 def self_attention(
     spec: Spec, p: Scope, stack: Stack, block: Scope, x: Array, stream: Stream
 ) -> Array:
-    length, positions = x.shape[1], spec.architecture.positions
-    allowed = _allowed(spec, stack, length) & stream.real[:, None, :]
+    positions = spec.architecture.positions
+    allowed = _allowed(spec, stack, stream) & stream.real[:, None, :]
     bias = None
     if isinstance(positions, RelativeBuckets):
         bidirectional = stack == "encoder"
@@ -73,7 +80,7 @@ def _attention(
             _head(spec, keys, kv_head),
             _head(spec, values, kv_head),
         )
-        if places is not None and isinstance(rotary, Rotary):
+        if places is not None and isinstance(rotary, Rotary | TwoDimensionalRotary):
             q, k = rotate(rotary, q, places), rotate(rotary, k, places)
         scores = q @ k.transpose(0, 2, 1) * scale
         if bias is not None:
@@ -103,11 +110,22 @@ def _softmax(scores: Array, allowed: Mask) -> Array:
     return odds / np.where(total > 0, total, 1.0)
 
 
-def _allowed(spec: Spec, stack: Stack, length: int) -> Mask:
-    """Which query i (row) may see which key j (column), padding aside."""
-    i, j = np.arange(length)[:, None], np.arange(length)[None, :]
-    if stack == "encoder":
-        return np.ones((length, length), dtype=bool)
+def _allowed(spec: Spec, stack: Stack, stream: Stream) -> Mask:
+    """(batch or 1, length, length): which query i (row) may see which key j (column), padding aside.
+
+    Of a prefix all see every key, on top of the pattern (Du et al. 2021, section 2.1). The masks of a mixture are those
+    of Dong et al. 2019, figure 1: the prefix is the first of two segments, or nothing at all from left to right.
+    """
+    length = stream.real.shape[1]
+    i, j = np.arange(length)[None, :, None], np.arange(length)[None, None, :]
     pattern = spec.architecture.attention.pattern
+    if stream.right_to_left:
+        backward: Mask = j >= i
+        return backward
+    if stream.prefix is not None:
+        ahead: Mask = (j <= i) | (j < stream.prefix[:, None, None])
+        return ahead
+    if stack == "encoder":
+        return np.ones((1, length, length), dtype=bool)
     causal: Mask = j <= i
     return causal & (i - j < pattern.window) if isinstance(pattern, SlidingWindow) else causal

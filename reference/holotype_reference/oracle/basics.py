@@ -36,18 +36,34 @@ class Stream:
 
     Attributes:
         x: (batch, length, hidden_size).
-        positions: (batch, length).
+        positions: (batch, length), or (batch, 2, length) where a token has two.
         real: (batch, length), false at padding.
+        prefix: (batch,) how many places at the start all tokens see; None where nothing was said of it.
+        right_to_left: each token sees itself and those behind it.
     """
 
     x: Array
     positions: Ids
     real: Mask
+    prefix: Ids | None = None
+    right_to_left: bool = False
 
 
 def linear(p: Scope, x: Array) -> Array:
     y = x @ p["weight"].T
     return y + p["bias"] if "bias" in p else y
+
+
+def prefixes(tokens: Ids, values: ArrayLike | None) -> Ids | None:
+    """(batch,): the prefix of each row, as given."""
+    if values is None:
+        return None
+    found = np.asarray(values, dtype=np.int64)
+    if found.shape != tokens.shape[:1] or found.min() < 0 or found.max() > tokens.shape[1]:
+        raise ValueError(
+            f"prefix is {found.tolist()}; expected a number from 0 to {tokens.shape[1]} for each of {len(tokens)} rows"
+        )
+    return found
 
 
 def like(tokens: Ids, values: ArrayLike, what: str) -> Ids:

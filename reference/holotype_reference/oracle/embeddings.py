@@ -8,9 +8,23 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from holotype_reference.oracle import normalization
-from holotype_reference.oracle.basics import Array, Ids, Scope, Stream, like, linear
+from holotype_reference.oracle.basics import (
+    Array,
+    Ids,
+    Scope,
+    Stream,
+    like,
+    linear,
+    prefixes,
+)
 from holotype_reference.oracle.positions import sinusoids
-from holotype_spec.schema import LearnedPositions, Sinusoidal, Spec
+from holotype_spec.schema import (
+    LearnedPositions,
+    Sinusoidal,
+    Spec,
+    TwoDimensionalPositions,
+    TwoDimensionalRotary,
+)
 
 
 def placed_apart(spec: Spec) -> bool:
@@ -27,6 +41,7 @@ def embed(
     mask: ArrayLike | None,
     position_ids: ArrayLike | None,
     token_types: ArrayLike | None,
+    prefix: ArrayLike | None = None,
 ) -> Stream:
     """The sum of token, position and token-type rows (Devlin et al. 2018, figure 2).
 
@@ -36,8 +51,8 @@ def embed(
     tokens = np.asarray(token_ids, dtype=np.int64)
     if tokens.ndim != 2 or tokens.shape[1] == 0:
         raise ValueError(f"token ids have the shape {tokens.shape}; expected (batch, length)")
-    counted = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-    positions = counted if position_ids is None else like(tokens, position_ids, "position_ids")
+    seen_by_all = prefixes(tokens, prefix)
+    positions = _positions(spec, tokens, position_ids, seen_by_all)
     real = np.ones(tokens.shape) if mask is None else like(tokens, mask, "mask")
 
     embeddings = spec.architecture.embeddings
@@ -50,6 +65,9 @@ def embed(
     if isinstance(spec.architecture.positions, LearnedPositions):
         rows = positions + spec.architecture.positions.offset
         x = x + _rows(places["position.weight"], rows, "row of a position")
+    elif isinstance(spec.architecture.positions, TwoDimensionalPositions):
+        x = x + _rows(places["position.weight"], positions[:, 0], "row of a position")
+        x = x + _rows(places["block_position.weight"], positions[:, 1], "row of a position")
     elif isinstance(spec.architecture.positions, Sinusoidal):
         x = x + sinusoids(spec.architecture.positions, positions, x.shape[-1])
     if spec.architecture.token_types:
@@ -65,7 +83,27 @@ def embed(
         x = normalization.norm(spec, places / "norm", x)
     if projected == "all":
         x = linear(p / "projection", x)
-    return Stream(x=x, positions=positions, real=real.astype(bool))
+    return Stream(x=x, positions=positions, real=real.astype(bool), prefix=seen_by_all)
+
+
+def _positions(spec: Spec, tokens: Ids, given: ArrayLike | None, prefix: Ids | None) -> Ids:
+    """(batch, length): those given, or 0, 1, 2, …; or (batch, 2, length), the two places of a token.
+
+    Of a text that ends in the mask of its only span, the span behind it, the first place of the span's tokens is the
+    mask's; their second place counts them from 1 and is 0 in the text (Du et al. 2021, section 2.2, figure 2).
+    """
+    if not isinstance(spec.architecture.positions, TwoDimensionalPositions | TwoDimensionalRotary):
+        counted = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+        return counted if given is None else like(tokens, given, "position_ids")
+    if given is not None:
+        told = np.asarray(given, dtype=np.int64)
+        return np.stack([like(tokens, told[:, axis], "position_ids") for axis in (0, 1)], axis=1)
+    places = np.zeros((len(tokens), 2, tokens.shape[1]), dtype=np.int64)
+    for row, text in enumerate([0] * len(tokens) if prefix is None else prefix.tolist()):
+        for place in range(tokens.shape[1]):
+            behind = place - text + 1 if text else 0
+            places[row, :, place] = (text - 1, behind) if behind > 0 else (place, 0)
+    return places
 
 
 def _rows(table: Array, ids: Ids, what: str) -> Array:

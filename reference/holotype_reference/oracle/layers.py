@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from holotype_reference.oracle import normalization
 from holotype_reference.oracle.attention import cross_attention, self_attention
 from holotype_reference.oracle.basics import Array, Scope, Stream
@@ -18,11 +20,13 @@ def stack_output(
 
     Post-norm, x ← norm(x + f(x)), is Vaswani et al. 2017, section 3.1; pre-norm,
     x ← x + f(norm(x)), is Radford et al. 2019, section 2.3 (Xiong et al. 2020, fig. 1, draw both);
-    parallel, x ← x + f(norm(x)) + g(norm(x)), is Chowdhery et al. 2022, section 2.
+    parallel, x ← x + f(norm(x)) + g(norm(x)), is Chowdhery et al. 2022, section 2; with N
+    layers deep-norm, x ← norm(√(2 N) x + f(x)), is Zeng et al. 2022, section 2.1.
     """
     if spec.architecture.residual == "parallel":
         return _parallel_stack(spec, p, stack, stream)
-    x, post = stream.x, spec.architecture.residual == "post-norm"
+    x, post = stream.x, spec.architecture.residual in ("post-norm", "deep-norm")
+    alpha = math.sqrt(2 * spec.layers) if spec.architecture.residual == "deep-norm" else 1.0
     for name in _block_names(spec, stack, source):
         block, norm = p / f"{stack}.layers.{name}", p / f"{stack}.layers.{name}_norm"
         y = x if post else normalization.norm(spec, norm, x)
@@ -35,7 +39,7 @@ def stack_output(
             y = experts(spec, block, y)
         else:
             y = feed_forward(spec, block, y)
-        x = normalization.norm(spec, norm, x + y) if post else x + y
+        x = normalization.norm(spec, norm, alpha * x + y) if post else x + y
     return _final_norm(spec, p, stack, x)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ def logits(
     token_types: ArrayLike | None = None,
     source_ids: ArrayLike | None = None,
     source_mask: ArrayLike | None = None,
+    prefix: ArrayLike | None = None,
+    right_to_left: ArrayLike | None = None,
 ) -> OracleOutput:
     """The logits of the model of `spec`, in float64.
 
@@ -50,10 +52,13 @@ def logits(
         token_ids: (batch, length), what the stack that writes the logits reads.
         attention_mask: (batch, length), 0 at padding: such keys are seen by nobody. What comes out
             at padding is finite and means nothing.
-        position_ids: (batch, length); None counts 0, 1, … whatever the mask.
+        position_ids: (batch, length); None counts 0, 1, … whatever the mask. Where a token has two, (batch, 2, length).
         token_types: (batch, length); None is all 0.
         source_ids: (batch, source length), what the encoder of an encoder-decoder reads.
         source_mask: (batch, source length), 0 at padding.
+        prefix: (batch,) how many places at the start of each row are seen by all of it; None leaves a prefix empty,
+            and a mixture of masks without any.
+        right_to_left: given, whatever it is, for the mask of a mixture in which a token sees itself and those after it.
 
     Raises:
         ValueError: for weights that are not those of `spec`, or inputs that do not fit the model.
@@ -65,7 +70,10 @@ def logits(
             + ("not" if source_ids is not None else "always")
         )
     tables = p / "embeddings"
-    target = embed(spec, tables, tables, token_ids, attention_mask, position_ids, token_types)
+    target = replace(
+        embed(spec, tables, tables, token_ids, attention_mask, position_ids, token_types, prefix),
+        right_to_left=right_to_left is not None,
+    )
     source = None
     if source_ids is not None:
         own = placed_apart(spec)

@@ -15,6 +15,7 @@ from holotype_spec.schema import (
     RelativeBuckets,
     Rotary,
     Sinusoidal,
+    TwoDimensionalRotary,
 )
 
 
@@ -28,11 +29,13 @@ def sinusoids(described: Sinusoidal, positions: Ids, d: int) -> Array:
     return table
 
 
-def rotate(rotary: Rotary, x: Array, stream: Stream) -> Array:
+def rotate(rotary: Rotary | TwoDimensionalRotary, x: Array, stream: Stream) -> Array:
     """Turn pair i of each vector by the angle m theta^(-2 i / d) (Su et al. 2021, equation 34).
 
     x is (batch, length, head_dim), m its positions, d how many of its dimensions turn: the first ones.
     """
+    if isinstance(rotary, TwoDimensionalRotary):
+        return _rotate_halves(rotary, x, stream.positions)
     pairs = np.arange(round(x.shape[-1] * rotary.fraction) // 2)
     rows = [_frequencies(rotary, 2 * len(pairs), int(real.sum())) for real in stream.real]
     angles = stream.positions[..., None] * np.array(rows)[:, None, :]
@@ -44,6 +47,24 @@ def rotate(rotary: Rotary, x: Array, stream: Stream) -> Array:
     rotated[..., first] = a * np.cos(angles) - b * np.sin(angles)
     rotated[..., second] = a * np.sin(angles) + b * np.cos(angles)
     return rotated
+
+
+def _rotate_halves(rotary: TwoDimensionalRotary, x: Array, positions: Ids) -> Array:
+    """Each half of a head turns by a position of its own, (batch, 2, length) (the ChatGLM-6B release, SelfAttention).
+
+    A pair is a complex number, its real parts the first quarter of the head, and turning it is a product (Su et al.
+    2021, equation 12).
+    """
+    quarter = x.shape[-1] // 4
+    turned = []
+    for half, places in zip(
+        np.split(x, 2, axis=-1), (positions[:, 0], positions[:, 1]), strict=True
+    ):
+        frequencies = rotary.theta ** (-np.arange(quarter) / quarter)
+        spin = np.exp(1j * places[..., None] * frequencies)
+        whole = (half[..., :quarter] + 1j * half[..., quarter:]) * spin
+        turned += [whole.real, whole.imag]
+    return np.concatenate(turned, axis=-1)
 
 
 def _frequencies(rotary: Rotary, d: int, tokens: int) -> list[float]:
