@@ -1,12 +1,18 @@
 """Dependency matrices, worked by hand."""
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import pytest
 
 from holotype_spec import Spec, load
 from holotype_spec.dependencies import dependencies, layer_mask, source_dependencies
-from holotype_spec.schema import Bidirectional, Causal, SlidingWindow
+from holotype_spec.schema import Bidirectional, Causal, MixtureOfMasks, PrefixCausal, SlidingWindow
+
+MIXTURE = MixtureOfMasks(
+    bidirectional=0.25, left_to_right=0.25, right_to_left=0.25, sequence_to_sequence=0.25
+)
 
 
 def rows(*lines: str) -> np.ndarray:
@@ -28,6 +34,39 @@ def test_one_layer_sees_what_its_pattern_shows() -> None:
     assert (layer_mask(Causal(), 3) == rows("x..", "xx.", "xxx")).all()
     two = layer_mask(SlidingWindow(window=2), 4)
     assert (two == rows("x...", "xx..", ".xx.", "..xx")).all()
+
+
+def test_a_prefix_is_seen_whole_by_all_and_sees_nothing_behind_it() -> None:
+    # Du et al. 2021, figure 2: the text is seen by all; what is filled in sees it and what stands before.
+    assert (
+        layer_mask(PrefixCausal(), 5, prefix=3) == rows("xxx..", "xxx..", "xxx..", "xxxx.", "xxxxx")
+    ).all()
+    assert (dependencies(load("glm-10b"), 3, prefix=2) == rows("xx.", "xx.", "xxx")).all()
+    assert (layer_mask(PrefixCausal(), 3) == layer_mask(Causal(), 3)).all()
+
+
+def test_a_mixture_has_the_four_masks_of_its_paper() -> None:
+    # Dong et al. 2019, figure 1
+    assert layer_mask(MIXTURE, 3).all()
+    assert (layer_mask(MIXTURE, 3, right_to_left=True) == rows("xxx", ".xx", "..x")).all()
+    assert (layer_mask(MIXTURE, 3, prefix=0) == rows("x..", "xx.", "xxx")).all()
+    assert (layer_mask(MIXTURE, 4, prefix=2) == rows("xx..", "xx..", "xxx.", "xxxx")).all()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "options", "message"),
+    [
+        (Causal(), {"prefix": 2}, "a causal pattern has no prefix"),
+        (PrefixCausal(), {"prefix": 4}, "the prefix is 4 of 3 tokens"),
+        (PrefixCausal(), {"right_to_left": True}, "one of the masks of a mixture"),
+        (MIXTURE, {"right_to_left": True, "prefix": 1}, "has no prefix"),
+    ],
+)
+def test_a_choice_that_a_pattern_does_not_have_is_an_error(
+    pattern: Any, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        layer_mask(pattern, 3, **options)
 
 
 def test_a_key_of_padding_is_seen_by_no_query() -> None:

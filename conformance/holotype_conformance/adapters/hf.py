@@ -23,7 +23,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.modeling_utils import LoadStateDictConfig
 
-from holotype_conformance.candidate import Candidate, Capability, Inputs, Labels, Outputs
+from holotype_conformance.candidate import Candidate, Capability, Inputs, Labels, Outputs, seen
 from holotype_reference.checkpoints import published
 from holotype_reference.weights import Weights
 from holotype_spec.schema import Spec, Transformers
@@ -201,7 +201,7 @@ def arguments(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
             positions = positions + first
         given = {
             "input_ids": inputs.token_ids,
-            "attention_mask": inputs.attention_mask,
+            "attention_mask": told_mask(model, inputs),
             "position_ids": positions,
             "token_type_ids": inputs.token_types,
         }
@@ -213,6 +213,21 @@ def arguments(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
             "decoder_attention_mask": inputs.attention_mask,
         }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def told_mask(model: nn.Module, inputs: Inputs) -> Tensor | None:
+    """The mask as it was given; or whole, where a prefix or a direction belongs to it, which they know by no name.
+
+    A whole mask is (batch, 1, length, length), 0 where a key is seen and the lowest number elsewhere.
+    """
+    if inputs.prefix is None and inputs.right_to_left is None:
+        return inputs.attention_mask
+    visible = seen(inputs)
+    if inputs.attention_mask is not None:
+        visible = visible & inputs.attention_mask[:, None, :].bool()
+    dtype = next(model.parameters()).dtype
+    hidden = torch.full(visible.shape, torch.finfo(dtype).min, dtype=dtype, device=visible.device)
+    return hidden.masked_fill(visible, 0.0).expand(len(inputs.token_ids), -1, -1)[:, None]
 
 
 def _outputs(returned: Any) -> Outputs:
