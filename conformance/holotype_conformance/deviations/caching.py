@@ -26,7 +26,7 @@ from holotype_conformance.deviations.patching import (
 )
 from holotype_reference.cache import Cache, KeysValues, LayerCache
 from holotype_reference.layers import Source, Stack
-from holotype_reference.masks import Mask
+from holotype_reference.masks import Mask, Prefix
 from holotype_reference.model import Model
 from holotype_spec import schema
 
@@ -42,7 +42,12 @@ from holotype_spec import schema
     reports=("mosaicml/examples#244", "huggingface/candle#1517"),
 )
 def offset_forgotten(model: Model) -> None:
-    override(model, positions=lambda self, ids, told, cached: Model.positions(self, ids, told, 0))
+    override(
+        model,
+        positions=lambda self, ids, told, cached, prefix: Model.positions(
+            self, ids, told, 0, prefix
+        ),
+    )
 
 
 @patches(
@@ -54,8 +59,10 @@ def offset_forgotten(model: Model) -> None:
     reports=("ml-explore/mlx-lm#1396",),
 )
 def offset_by_one(model: Model) -> None:
-    def positions(self: Model, ids: Tensor, told: Tensor | None, cached: int) -> Tensor:
-        return Model.positions(self, ids, told, cached + 1 if cached else 0)
+    def positions(
+        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None
+    ) -> Tensor:
+        return Model.positions(self, ids, told, cached + 1 if cached else 0, prefix)
 
     override(model, positions=positions)
 

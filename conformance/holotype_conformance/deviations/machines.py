@@ -18,7 +18,7 @@ from holotype_conformance.deviations.patching import (
 )
 from holotype_reference.feed_forward import FeedForward
 from holotype_reference.layers import Stack
-from holotype_reference.masks import Mask
+from holotype_reference.masks import Mask, Prefix
 from holotype_reference.model import Model, Output
 
 # Devices --------------------------------------------------------------------------------------------------------
@@ -45,7 +45,9 @@ def table_left_behind(model: Model) -> None:
     applies=lambda spec: has_learned(spec) or has_rotary(spec),
 )
 def positions_on_cpu(model: Model) -> None:
-    def positions(self: Model, ids: Tensor, told: Tensor | None, cached: int) -> Tensor:
+    def positions(
+        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None
+    ) -> Tensor:
         if told is not None:
             return told
         return torch.arange(cached, cached + ids.shape[1])[None]

@@ -23,7 +23,7 @@ from holotype_reference.attention import Attention
 from holotype_reference.embeddings import Embeddings
 from holotype_reference.feed_forward import FeedForward
 from holotype_reference.layers import Layer, Stack
-from holotype_reference.masks import Mask
+from holotype_reference.masks import Mask, Prefix
 from holotype_reference.model import Model, Output
 
 # Dropout --------------------------------------------------------------------------------------------------------
@@ -150,8 +150,10 @@ def embeddings_frozen(model: Model) -> None:
 def position_counter(model: Model) -> None:
     read = [0]
 
-    def positions(self: Model, ids: Tensor, told: Tensor | None, cached: int) -> Tensor:
-        found = Model.positions(self, ids, told, cached)
+    def positions(
+        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None
+    ) -> Tensor:
+        found = Model.positions(self, ids, told, cached, prefix)
         if told is None:
             found = (found + read[0]) % self.spec.max_positions
             read[0] += ids.shape[1]

@@ -20,7 +20,7 @@ from holotype_conformance.deviations.patching import layers, override, override_
 from holotype_reference.attention import Attention, CrossAttention
 from holotype_reference.cache import LayerCache
 from holotype_reference.layers import Layer, Shared, Stack
-from holotype_reference.masks import Mask
+from holotype_reference.masks import Mask, Prefix
 from holotype_reference.model import Model
 from holotype_reference.positions import LearnedPositions, RelativeBias
 from holotype_spec import schema
@@ -64,8 +64,10 @@ def learned_dropped(model: Model) -> None:
     applies=has_learned,
 )
 def from_the_end(model: Model) -> None:
-    def counted_back(self: Model, token_ids: Tensor, told: Tensor | None, cached: int) -> Tensor:
-        positions = Model.positions(self, token_ids, told, cached)
+    def counted_back(
+        self: Model, token_ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None
+    ) -> Tensor:
+        positions = Model.positions(self, token_ids, told, cached, prefix)
         return positions if told is not None else positions.flip(-1)
 
     override(model, positions=counted_back)
@@ -84,7 +86,10 @@ def from_the_end(model: Model) -> None:
 )
 def ids_ignored(model: Model) -> None:
     override(
-        model, positions=lambda self, ids, told, cached: Model.positions(self, ids, None, cached)
+        model,
+        positions=lambda self, ids, told, cached, prefix: Model.positions(
+            self, ids, None, cached, prefix
+        ),
     )
 
 
@@ -96,9 +101,11 @@ def ids_ignored(model: Model) -> None:
     applies=has_ids,
 )
 def ids_from_one(model: Model) -> None:
-    def shifted(self: Model, token_ids: Tensor, told: Tensor | None, cached: int) -> Tensor:
+    def shifted(
+        self: Model, token_ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None
+    ) -> Tensor:
         told = None if told is None else (told - 1).clamp(min=0)
-        return Model.positions(self, token_ids, told, cached)
+        return Model.positions(self, token_ids, told, cached, prefix)
 
     override(model, positions=shifted)
 
@@ -110,9 +117,11 @@ def ids_from_one(model: Model) -> None:
     applies=has_ids,
 )
 def ids_of_first_row(model: Model) -> None:
-    def first(self: Model, token_ids: Tensor, told: Tensor | None, cached: int) -> Tensor:
+    def first(
+        self: Model, token_ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None
+    ) -> Tensor:
         told = None if told is None else told[:1]
-        return Model.positions(self, token_ids, told, cached)
+        return Model.positions(self, token_ids, told, cached, prefix)
 
     override(model, positions=first)
 
