@@ -24,7 +24,7 @@ from holotype_conformance.properties.caching import ChunkCase, read_in_chunks
 from holotype_conformance.properties.cases import BatchCase, Padding, batch_inputs
 from holotype_conformance.property import Property, Violation
 from holotype_conformance.records import Diagnosis
-from holotype_conformance.subject import Setup, Subject, real_rows
+from holotype_conformance.subject import Subject, real_rows
 from holotype_reference.weights import Regime
 
 ROUNDING = 100  # times the floor: a deviation may amplify rounding
@@ -56,10 +56,7 @@ class Scene:
 
     def observe(self, other: Subject, path: str) -> Tensor:
         """(real positions, vocabulary): what `other` makes of the case."""
-        setup = Setup(
-            layers=self.case.layers, weights=self.case.weights, path=path, regime=self.regime
-        )
-        model = other.model(setup)
+        model = other.model(self.case.setup(path, regime=self.regime))
         if isinstance(self.case, AgreementCase):
             inputs = agreement_inputs(self.subject, self.case)
         else:

@@ -28,7 +28,7 @@ from holotype_reference.model import Model
 from holotype_reference.model import build as build_reference
 from holotype_reference.weighted_sum import Path as AttentionPath
 from holotype_reference.weights import Regime, Weights, random_weights
-from holotype_spec.probes import probe
+from holotype_spec.probes import LONG, ROWS, probe
 from holotype_spec.schema import Spec
 
 DTYPES: dict[DType, torch.dtype] = {
@@ -47,13 +47,14 @@ class CandidateUnusable(Exception):
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
-    """One built probe: how many layers, which code path, which weights, in which dtype."""
+    """One built probe: how many layers, which code path, which weights, in which dtype, whether for long inputs."""
 
     layers: int = 2
     path: str = "default"
     weights: int = 0
     regime: Regime = "bold"
     dtype: DType = "float64"
+    long: bool = False
 
     @property
     def drawn(self) -> Regime:
@@ -148,11 +149,23 @@ class Subject:
 
     # Building ---------------------------------------------------------------------------------------------
 
-    def _probe(self, layers: int) -> Spec:
-        return probe(self.spec, layers=layers)
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest input that a probe takes: as many as the model does, or enough of them."""
+        return min(self.spec.max_positions, self.probe(2, long=True).max_positions, LONG)
 
-    def _weights(self, layers: int, seed: int, regime: Regime = "bold") -> Weights:
-        return random_weights(self.probe(layers), seed=1000 * self.seed + seed, regime=regime)
+    def _probe(self, layers: int, long: bool = False) -> Spec:
+        rows = min(self.spec.max_positions, LONG) if long else ROWS
+        return probe(self.spec, layers=layers, rows=rows)
+
+    def _weights(
+        self, layers: int, seed: int, regime: Regime = "bold", long: bool = False
+    ) -> Weights:
+        seed += 1000 * self.seed
+        return random_weights(self.probe(layers, long), seed=seed, regime=regime)
+
+    def _weights_of(self, setup: Setup) -> Weights:
+        return self.weights(setup.layers, setup.weights, setup.drawn, setup.long)
 
     def _build(self, spec: Spec, path: str, dtype: torch.dtype) -> nn.Module:
         with self._guard("build", dtype), torch.random.fork_rng(devices=[]), building(dtype):
@@ -169,12 +182,12 @@ class Subject:
     def fresh_model(self, setup: Setup) -> nn.Module:
         """A model of one's own, to train or to break."""
         dtype = DTYPES[setup.dtype]
-        model = self._build(self.probe(setup.layers), setup.path, dtype)
+        model = self._build(self.probe(setup.layers, setup.long), setup.path, dtype)
         with candidate_code("cast"):
             model = self.candidate.cast(model, dtype)
         self._paths[model] = setup.path
         if self.has("weights"):
-            self.load(model, self.weights(setup.layers, setup.weights, setup.drawn))
+            self.load(model, self._weights_of(setup))
         else:
             embolden(model, seed=1000 * self.seed + setup.weights)
         return model.eval()
@@ -190,16 +203,16 @@ class Subject:
 
     def fresh_reference(self, setup: Setup, *, path: AttentionPath = "fused") -> Model:
         """A reference of one's own, with the candidate's weights and dtype; `path` is that of its attention."""
-        model = build_reference(self.probe(setup.layers), path=path)
+        model = build_reference(self.probe(setup.layers, setup.long), path=path)
         model.to(self.device, DTYPES[setup.dtype])
-        model.load_state_dict(self.weights(setup.layers, setup.weights, setup.drawn))
+        model.load_state_dict(self._weights_of(setup))
         return model.eval()
 
     def restored(self, setup: Setup, folder: Path) -> nn.Module:
         """The candidate's model as it comes back from a folder, in eval mode."""
         dtype = DTYPES[setup.dtype]
         with self._guard("restore", dtype), building(dtype):
-            model = self.candidate.restore(self.probe(setup.layers), folder, setup.path)
+            model = self.candidate.restore(self.probe(setup.layers, setup.long), folder, setup.path)
             return model.to(self.device).eval()
 
     # Inputs -----------------------------------------------------------------------------------------------

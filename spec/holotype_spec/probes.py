@@ -43,6 +43,7 @@ from holotype_spec.schema import (
 DROPOUT = 0.5  # a forgotten eval() must show
 VOCABULARY = 97
 ROWS = 41  # of a table of learned positions
+LONG = 523  # tokens: several blocks of any kernel, more than bfloat16 can count, and no multiple of either
 POSITIONS = 2003  # of a model that computes them: far enough for low precision to show
 WINDOW = 5
 BUCKETS, MAX_DISTANCE = 8, 12  # no distance lies on the edge between two buckets
@@ -59,7 +60,7 @@ LATENT_HIDDEN_SIZE = (
 )
 
 
-def probe(spec: Spec, *, layers: int = 2, groups: int | None = None) -> Spec:
+def probe(spec: Spec, *, layers: int = 2, groups: int | None = None, rows: int = ROWS) -> Spec:
     """The spec of a model of the same architecture that runs in a millisecond.
 
     Args:
@@ -67,6 +68,7 @@ def probe(spec: Spec, *, layers: int = 2, groups: int | None = None) -> Spec:
         layers: layers a stack. Two are the least that show a mask lost after the first one.
         groups: key-value heads; by default 2 if the spec groups its queries, else as many as heads (5, or 3 wide
             ones).
+        rows: of a table of learned positions.
     """
     grouped = spec.kv_heads < spec.heads
     wide = _wide_heads(spec)
@@ -91,7 +93,7 @@ def probe(spec: Spec, *, layers: int = 2, groups: int | None = None) -> Spec:
         hidden_size=hidden_size,
         ffn_size=4 * hidden_size if fixed_ffn else 52,
         vocab_size=VOCABULARY,
-        max_positions=ROWS if learned else SHARPENED_FROM if _sharpened(spec) else POSITIONS,
+        max_positions=rows if learned else SHARPENED_FROM if _sharpened(spec) else POSITIONS,
         architecture=_exposing(spec, layers),
     )
 

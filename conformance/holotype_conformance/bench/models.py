@@ -31,7 +31,7 @@ FACTOR, FLOOR = 4.0, 1e-6
 class Sized(Subject):
     """A candidate at the size at which it is measured."""
 
-    def _probe(self, layers: int) -> Spec:
+    def _probe(self, layers: int, long: bool = False) -> Spec:
         return scaled(self.spec)
 
 

@@ -17,7 +17,7 @@ from holotype_conformance.property import Case
 from holotype_conformance.records import DType
 from holotype_conformance.subject import Setup, Subject, real_rows
 from holotype_reference.positions import has_two_positions
-from holotype_spec.probes import POSITIONS
+from holotype_spec.probes import POSITIONS, ROWS
 from holotype_spec.schema import (
     DynamicScaling,
     MixtureOfMasks,
@@ -51,7 +51,8 @@ class BatchCase(Case, frozen=True, kw_only=True):
 
     def setup(self, path: str, **changes: object) -> Setup:
         """The probe model of this case on one code path."""
-        return Setup(layers=self.layers, weights=self.weights, path=path, **changes)  # type: ignore[arg-type]
+        long = self.length > ROWS
+        return Setup(layers=self.layers, weights=self.weights, path=path, long=long, **changes)  # type: ignore[arg-type]
 
 
 def lengths(least: int = 1, most: int = LONGEST) -> st.SearchStrategy[int]:
