@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
@@ -359,16 +360,17 @@ def as_outputs(returned: Any) -> Outputs:
         return Outputs(logits=returned)
     if isinstance(returned, tuple) and returned and isinstance(returned[0], Tensor):
         return Outputs(logits=returned[0])  # (logits, loss), (logits, cache), …
-    logits = getattr(returned, "logits", None)
+    given = SimpleNamespace(**returned) if isinstance(returned, Mapping) else returned
+    logits = getattr(given, "logits", None)
     if not isinstance(logits, Tensor):
         raise TypeError(
             f"the model returned {type(returned).__name__}; expected a tensor of logits"
-            " (batch, length, vocabulary) or an object with `.logits`"
+            " (batch, length, vocabulary), or an object or a dictionary with `logits`"
         )
     return Outputs(
         logits=logits,
-        next_sentence=getattr(returned, "next_sentence", None),
-        cache=getattr(returned, "past_key_values", None),
+        next_sentence=getattr(given, "next_sentence", None),
+        cache=getattr(given, "past_key_values", None),
     )
 
 

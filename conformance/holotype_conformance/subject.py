@@ -28,6 +28,7 @@ from holotype_reference.model import Model
 from holotype_reference.model import build as build_reference
 from holotype_reference.weighted_sum import Path as AttentionPath
 from holotype_reference.weights import Regime, Weights, random_weights
+from holotype_spec.field_names import ours
 from holotype_spec.probes import LONG, ROWS, probe
 from holotype_spec.schema import Spec
 
@@ -173,6 +174,8 @@ class Subject:
             model = self.candidate.build(spec, path)
         if not isinstance(model, nn.Module):
             raise Violation(f"build returned {type(model).__name__}; expected a torch.nn.Module")
+        if next(model.parameters(), None) is None:
+            raise Violation("build returned a module without parameters; expected them registered")
         return model.to(self.device)
 
     def _model(self, setup: Setup) -> nn.Module:
@@ -349,7 +352,21 @@ def candidate_code(what: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         message = str(error).strip().split("\n")[0] or "no message"
-        raise Violation(f"{what} raised {type(error).__name__}: {message}") from error
+        raise Violation(
+            f"{what} raised {type(error).__name__}: {message}{_named_here(error)}"
+        ) from error
+
+
+def _named_here(error: BaseException) -> str:
+    """Of a field that a spec was asked for by the name that it has elsewhere, the name that it has here."""
+    if not isinstance(error, AttributeError) or not isinstance(error.obj, Spec):
+        return ""
+    field = ours(error.name or "")
+    return (
+        f"; a spec calls it {field}"
+        if field
+        else "; `holotype show SPEC --json` lists the fields of a spec"
+    )
 
 
 def copies(inputs: Inputs) -> Inputs:

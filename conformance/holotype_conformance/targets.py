@@ -52,6 +52,11 @@ def resolve(target: str) -> Candidate:
     adapters = _adapters()
     if name in adapters:
         return _adapted(target, adapters[name], argument)
+    if not argument and Path(name).is_file():
+        raise TargetError(
+            f"{target!r} is a file: say what of it is to be checked, {name}:build, where build is a function"
+            " build(spec) -> torch.nn.Module or a Candidate"
+        )
     if not name or not argument:
         raise TargetError(f"{target!r} is not a target: {_expected()}{_nearest(target, adapters)}")
     return as_candidate(find(target), target)

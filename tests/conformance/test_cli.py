@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from holotype_conformance import supervisor
+from holotype_conformance.attention.adapters import KERNELS
 from holotype_conformance.cli import main
 from holotype_conformance.records import Planned, Result
 from holotype_conformance.supervisor import CandidateUnrunnable, Record, RequestRejected
@@ -55,6 +56,16 @@ def test_help_names_every_command(flag):
     shown = holotype(flag)
     assert shown.exit_code == 0
     assert all(f"\n  {name} " in shown.output for name in ("check", "explain", "list", "show"))
+
+
+def test_the_list_of_commands_says_of_each_in_a_whole_sentence_what_it_does():
+    *_, commands = holotype("--help").output.partition("Commands:\n")
+    assert all(line[-1] in ".?" and line[-2].isalpha() for line in commands.splitlines())
+
+
+def test_the_help_of_check_attention_names_every_kernel_that_is_built_in():
+    shown = holotype("check-attention", "--help").output.replace(",", " ").replace(".", " ").split()
+    assert set(KERNELS) <= set(shown)
 
 
 @pytest.mark.parametrize("command", main.list_commands(None))

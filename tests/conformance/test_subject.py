@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.candidate import Candidate, Floor, FunctionCandidate, Inputs, Outputs
+from holotype_conformance.candidate import (
+    Candidate,
+    Floor,
+    FunctionCandidate,
+    Inputs,
+    Outputs,
+    as_outputs,
+)
 from holotype_conformance.property import Violation
 from holotype_conformance.subject import (
     FLOAT64_FLOOR,
@@ -113,6 +120,29 @@ def test_a_build_that_fails_makes_the_candidate_unusable() -> None:
 
     with pytest.raises(CandidateUnusable, match="build raised RuntimeError: no such device"):
         Subject(FunctionCandidate(broken, "broken"), GPT2).smoke()
+
+
+def test_a_field_asked_for_by_the_name_that_others_have_for_it_is_named() -> None:
+    def build(spec: Any) -> nn.Module:
+        return nn.Embedding(spec.vocab_size, spec.n_embd)
+
+    with pytest.raises(
+        CandidateUnusable, match="no attribute 'n_embd'; a spec calls it hidden_size"
+    ):
+        Subject(FunctionCandidate(build, "theirs"), GPT2).smoke()
+
+
+def test_a_module_without_parameters_is_no_model() -> None:
+    with pytest.raises(CandidateUnusable, match="a module without parameters"):
+        Subject(FunctionCandidate(lambda spec: nn.Identity(), "empty"), GPT2).smoke()
+
+
+def test_logits_may_come_in_a_dictionary() -> None:
+    logits = torch.zeros(1, 2, 3)
+    assert as_outputs({"logits": logits, "past_key_values": 7}).logits is logits
+    assert as_outputs({"logits": logits, "past_key_values": 7}).cache == 7
+    with pytest.raises(TypeError, match="returned dict; expected"):
+        as_outputs({"scores": logits})
 
 
 def test_a_bare_function_has_the_capabilities_that_its_forward_names() -> None:

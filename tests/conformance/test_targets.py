@@ -7,6 +7,7 @@ import pytest
 from torch import nn
 
 from holotype_conformance import targets
+from holotype_conformance.attention.targets import resolve_kernel
 from holotype_conformance.candidate import Candidate
 from holotype_conformance.targets import TargetError, as_candidate, resolve
 
@@ -123,6 +124,15 @@ def test_what_cannot_be_checked_is_refused_with_what_was_expected(target, name, 
 def test_a_name_of_nothing_is_refused_with_what_was_expected(name, said):
     with pytest.raises(TargetError, match=said):
         resolve(name)
+
+
+def test_a_file_without_a_name_in_it_is_told_what_is_missing(tmp_path):
+    file = tmp_path / "mine.py"
+    file.touch()
+    with pytest.raises(TargetError, match=r"is a file: say what of it .*mine\.py:build"):
+        resolve(str(file))
+    with pytest.raises(TargetError, match=r"is a file: say what of it .*mine\.py:attention"):
+        resolve_kernel(str(file))
 
 
 @pytest.mark.parametrize(

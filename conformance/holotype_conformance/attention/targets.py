@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from holotype_conformance.attention.adapters import KERNELS
@@ -32,6 +33,11 @@ def resolve_kernel(target: str) -> KernelCandidate:
                 " try pip install 'holotype[hf]'"
             ) from error
     name, _, path = target.partition(":")
+    if not path and Path(name).is_file():
+        raise TargetError(
+            f"{target!r} is a file: say what of it is to be checked, {name}:attention, where attention is a function"
+            " attention(q, k, v, …) or a KernelCandidate"
+        )
     if not name or not path or any(name == known.partition(":")[0] for known in KERNELS):
         near = get_close_matches(target, KERNELS, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from holotype_spec import Spec
 
 
-@click.command("bench")
+@click.command("bench", short_help="How fast is an implementation, and has it got worse?")
 @click.argument("target")
 @click.option(
     "--spec",

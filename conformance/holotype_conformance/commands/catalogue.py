@@ -29,7 +29,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
     return size
 
 
-@click.command("list")
+@click.command("list", short_help="The catalogue: every model that has an entry.")
 @click.option("--family", metavar="F", help="Only this family.")
 @click.option(
     "--structure",
@@ -94,7 +94,7 @@ def _passes(
     return size is not None and (min_parameters or 0) <= size <= (max_parameters or size)
 
 
-@click.command("show")
+@click.command("show", short_help="One entry: facts, sources, parameters, costs.")
 @click.argument("spec")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--parameters", is_flag=True, help="Also every parameter: its name and shape.")
@@ -141,7 +141,7 @@ def _show_aliases(entry: Entry, *, as_json: bool) -> None:
     _echo(json.dumps(told, indent=2) if as_json else page(told))
 
 
-@click.command("diff")
+@click.command("diff", short_help="What two entries differ in, and what that does.")
 @click.argument("first")
 @click.argument("second")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")

@@ -121,7 +121,7 @@ def run_options(*, things: str, drawn: str, subject: str) -> Callable[[Command],
     return add
 
 
-@click.command("check")
+@click.command("check", short_help="Is an implementation the model that a spec describes?")
 @click.argument("target")
 @click.option(
     "--spec",
@@ -150,7 +150,7 @@ def check(
     """Is the implementation TARGET the model that SPEC describes?
 
     TARGET is package.module:attribute or path/to/file.py:attribute, where the attribute is a function
-    build(spec) -> torch.nn.Module or a Candidate; or an adapter: reference, hf.
+    build(spec) -> torch.nn.Module or a Candidate; or an adapter: reference, hf, hf:ClassName.
 
     Exit codes: 0 it conforms, 1 it does not, 2 bad input or nothing that ran, 3 it could not be run at all.
     """

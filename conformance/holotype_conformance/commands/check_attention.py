@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PROTOCOL = "attention"  # stands where reports name a spec
 
 
-@click.command("check-attention")
+@click.command("check-attention", short_help="Does an attention kernel compute attention?")
 @click.argument("target")
 @run_options(things="tensors", drawn="numbers", subject="kernel")
 def check_attention(
@@ -47,7 +47,7 @@ def check_attention(
 
     TARGET is package.module:attribute or path/to/file.py:attribute, where the attribute is a function attention(q, k,
     v, *, mask=None, causal=False, window=None, scale=None) or a KernelCandidate; or one of sdpa, sdpa:math,
-    sdpa:flash, sdpa:efficient, sdpa:cudnn, flex, reference:fused, reference:eager, hf:sdpa, hf:eager.
+    sdpa:flash, sdpa:efficient, sdpa:cudnn, flex, reference:fused, reference:blocks, reference:eager, hf:sdpa, hf:eager.
 
     Exit codes: 0 it conforms, 1 it does not, 2 bad input or nothing that ran, 3 it could not be run at all.
     """

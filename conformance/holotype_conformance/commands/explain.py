@@ -23,7 +23,7 @@ class Unknown(click.ClickException):
     exit_code = 2
 
 
-@click.command("explain")
+@click.command("explain", short_help="What a property or a known mistake means.")
 @click.argument("slug", required=False)
 def explain(slug: str | None) -> None:
     """What the property or deviation SLUG means; without SLUG, the list of all."""

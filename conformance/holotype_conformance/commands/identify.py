@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NOT_FOUND = 1
 
 
-@click.command("identify")
+@click.command("identify", short_help="Which spec a config.json or a GGUF file is.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def identify_file(file: Path, as_json: bool) -> None:

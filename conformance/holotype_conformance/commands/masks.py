@@ -22,7 +22,7 @@ MOST = 36  # cells in a line
 ABREAST = 15  # cells up to which two grids stand side by side
 
 
-@click.command("masks")
+@click.command("masks", short_help="Which tokens each one sees, drawn.")
 @click.argument("spec")
 @click.option(
     "--length",
