@@ -6,7 +6,7 @@ section 3.1):
 
     weights  = softmax(scale · query keyᵀ + added)        output = weights value
     d value  = weightsᵀ d output                          d weights = d output valueᵀ
-    d scores = weights · (d weights - Σ d output · output)
+    d scores = weights · (d weights - Σ over the keys of weights · d weights)
     d query  = scale · d scores key                       d key = scale · d scoresᵀ query
 """
 
@@ -23,12 +23,14 @@ from torch.autograd.function import once_differentiable
 
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
-from holotype_reference.tiles import Additive, Tile, blocks_of, tiles
+from holotype_reference.tiles import Additive, Tile, area, blocks_of, tiles
 
 Gradients = tuple[Tensor | None, ...]
 
 # So many scores stay in the cache between one operation on them and the next: as many heads at a time are computed.
 CACHED = 1 << 18
+# By how many queries a key is read, on average, from which on a copy of a head's rows that lie side by side pays.
+OFTEN = 512
 BY_HEAD = "batch (kv_heads group) queries width"
 BY_GROUP = "batch kv_heads (queries group) width"
 
@@ -69,9 +71,9 @@ def by_formula(
     group = query.shape[1] // max(key.shape[1], 1)
     parts = blocks_of(mask) if height is None else tiles(mask, height)
     wide = compute_dtype(query.dtype)
-    queries = rearrange(query, f"{BY_HEAD} -> {BY_GROUP}", group=group).to(wide) * scale
+    queries = rearrange(query, f"{BY_HEAD} -> {BY_GROUP}", group=group).to(wide)
     added = Additive(mask, parts, wide)
-    output: Tensor = _ByFormula.apply(queries, key.to(wide), value.to(wide), parts, added)  # type: ignore[no-untyped-call]
+    output: Tensor = _ByFormula.apply(queries, key.to(wide), value.to(wide), parts, added, scale)  # type: ignore[no-untyped-call]
     return rearrange(output, f"{BY_GROUP} -> {BY_HEAD}", group=group).to(query.dtype)
 
 
@@ -94,7 +96,7 @@ class _ByKernel(torch.autograd.Function):
         done = 0
         for tile in parts:
             rows, columns = tile.queries, tile.keys
-            mixed, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                 query[:, :, rows],
                 key[:, :, columns],
                 value[:, :, columns],
@@ -104,9 +106,12 @@ class _ByKernel(torch.autograd.Function):
                 scale=scale,
             )
             if rows.start < done:
-                mixed, sums = _joined(mixed, sums, output[:, :, rows], log_sum[:, :, rows])
-            output[:, :, rows], log_sum[:, :, rows] = mixed, sums
-            done = rows.stop
+                _join(output[:, :, rows], log_sum[:, :, rows], *found)
+            elif tile.height == query.shape[2]:
+                output, log_sum = found
+            else:
+                output[:, :, rows], log_sum[:, :, rows] = found
+            done = max(done, rows.stop)
         ctx.save_for_backward(query, key, value, output, log_sum)
         ctx.parts, ctx.added, ctx.scale = parts, added, scale
         return output
@@ -115,41 +120,72 @@ class _ByKernel(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Gradients:
         query, key, value, output, log_sum = ctx.saved_tensors
-        d_query, d_key, d_value = (_like(x).zero_() for x in (query, key, value))
+        sums = [Sum(x) for x in (query, key, value)]
         for tile in ctx.parts:
             rows, columns = tile.queries, tile.keys
-            d_queries, d_keys, d_values = (
-                torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                    upstream[:, :, rows],
-                    query[:, :, rows],
-                    key[:, :, columns],
-                    value[:, :, columns],
-                    output[:, :, rows],
-                    log_sum[:, :, rows],
-                    0.0,
-                    tile.corner,
-                    attn_mask=ctx.added.of(tile),
-                    scale=ctx.scale,
-                )
+            found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                upstream[:, :, rows],
+                query[:, :, rows],
+                key[:, :, columns],
+                value[:, :, columns],
+                output[:, :, rows],
+                log_sum[:, :, rows],
+                0.0,
+                tile.corner,
+                attn_mask=ctx.added.of(tile),
+                scale=ctx.scale,
             )
-            d_query[:, :, rows] += d_queries
-            d_key[:, :, columns] += d_keys
-            d_value[:, :, columns] += d_values
+            for total, part, where in zip(sums, found, (rows, columns, columns), strict=True):
+                total.add(part, where)
+        d_query, d_key, d_value = (total.result() for total in sums)
         return d_query, d_key, d_value, None, None, None
 
 
-def _joined(
-    output: Tensor, log_sum: Tensor, other: Tensor, other_sum: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The result over the keys of two tiles, from their results: each counts by its share of the sum of powers."""
-    total = torch.logaddexp(log_sum, other_sum)
-    share = (log_sum - total).exp().unsqueeze(-1)
-    joined = torch.lerp(other.to(share.dtype), output.to(share.dtype), share)
-    return joined.to(output.dtype), total
+class Sum:
+    """The sum of parts (batch, heads, some of the length, head_dim) that lie side by side or one over the other.
+
+    What lies first at its place is written there, and never added to zeros.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self.total = like
+        self.end = 0  # so far there is a sum
+
+    def add(self, part: Tensor, where: slice) -> None:
+        length = self.total.shape[2]
+        if self.end == 0:
+            if part.shape[2] == length:
+                self.total, self.end = part, length
+                return
+            self.total = _like(self.total)
+        self._fill(where.start)
+        seen = min(max(self.end - where.start, 0), part.shape[2])
+        self.total[:, :, where.start : where.start + seen].add_(part[:, :, :seen])
+        self.total[:, :, where.start + seen : where.stop] = part[:, :, seen:]
+        self.end = max(self.end, where.stop)
+
+    def result(self) -> Tensor:
+        if self.end == 0:
+            self.total = _like(self.total)
+        self._fill(self.total.shape[2])
+        return self.total
+
+    def _fill(self, stop: int) -> None:
+        if self.end < stop:
+            self.total[:, :, self.end : stop] = 0.0
+            self.end = stop
+
+
+def _join(output: Tensor, log_sum: Tensor, other: Tensor, other_sum: Tensor) -> None:
+    """The first two become the result over the keys of both: each counts by its share of the sum of powers."""
+    share = torch.sigmoid(other_sum - log_sum).unsqueeze(-1)
+    wide = output.to(share.dtype)  # the output itself, unless its dtype is a low one
+    output.copy_(wide.lerp_(other.to(share.dtype), share))
+    torch.logaddexp(log_sum, other_sum, out=log_sum)
 
 
 class _ByFormula(torch.autograd.Function):
-    """Query (batch, kv_heads, queries · group, head_dim), already scaled."""
+    """Query (batch, kv_heads, queries · group, head_dim)."""
 
     @staticmethod
     def forward(
@@ -159,82 +195,108 @@ class _ByFormula(torch.autograd.Function):
         value: Tensor,
         parts: tuple[Tile, ...],
         added: Additive,
+        scale: float,
     ) -> Tensor:
-        output = torch.zeros_like(query)
-        scores = Scores(query, added, parts)
+        output = torch.empty_like(query)
+        scores = Scores(query, added, parts, scale)
         for portion in scores.portions():
-            q, k, v, out = (x[portion] for x in (query, key, value, output))
+            q, out = query[portion], output[portion]
+            k, v = (scores.packed(x[portion]) for x in (key, value))
             for tile in parts:
                 rows, columns = scores.rows(tile), tile.keys
                 weights = scores.weights(q[:, rows], k[:, columns], tile, portion)
                 torch.bmm(weights, v[:, columns], out=out[:, rows])
-        ctx.save_for_backward(query, key, value, output)
-        ctx.parts, ctx.added = parts, added
+        ctx.save_for_backward(query, key, value)
+        ctx.parts, ctx.added, ctx.scale = parts, added, scale
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Gradients:
-        query, key, value, output = ctx.saved_tensors
-        d_query, d_key, d_value = (torch.zeros_like(x) for x in (query, key, value))
-        along = (upstream * output).sum(dim=-1, keepdim=True)
-        scores = Scores(query, ctx.added, ctx.parts)
+        query, key, value = ctx.saved_tensors
+        d_query = torch.empty_like(query)
+        d_key, d_value = torch.zeros_like(key), torch.zeros_like(value)
+        scores = Scores(query, ctx.added, ctx.parts, ctx.scale)
         for portion in scores.portions():
-            q, k, v, g, a = (x[portion] for x in (query, key, value, upstream, along))
+            q, k, v, g = (scores.packed(x[portion]) for x in (query, key, value, upstream))
             d_q, d_k, d_v = (x[portion] for x in (d_query, d_key, d_value))
             for tile in ctx.parts:
                 rows, columns = scores.rows(tile), tile.keys
                 weights = scores.weights(q[:, rows], k[:, columns], tile, portion)
                 d_v[:, columns].baddbmm_(weights.mT, g[:, rows])
-                d_scores = scores.room(1, weights)
-                torch.baddbmm(a[:, rows], g[:, rows], v[:, columns].mT, beta=-1, out=d_scores)
-                d_scores.mul_(weights)
-                torch.bmm(d_scores, k[:, columns], out=d_q[:, rows])
-                d_k[:, columns].baddbmm_(d_scores.mT, q[:, rows])
-        return d_query, d_key, d_value, None, None
+                d_scores = scores.gradient(weights, g[:, rows], v[:, columns])
+                d_q[:, rows].baddbmm_(d_scores, k[:, columns], beta=0, alpha=ctx.scale)
+                d_k[:, columns].baddbmm_(d_scores.mT, q[:, rows], alpha=ctx.scale)
+        return d_query, d_key, d_value, None, None, None
+
+
+Portion = tuple[int, slice] | tuple[slice, int]
 
 
 class Scores:
-    """Room for the scores of a tile, in as many heads at a time as the cache holds; used again for every tile."""
+    """Room for the scores of a tile, of as many heads at a time as the cache holds; used again for every tile."""
 
-    def __init__(self, query: Tensor, added: Additive, parts: tuple[Tile, ...]) -> None:
+    def __init__(
+        self, query: Tensor, added: Additive, parts: tuple[Tile, ...], scale: float
+    ) -> None:
         self.batch, self.heads = query.shape[:2]
         self.group = query.shape[2] // max(added.mask.queries, 1)
         self.added = added
+        self.scale = scale
         largest = max((tile.height * tile.width * self.group for tile in parts), default=0)
-        self.number = min(max(CACHED // max(largest, 1), 1), self.heads)
-        self.rooms = query.new_empty(2, self.number * largest)
+        self.number = min(max(CACHED // max(largest, 1), 1), max(self.batch, self.heads))
+        self.packs = area(parts) >= OFTEN * added.mask.keys
+        self.rooms = [query.new_empty(self.number * largest)]
 
-    def portions(self) -> Iterator[tuple[int, slice]]:
-        """A row of the batch and some of its heads, of a tensor (batch, kv_heads, …)."""
-        for row in range(self.batch):
-            for first in range(0, self.heads, self.number):
-                yield row, slice(first, first + self.number)
+    def portions(self) -> Iterator[Portion]:
+        """Some heads of a row of the batch, or a head of some rows, of a tensor (batch, kv_heads, …)."""
+        if self.heads >= self.batch:
+            for row in range(self.batch):
+                yield from ((row, some) for some in self._slices(self.heads))
+        else:
+            for head in range(self.heads):
+                yield from ((some, head) for some in self._slices(self.batch))
+
+    def _slices(self, stop: int) -> Iterator[slice]:
+        return (slice(first, first + self.number) for first in range(0, stop, self.number))
+
+    def packed(self, x: Tensor) -> Tensor:
+        """(heads, length, head_dim), with the rows of a head side by side if they are read often enough."""
+        return x.contiguous() if self.packs else x
 
     def rows(self, tile: Tile) -> slice:
         """The queries of a tile, those of a group side by side."""
         return slice(tile.queries.start * self.group, tile.queries.stop * self.group)
 
-    def room(self, which: int, like: Tensor) -> Tensor:
-        return self.rooms[which, : like.numel()].view_as(like)
-
-    def weights(self, query: Tensor, key: Tensor, tile: Tile, portion: tuple[int, slice]) -> Tensor:
+    def weights(self, query: Tensor, key: Tensor, tile: Tile, portion: Portion) -> Tensor:
         """The softmax (heads, queries · group, keys) of a tile."""
-        size = (len(query), query.shape[1], key.shape[1])
-        scores = self.rooms[0, : prod(size)].view(size)
-        torch.bmm(query, key.mT, out=scores)
-        by_query = scores.view(len(query), tile.height, self.group, tile.width)
+        number = query.shape[0]
+        scores = self._room(0, (number, query.shape[1], tile.width))
+        scores.baddbmm_(query, key.mT, beta=0, alpha=self.scale)
+        by_query = scores.view(number, tile.height, self.group, tile.width)
         for columns, numbers in self.added.edges(tile):
-            by_query[..., columns] += self._own(numbers, portion)
+            by_query[..., columns].add_(self._own(numbers, portion))
         torch.softmax(scores, dim=-1, out=scores)
         blind = self.added.blind(tile)
         if blind is not None:  # its softmax is 0 / 0
             by_query.masked_fill_(self._own(blind, portion), 0.0)
         return scores
 
-    def _own(self, x: Tensor, portion: tuple[int, slice]) -> Tensor:
-        """(batch or 1, queries or 1, keys) -> (queries or 1, 1, keys), of a row of the batch."""
-        return x[portion[0] if len(x) > 1 else 0].unsqueeze(1)
+    def gradient(self, weights: Tensor, upstream: Tensor, value: Tensor) -> Tensor:
+        """What the scores of a tile get from (heads, queries · group, head_dim): as its weights."""
+        d_weights = self._room(1, weights.shape)
+        torch.bmm(upstream, value.mT, out=d_weights)
+        torch._softmax_backward_data(d_weights, weights, -1, weights.dtype, grad_input=d_weights)
+        return d_weights
+
+    def _room(self, which: int, size: tuple[int, ...]) -> Tensor:
+        if which == len(self.rooms):
+            self.rooms.append(torch.empty_like(self.rooms[0]))
+        return self.rooms[which][: prod(size)].view(size)
+
+    def _own(self, x: Tensor, portion: Portion) -> Tensor:
+        """(batch or 1, queries or 1, 1, keys) -> the same of the portion's rows, or of its only row."""
+        return x[portion[0] if x.shape[0] > 1 else 0]
 
 
 def _like(x: Tensor) -> Tensor:

@@ -30,6 +30,10 @@ LOW = (128, BLOCK)
 # Higher tiles keep matrix products busy, lower ones follow the edge of the mask more closely: the highest is taken
 # whose rectangles hold at most so much more than those of one block.
 WASTE = 1.06
+# The CPU's kernel takes 512 keys at a time, and of a triangle that is no larger it computes the whole square. Two
+# triangles of half the size and the square between them cost three quarters of it, and two more calls: measured, that
+# pays from 384 on.
+HALVED = range(384, 513)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +78,18 @@ def tiles(mask: Mask, height: int | None = None) -> tuple[Tile, ...]:
     Args:
         mask: what each query may see.
         height: of the tiles, unless several of them join to a full one. By default it is chosen for the mask, or what
-            is causal becomes a full tile and a corner that has some of its queries again: the only ones in two tiles.
+            is causal becomes a full tile and corners that have some of its queries again: the only ones in several
+            tiles. Each tile begins where those before it ended, or has queries of theirs alone.
     """
     shape = _shape(mask)
     if height is not None:
         return _joined(_tiles(shape, height))
     start = max(shape.cached, shape.prefix)
-    # Under padding a query may see nothing in one of its two tiles, of which not every kernel gives account.
-    if shape.causal and (start == 0 or mask.padding is None):
-        return _around_a_corner(shape, start)
+    # Under padding a query may see nothing in one of several tiles, of which not every kernel gives account.
+    if shape.causal and mask.padding is None:
+        return _around_corners(shape, start, HALVED)
+    if shape.causal and start == 0:
+        return _around_corners(shape, start, range(0))
     return _joined(_highest(shape))
 
 
@@ -147,17 +154,28 @@ def _joined(parts: tuple[Tile, ...]) -> tuple[Tile, ...]:
     return tuple(found)
 
 
-def _around_a_corner(shape: Shape, start: int) -> tuple[Tile, ...]:
+def _around_corners(shape: Shape, start: int, halved: range) -> tuple[Tile, ...]:
     """The keys before `start` are seen by every query; from there on the pattern is a triangle."""
     found = []
     if start:
         queries, keys = slice(0, shape.queries), slice(0, min(start, shape.keys))
         found.append(Tile(queries=queries, keys=keys, full=True))
     first = start - shape.cached  # the query that stands at `start`
-    if first < shape.queries:
-        queries, keys = slice(first, shape.queries), slice(start, shape.cached + shape.queries)
-        found.append(Tile(queries=queries, keys=keys, full=False, corner=True))
+    height = shape.queries - first
+    if height in halved:
+        half = BLOCK * math.ceil(height / 2 / BLOCK)
+        found.append(_corner(slice(first, first + half), start))
+        below = slice(first + half, shape.queries)
+        found.append(Tile(queries=below, keys=slice(start, start + half), full=True))
+        found.append(_corner(below, start + half))
+    elif height > 0:
+        found.append(_corner(slice(first, shape.queries), start))
     return tuple(found)
+
+
+def _corner(queries: slice, start: int) -> Tile:
+    keys = slice(start, start + queries.stop - queries.start)
+    return Tile(queries=queries, keys=keys, full=False, corner=True)
 
 
 def _cuts(shape: Shape, height: int) -> list[int]:
@@ -218,15 +236,17 @@ class Additive:
         return self._numbers(rearrange(self.mask.padding[:, tile.keys], "b keys -> b 1 1 keys"))
 
     def edges(self, tile: Tile) -> list[tuple[slice, Tensor]]:
-        """The columns of a tile in which something is hidden, and their part of the matrix (batch or 1, queries or 1,
-        those keys)."""
+        """The columns of a tile in which something is hidden, and their part of the matrix.
+
+        The part is (batch or 1, queries or 1, 1, those keys): the third dimension is that of a group of heads.
+        """
         known = self.known.get(tile.queries.start)
         if known is not None:
             return known
         if self._by_distance(tile):
             return self.known.setdefault(tile.queries.start, list(self._edges(tile)))
         matrix = self.of(tile)
-        return [] if matrix is None else [(slice(0, tile.width), matrix[:, 0])]
+        return [] if matrix is None else [(slice(0, tile.width), matrix[:, 0].unsqueeze(2))]
 
     def _edges(self, tile: Tile) -> Iterator[tuple[slice, Tensor]]:
         matrix = self.of(tile)
@@ -241,14 +261,16 @@ class Additive:
             left, right = tile.width, tile.width
         for columns in (slice(0, max(left, 0)), slice(right, tile.width)):
             if columns.start < columns.stop:
-                yield columns, matrix[:, 0, :, columns]
+                yield columns, matrix[:, 0, :, columns].unsqueeze(2)
 
     def blind(self, tile: Tile) -> Tensor | None:
-        """(batch or 1, queries or 1, 1) boolean: who sees nothing in a tile, or None where everybody sees a key."""
+        """(batch or 1, queries or 1, 1, 1) boolean: who sees nothing in a tile, or None where everybody sees a key."""
         if self.shows_all:
             return None
         matrix = self.of(tile)
-        return None if matrix is None else matrix[:, 0].isneginf().all(dim=-1, keepdim=True)
+        return (
+            None if matrix is None else matrix.isneginf().all(dim=-1, keepdim=True).transpose(1, 2)
+        )
 
     def _by_distance(self, tile: Tile) -> bool:
         """Whether the distance of a key from a query decides in this tile, and not everything is seen: no padding, and
@@ -267,12 +289,10 @@ class Additive:
         """(height, width): row r and column c stand for the distance c - r - left of a key from a query."""
         before, after = self.mask.reach
         hidden = torch.full((height, width), -math.inf, dtype=self.dtype, device=self.mask.device)
-        distances = torch.zeros_like(hidden)
-        if after is not None:
-            distances += hidden.triu(self.left + after + 1)
-        if before is not None:
-            distances += hidden.tril(self.left - before - 1)
-        return distances
+        if before is None:
+            return hidden.zero_() if after is None else hidden.triu_(self.left + after + 1)
+        distances = hidden.tril(self.left - before - 1)
+        return distances if after is None else distances.add_(hidden.triu_(self.left + after + 1))
 
     def _numbers(self, seen: Tensor) -> Tensor:
         numbers = torch.zeros(seen.shape, dtype=self.dtype, device=seen.device)

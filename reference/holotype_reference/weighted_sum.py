@@ -22,7 +22,7 @@ from torch import Tensor, finfo
 from holotype_reference.blocks import by_formula, by_kernel
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
-from holotype_reference.tiles import area, tiles
+from holotype_reference.tiles import HALVED, area, tiles
 
 Path = Literal["fused", "blocks", "eager"]
 Route = Literal["full", "causal", "rows", "documents", "tiles", "dense"]
@@ -120,6 +120,8 @@ def attend(
     What a mask may be stands at `holotype_reference.masks.Mask`. With a bias the dense way is the only one.
     """
     chosen = "dense" if bias is not None else route(mask)
+    if chosen == "tiles" and (dropout or not _suits_flash(query, key, value)):
+        chosen = "causal" if mask.is_causal else "dense"
     whole = partial(attend, bias=bias, scale=scale, dropout=dropout)
     match chosen:
         case "full" | "causal":
@@ -129,7 +131,7 @@ def attend(
             return _by_row(query, key, value, mask, whole)
         case "documents":
             return _by_document(query, key, value, mask, whole)
-        case "tiles" if not dropout and _suits_flash(query, key, value):
+        case "tiles":
             return by_kernel(query, key, value, mask=mask, scale=scale)
     # Kernels differ in what they make of a row without any key: it sees everything, and its result is left out.
     told = mask.open if bias is None else bias.masked_fill(~mask.open, float("-inf"))
@@ -152,7 +154,7 @@ def route(mask: Mask) -> Route:
     if mask.is_full:
         return "full"
     if mask.is_causal:
-        return "causal"
+        return "tiles" if mask.queries in HALVED else "causal"
     if not mask.is_described:
         return "dense"
     if mask.varies:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from holotype_reference import weighted_sum
+from holotype_reference import blocks, weighted_sum
 from holotype_reference.blocks import by_formula, by_kernel
 from holotype_reference.masks import Band, Mask
 from holotype_reference.tiles import Additive, tiles
@@ -93,6 +93,15 @@ def by_tiles(height: int | None, way: Way) -> weighted_sum.WeightedSum:
     return path  # type: ignore[return-value]
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_zero_by_chance() -> Iterator[None]:
+    """Memory that nobody has written holds NaN."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
 @pytest.fixture
 def eager_to_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small problems take the ways of large ones."""
@@ -130,6 +139,8 @@ def test_tiles_hold_exactly_what_is_visible(described: Mask, height: int | None)
 
 @settings(deadline=None, max_examples=40)
 @given(described=masks(batch=1), way=st.sampled_from([by_formula, by_kernel]))
+@example(described=mask(SlidingWindow(window=3), 5, 28, cached=20), way=by_kernel)
+@example(described=mask(SlidingWindow(window=3), 5, 28, cached=20), way=by_formula)
 def test_tiles_of_any_height_give_the_same(described: Mask, way: Way) -> None:
     described = replace(described.row(0) if described.varies else described, documents=None)
     given = numbers(described, batch=1)
@@ -139,6 +150,35 @@ def test_tiles_of_any_height_give_the_same(described: Mask, way: Way) -> None:
             both_ways(by_tiles(height, way), described, given), expected, strict=True
         ):
             torch.testing.assert_close(found, right, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("often", [0, 1 << 30], ids=["packed", "in place"])
+@pytest.mark.parametrize("cached", [1, 1 << 14], ids=["one at a time", "several"])
+def test_more_rows_than_heads_are_computed_together(
+    cached: int, often: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "CACHED", cached)
+    monkeypatch.setattr(blocks, "OFTEN", often)
+    padding = torch.arange(70) >= torch.tensor([[0], [3], [69], [70], [1]])  # one row sees nothing
+    described = mask(Causal(), 70, padding=padding)
+    given = numbers(described, batch=5)
+    expected = both_ways(eager, described, given)
+    for found, right in zip(both_ways(PATHS["blocks"], described, given), expected, strict=True):
+        torch.testing.assert_close(found, right, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("cached", [0, 3])
+def test_a_triangle_in_halves_is_the_formula(cached: int, dtype: torch.dtype) -> None:
+    described = mask(Causal(), 400, 400 + cached, cached=cached)
+    # two triangles, the square between them, and what all see
+    assert len(tiles(described)) == 3 + (cached > 0)
+    given = numbers(described, batch=1)
+    expected = both_ways(eager, described, given)
+    found = both_ways(PATHS["fused"], described, [x.to(dtype) for x in given])
+    budget = {torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
+    for result, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(result.double(), right, rtol=budget, atol=budget)
 
 
 WINDOW = SlidingWindow(window=64)
@@ -151,6 +191,7 @@ WINDOW = SlidingWindow(window=64)
         (mask(Causal(), 9, prefix=9), "full"),
         (mask(Causal(), 1, 9, cached=8), "full"),
         (mask(Causal(), 1024), "causal"),
+        (mask(Causal(), 512), "tiles"),
         (mask(SlidingWindow(window=1024), 1024), "causal"),
         (mask(WINDOW, 16), "causal"),
         (mask(WINDOW, 192), "dense"),
