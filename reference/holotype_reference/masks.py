@@ -133,7 +133,8 @@ class Mask:
                 row[start] += 1
         # How many documents end at or before a place: the number of its own.
         number = rearrange(starts.cumsum(dim=1), "batch place -> batch 1 1 place").to(self.device)
-        return number[..., i.flatten()].mT == number[..., j.flatten()]
+        # More queries than keys: those before the first key are counted to the first document.
+        return number[..., i.flatten().clamp(min=0)].mT == number[..., j.flatten()]
 
     # Queries that see nothing ---------------------------------------------------------------------------------------
 

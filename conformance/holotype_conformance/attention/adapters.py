@@ -13,7 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
-from holotype_conformance.attention.kernel import FunctionKernel, KernelCandidate
+from holotype_conformance.attention.kernel import (
+    Documents,
+    FunctionKernel,
+    KernelCandidate,
+    Lengths,
+    Prefix,
+)
 from holotype_conformance.machine import BACK_ENDS
 from holotype_reference.masks import Band, Mask
 from holotype_reference.weighted_sum import PATHS, Path
@@ -151,8 +157,8 @@ class ReferenceKernel(KernelCandidate):
         mask: Tensor | None = None,
         causal: bool = False,
         window: int | None = None,
-        prefix: int | None = None,
-        documents: tuple[int, ...] | None = None,
+        prefix: Prefix | None = None,
+        documents: Documents | None = None,
         scale: float | None = None,
     ) -> Tensor:
         return PATHS[self.path](
@@ -172,8 +178,8 @@ def _reference_mask(
     mask: Tensor | None,
     causal: bool,
     window: int | None,
-    prefix: int | None,
-    documents: tuple[int, ...] | None,
+    prefix: Prefix | None,
+    documents: Documents | None,
 ) -> Mask:
     """A description where the reference has one for it, else a matrix."""
     queries, keys = q.shape[2], k.shape[2]
@@ -189,7 +195,7 @@ def _reference_mask(
         padding=None,
         device=q.device,
         prefix=prefix or 0,
-        documents=None if documents is None else (documents,),
+        documents=None if documents is None else _rows(documents),
     )
     if mask is None and described.cached >= 0:
         return described
@@ -198,6 +204,12 @@ def _reference_mask(
         matrix = matrix & (mask if mask.dtype == torch.bool else mask > -math.inf)
     facts = {field.name: getattr(described, field.name) for field in fields(described)}
     return GivenMask(**facts, matrix=matrix)
+
+
+def _rows(documents: Documents) -> tuple[Lengths, ...]:
+    """One tuple of lengths for each row of the batch, or a single one for all."""
+    each = tuple(entry for entry in documents if isinstance(entry, tuple))
+    return each or (tuple(entry for entry in documents if isinstance(entry, int)),)
 
 
 def _bias(mask: Tensor | None) -> Tensor | None:

@@ -52,8 +52,9 @@ LONGEST = 40  # beyond a block of 32
 class AttentionCase(Case, frozen=True, kw_only=True, omit_defaults=True):
     """One attention problem with random contents.
 
-    `size` is the window's, band's or prefix's, or the length of a document or of the shortest padded row; `form` is
-    how the kernel is told the mask; `data` chooses the contents.
+    `size` is the window's, band's or prefix's, or the length of a document or of the shortest padded row; `documents`
+    are lengths of documents of their own, instead; with `by_row` each row of the batch has another prefix, or its
+    documents in another order; `form` is how the kernel is told the mask; `data` chooses the contents.
     """
 
     queries: int
@@ -66,6 +67,8 @@ class AttentionCase(Case, frozen=True, kw_only=True, omit_defaults=True):
     mask: Mask = "none"
     form: Form = "arguments"
     size: int = 1
+    documents: tuple[int, ...] = ()
+    by_row: bool = False
     data: int = 0
 
 
@@ -161,14 +164,32 @@ def visibility(case: AttentionCase) -> NDArray[np.bool_] | None:
         case "band":
             found = oracle.band(n, m, case.size)
         case "prefix":
-            found = oracle.prefix(n, m, case.size)
+            return _stacked([oracle.prefix(n, m, size) for size in prefixes(case)])
         case "documents":
-            found = oracle.documents(n, m, packed(case.size, m))
+            return _stacked([oracle.documents(n, m, row) for row in packings(case)])
         case "left-padding" | "right-padding":
             return _padded(case)
         case "random":
             return _random(case)
-    return rearrange(found, "queries keys -> 1 1 queries keys")
+    return _stacked([found])
+
+
+def _stacked(rows: list[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    return rearrange(np.stack(rows), "batch queries keys -> batch 1 queries keys")
+
+
+def prefixes(case: AttentionCase) -> tuple[int, ...]:
+    """One for all rows of the batch, or one for each."""
+    rows = case.batch if case.by_row else 1
+    return tuple((case.size + 3 * row) % (case.keys + 1) for row in range(rows))
+
+
+def packings(case: AttentionCase) -> tuple[tuple[int, ...], ...]:
+    """The lengths of the documents: of all rows of the batch, or of each, where they take turns to be the first."""
+    lengths = case.documents or tuple(packed(case.size, case.keys))
+    rows = case.batch if case.by_row else 1
+    firsts = [row % max(len(lengths), 1) for row in range(rows)]
+    return tuple(lengths[first:] + lengths[:first] for first in firsts)
 
 
 def _padded(case: AttentionCase) -> NDArray[np.bool_]:
@@ -207,10 +228,14 @@ def _arguments(case: AttentionCase) -> dict[str, Any]:
             return {"causal": True}
         case "band":
             return {"window": case.size}
-        case "window" | "prefix":
-            return {"causal": True, case.mask: case.size}
+        case "window":
+            return {"causal": True, "window": case.size}
+        case "prefix":
+            told = prefixes(case)
+            return {"causal": True, "prefix": told if case.by_row else told[0]}
         case "documents":
-            return {"causal": True, "documents": tuple(packed(case.size, case.keys))}
+            rows = packings(case)
+            return {"causal": True, "documents": rows if case.by_row else rows[0]}
         case _:
             return {}
 

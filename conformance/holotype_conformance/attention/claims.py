@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from holotype_conformance.attention.cases import AttentionCase, Form, Mask, cases
+from holotype_conformance.attention.kernel import KernelCapability
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.property import Property
 
@@ -65,10 +66,20 @@ def drawn(**options: Any) -> Callable[[KernelSubject], st.SearchStrategy[Attenti
     return lambda subject: cases(subject.dtypes, **options)
 
 
+_ARGUMENTS: dict[Mask, KernelCapability] = {
+    "causal": "causal",
+    "window": "window",
+    "band": "band",
+    "prefix": "prefix",
+    "documents": "documents",
+}
+
+
 def forms(subject: KernelSubject, mask: Mask) -> tuple[Form, ...]:
     """The ways in which this kernel can be told a mask."""
     ways: list[Form] = []
-    if mask in ("causal", "window", "band") and subject.has(mask):
+    argument = _ARGUMENTS.get(mask)
+    if argument is not None and subject.has(argument):
         ways.append("arguments")
     if subject.has("boolean-mask"):
         ways.append("boolean")

@@ -8,174 +8,20 @@ agrees to rounding with both; nothing else comes near by chance.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from holotype_conformance.attention import oracle
 from holotype_conformance.attention.budget import error, rounding
 from holotype_conformance.attention.cases import AttentionCase, Problem, as_array
+from holotype_conformance.attention.changes import CHANGES, Terms
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.property import Property, Violation
 from holotype_conformance.records import Diagnosis
 
 SLACK = 4.0  # times the floor of a comparison with the formula: a change may amplify rounding
-Array = NDArray[np.float64]
-Visible = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Terms:
-    """What the formula is computed from."""
-
-    q: Array
-    k: Array
-    v: Array
-    visible: Visible | None
-    scale: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """One way in which kernels are wrong; `made` returns None where it would change nothing."""
-
-    slug: str
-    title: str
-    made: Callable[[Terms, AttentionCase], Terms | None]
-
-
-def _mask(draw: Callable[[int, int, int], Visible], *masks: str) -> Any:
-    """A change of the mask where one of `masks` is told as arguments; `draw` is given queries, keys and the size."""
-
-    def made(terms: Terms, case: AttentionCase) -> Terms | None:
-        if case.mask not in masks or case.form != "arguments":
-            return None
-        return replace(terms, visible=draw(case.queries, case.keys, case.size)[None, None])
-
-    return made
-
-
-def _upper_left(queries: int, keys: int, size: int) -> Visible:
-    return np.tri(queries, keys, dtype=bool)
-
-
-def _window_upper_left(queries: int, keys: int, size: int) -> Visible:
-    away = np.arange(queries)[:, None] - np.arange(keys)
-    return (away >= 0) & (away < size)
-
-
-def _everything(queries: int, keys: int, size: int) -> Visible:
-    return oracle.full(queries, keys)
-
-
-def _tiled(terms: Terms, case: AttentionCase) -> Terms | None:
-    group = case.heads // case.kv_heads
-    if group == 1 or case.kv_heads == 1:
-        return None
-    return replace(
-        terms,
-        k=np.tile(terms.k, (1, group, 1, 1)),
-        v=np.tile(terms.v, (1, group, 1, 1)),
-    )
-
-
-def _inverted(terms: Terms, case: AttentionCase) -> Terms | None:
-    if terms.visible is None or case.form == "arguments":
-        return None
-    return replace(terms, visible=~terms.visible)
-
-
-CHANGES = (
-    Change(
-        slug="scale.missing",
-        title="the scale is missing",
-        made=lambda terms, case: replace(terms, scale=1.0),
-    ),
-    Change(
-        slug="scale.twice",
-        title="the scale is applied twice",
-        made=lambda terms, case: replace(terms, scale=terms.scale**2),
-    ),
-    Change(
-        slug="scale.inverse",
-        title="the scale is multiplied by where it is divided",
-        made=lambda terms, case: replace(terms, scale=1.0 / terms.scale),
-    ),
-    Change(
-        slug="heads.tiled",
-        title="key-value heads are tiled (0 1 0 1) instead of repeated (0 0 1 1)",
-        made=_tiled,
-    ),
-    Change(
-        slug="causal.upper-left",
-        title="the causal diagonal starts at the first key instead of ending at the last",
-        made=_mask(_upper_left, "causal"),
-    ),
-    Change(
-        slug="causal.one-ahead",
-        title="each query sees one key beyond the diagonal",
-        made=_mask(lambda n, m, size: oracle.distance(n, m) >= -1, "causal"),
-    ),
-    Change(
-        slug="causal.hides-self",
-        title="the diagonal itself is hidden",
-        made=_mask(lambda n, m, size: oracle.distance(n, m) >= 1, "causal"),
-    ),
-    Change(
-        slug="causal.ignored",
-        title="causal is ignored",
-        made=_mask(_everything, "causal"),
-    ),
-    Change(
-        slug="window.wider",
-        title="the window is one wider",
-        made=_mask(lambda n, m, size: oracle.window(n, m, size + 1), "window"),
-    ),
-    Change(
-        slug="window.narrower",
-        title="the window is one narrower",
-        made=_mask(lambda n, m, size: oracle.window(n, m, size - 1), "window"),
-    ),
-    Change(
-        slug="window.upper-left",
-        title="the window's diagonal starts at the first key instead of ending at the last",
-        made=_mask(_window_upper_left, "window"),
-    ),
-    Change(
-        slug="window.ignored",
-        title="the window is ignored",
-        made=_mask(lambda n, m, size: oracle.causal(n, m), "window"),
-    ),
-    Change(
-        slug="band.causal",
-        title="a window without causal is causal",
-        made=_mask(oracle.window, "band"),
-    ),
-    Change(
-        slug="band.wider",
-        title="the band is one wider on each side",
-        made=_mask(lambda n, m, size: oracle.band(n, m, size + 1), "band"),
-    ),
-    Change(
-        slug="band.ignored",
-        title="a window without causal is ignored",
-        made=_mask(_everything, "band"),
-    ),
-    Change(
-        slug="mask.ignored",
-        title="the mask is ignored",
-        made=lambda terms, case: None if case.form == "arguments" else replace(terms, visible=None),
-    ),
-    Change(
-        slug="mask.inverted",
-        title="true in a mask hides instead of showing",
-        made=_inverted,
-    ),
-)
 
 
 def diagnose(
@@ -221,15 +67,17 @@ def _larger(subject: KernelSubject, case: AttentionCase) -> AttentionCase:
     """A rich case of the same kind: small ones look alike under many changes."""
     few, many = 13, 19
     grouped = case.heads != case.kv_heads
+    keys = few if case.queries > case.keys else many
     found: AttentionCase = msgspec.structs.replace(
         _plain(subject, case),
         queries=few if case.queries < case.keys else many,
-        keys=few if case.queries > case.keys else many,
+        keys=keys,
         batch=2,
         heads=6 if grouped else 2,
         kv_heads=2,
         head_dim=12,
         size=5,
+        documents=(3, 5, 1, keys - 9) if case.mask == "documents" else (),
     )
     return found
 

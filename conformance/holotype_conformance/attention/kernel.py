@@ -11,9 +11,9 @@ The least is a function::
     causal  query i sees key j if j <= i + keys - queries: the last query stands at the last key
     window  with causal the last `window` keys up to that diagonal, itself among them; without causal all keys less
             than `window` away from it, on both sides
-    prefix  with causal: every query also sees the first `prefix` keys
+    prefix  with causal: every query also sees the first `prefix` keys; a tuple has one number for each row of the batch
     documents  with causal: the lengths, a tuple, of documents that lie one after the other in the keys; a query sees
-            those of its own only
+            those of its own only. A tuple of such tuples has one for each row of the batch
     scale   of the products of queries and keys; None for 1/√head_dim
     returns (batch, heads, queries, head_dim), of q's dtype, on q's device
 
@@ -40,7 +40,9 @@ KernelCapability = Literal[
     "window",
     "band",
     "prefix",
+    "prefix-rows",
     "documents",
+    "documents-rows",
     "masks-together",
     "scale",
     "grouped-heads",
@@ -59,10 +61,15 @@ PARAMETERS: Mapping[KernelCapability, tuple[str, ...]] = {
     "window": ("causal", "window"),
     "band": ("window",),
     "prefix": ("causal", "prefix"),
+    "prefix-rows": ("causal", "prefix"),
     "documents": ("causal", "documents"),
+    "documents-rows": ("causal", "documents"),
     "masks-together": ("mask", "causal"),
     "scale": ("scale",),
 }
+Prefix = int | tuple[int, ...]
+Lengths = tuple[int, ...]
+Documents = Lengths | tuple[Lengths, ...]
 LAYOUT = "batch heads length head_dim"
 
 
@@ -76,8 +83,8 @@ class Call:
     mask: Tensor | None = None
     causal: bool = False
     window: int | None = None
-    prefix: int | None = None
-    documents: tuple[int, ...] | None = None
+    prefix: Prefix | None = None
+    documents: Documents | None = None
     scale: float | None = None
 
     def options(self) -> dict[str, Any]:

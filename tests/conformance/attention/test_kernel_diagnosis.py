@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from holotype_conformance.attention.changes import CHANGES
 from holotype_conformance.attention.claims import kernel_properties
-from holotype_conformance.attention.diagnosis import CHANGES
 from holotype_conformance.attention.kernel import FunctionKernel
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.engine import Settings, judge
@@ -40,6 +40,55 @@ def kernel(*, power=1.0, ahead=0, wider=0, corner=False, repeat=True, flip=False
     return attention
 
 
+def spanned(
+    *,
+    prefix=True,
+    more=0,
+    hides=False,
+    corner=False,
+    both=False,
+    back=0,
+    late=0,
+    drops=False,
+    row=None,
+):
+    """One that takes prefixes and documents by argument, with a bug or none; `row` is the one that serves for all."""
+
+    def of_row(each, batch):
+        rows = each if isinstance(each[0], tuple) else (each,)
+        return rows if row is None else (rows[row],) * batch
+
+    def attention(q, k, v, *, causal=False, prefix_=None, documents=None):
+        n, m = q.shape[2], k.shape[2]
+        place, key = torch.arange(n)[:, None] + (0 if corner else m - n), torch.arange(m)
+        seen = (place >= key) if causal and not both else torch.ones(n, m, dtype=torch.bool)
+        if prefix_ is not None and prefix:
+            sizes = prefix_ if isinstance(prefix_, tuple) else (prefix_,)
+            sizes = sizes if row is None else (sizes[row],) * len(sizes)
+            first = key < torch.tensor(sizes)[:, None, None] + more
+            seen = (first if hides else seen | first)[:, None]
+        if documents is not None and prefix:
+            masks = []
+            for lengths in of_row(documents, len(q)):
+                ends = torch.tensor(lengths).cumsum(0)
+                number = torch.bucketize(key - late, ends, right=True).clamp(max=len(lengths) - 1)
+                own = number[place.clamp(0, m - 1).flatten()][:, None]
+                starts = torch.cat([torch.zeros(1, dtype=torch.long), ends[:-1] + late])
+                begun = key >= starts[own] - back
+                last = (own == number[-1]) if drops else torch.zeros_like(own, dtype=torch.bool)
+                masks.append(begun & (number <= own if not both else number == own) & ~last)
+            seen = seen & torch.stack(masks)[:, None]
+        scores = q @ k.mT * q.shape[-1] ** -0.5
+        scores = scores.masked_fill(~seen, -math.inf)
+        scores = scores.masked_fill(~seen.any(-1, keepdim=True), 0.0)
+        return scores.softmax(-1) @ v
+
+    def told(q, k, v, *, causal=False, prefix=None, documents=None):
+        return attention(q, k, v, causal=causal, prefix_=prefix, documents=documents)
+
+    return told
+
+
 def diagnosed(function, slug):
     result = judge(KernelSubject(FunctionKernel(function, "mine")), PROPERTIES[slug], Settings())
     assert result.outcome == "failed", result
@@ -62,6 +111,21 @@ FOUND = {
     "band.causal": ("masks.band", {"deaf": ("band",)}),
     "band.wider": ("masks.band", {"wider": 1}),
     "band.ignored": ("masks.band", {"deaf": ("window",)}),
+    "prefix.ignored": ("prefix.formula", {"prefix": False}),
+    "prefix.longer": ("prefix.formula", {"more": 1}),
+    "prefix.shorter": ("prefix.formula", {"more": -1}),
+    "prefix.alone": ("prefix.formula", {"hides": True}),
+    "prefix.everything": ("prefix.formula", {"both": True}),
+    "prefix.upper-left": ("prefix.formula", {"corner": True}),
+    "prefix.first-row": ("prefix.rows", {"row": 0}),
+    "documents.ignored": ("documents.formula", {"prefix": False}),
+    "documents.both-ways": ("documents.formula", {"both": True}),
+    "documents.one-back": ("documents.formula", {"back": 1}),
+    "documents.late": ("documents.formula", {"late": 1}),
+    "documents.early": ("documents.formula", {"late": -1}),
+    "documents.upper-left": ("documents.formula", {"corner": True}),
+    "documents.last-missing": ("documents.formula", {"drops": True}),
+    "documents.first-row": ("documents.rows", {"row": 0}),
     "mask.ignored": ("masks.boolean", {"deaf": ("mask",)}),
     "mask.inverted": ("masks.boolean", {"flip": True}),
 }
@@ -74,7 +138,16 @@ def test_every_change_is_tried():
 @pytest.mark.parametrize("deviation", FOUND)
 def test_a_known_mistake_is_named_and_no_other(deviation):
     slug, bug = FOUND[deviation]
-    assert diagnosed(kernel(**bug), slug) == {deviation}
+    made = spanned if slug.startswith(("prefix.", "documents.")) else kernel
+    assert diagnosed(made(**bug), slug) == {deviation}
+
+
+@pytest.mark.parametrize(
+    "slug", ["prefix.formula", "prefix.rows", "documents.formula", "documents.rows"]
+)
+def test_what_the_mistakes_are_made_in_is_right_without_them(slug):
+    subject = KernelSubject(FunctionKernel(spanned(), "mine"))
+    assert judge(subject, PROPERTIES[slug], Settings()).outcome == "passed"
 
 
 def test_what_is_wrong_in_another_way_has_no_diagnosis():

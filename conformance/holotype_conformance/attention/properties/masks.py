@@ -18,6 +18,7 @@ from holotype_conformance.attention.budget import (
     demand_formula,
     demand_gradients,
     demand_near,
+    demand_unmoved,
     error,
     sighted,
 )
@@ -33,7 +34,6 @@ from holotype_conformance.attention.cases import (
 from holotype_conformance.attention.claims import claim, drawn, forms
 from holotype_conformance.attention.plain import plain
 from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.property import Violation
 
 
 @claim(
@@ -288,28 +288,7 @@ def _any_mask(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
     examples=20,
 )
 def hidden_keys(subject: KernelSubject, case: AttentionCase) -> None:
-    problem = subject.problem(case)
-    assert problem.visible is not None
-    key = case.data % case.keys
-    k, v = problem.call.k.clone(), problem.call.v.clone()
-    k[:, :, key] *= 1000.0 if case.dtype == "float16" else 1e5  # beyond a hidden score of -1e4
-    v[:, :, key] = 1000.0
-    rows = sighted(problem)
-    before = subject.output(problem.call, rows=rows)
-    after = subject.output(problem.changed(k=k, v=v).call, rows=rows)
-    seen = np.broadcast_to(problem.visible, (case.batch, case.heads, case.queries, case.keys))
-    blind = torch.from_numpy(~seen[..., key] & seen.any(-1)).to(before.device)
-    moved = (before != after).any(-1) & blind
-    if moved.any():
-        row, head, query = moved.nonzero()[0].tolist()
-        size = float((before - after).abs()[row, head, query].max())
-        raise Violation(
-            f"key {key}, which query {query} does not see, moves its result by {size:.1e};"
-            " expected the same bits",
-            moved=size,
-            query=query,
-            key=key,
-        )
+    demand_unmoved(subject, subject.problem(case), case.data % case.keys)
 
 
 @claim(
