@@ -15,7 +15,6 @@ from functools import lru_cache
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from holotype_conformance.bench.bench import Server
 from holotype_conformance.bench.gates import BLOCK_FLOPS, EXPONENT, GROUPED, exponent
 from holotype_conformance.bench.pairs import OTHER_CODE, calls_for, compare
 from holotype_conformance.bench.protocol import (
@@ -28,6 +27,7 @@ from holotype_conformance.bench.protocol import (
     Verify,
 )
 from holotype_conformance.bench.run import FIRST
+from holotype_conformance.bench.server import Server
 from holotype_conformance.bench.side import Side
 from holotype_conformance.bench.trials import trials
 from holotype_conformance.bench.workloads import KernelWork, MaskKind, Part, ragged

@@ -8,7 +8,6 @@ from functools import lru_cache
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from holotype_conformance.bench.bench import Server
 from holotype_conformance.bench.protocol import (
     Count,
     Counted,
@@ -18,6 +17,7 @@ from holotype_conformance.bench.protocol import (
     Verified,
     Verify,
 )
+from holotype_conformance.bench.server import Server
 from holotype_conformance.bench.side import Side
 from holotype_conformance.bench.workloads import ModelWork, model_grid
 from holotype_spec import load

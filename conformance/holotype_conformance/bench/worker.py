@@ -21,7 +21,7 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    from holotype_conformance.bench.bench import Server  # imports torch, which may print
+    from holotype_conformance.bench.server import Server  # imports torch, which may print
 
     server = Server()
     decoder, encoder = msgspec.json.Decoder(AnyAsk), msgspec.json.Encoder()

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from holotype_conformance.bench.bench import Server
 from holotype_conformance.bench.gates import gates
 from holotype_conformance.bench.pairs import OTHER_CODE, SAME_CODE
 from holotype_conformance.bench.protocol import Count, Counted, Open, Prepare, Prepared
 from holotype_conformance.bench.records import Measured
 from holotype_conformance.bench.run import Other, grow, measure, run
+from holotype_conformance.bench.server import Server
 from holotype_conformance.bench.side import BadRequest, Process, Side, Unrunnable
 from holotype_conformance.bench.workloads import KernelWork, Part
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from holotype_conformance.bench.bench import Server
 from holotype_conformance.bench.protocol import Count, Counted, Open, Prepare, Prepared
 from holotype_conformance.bench.run import measure
+from holotype_conformance.bench.server import Server
 from holotype_conformance.bench.side import BadRequest, Side
 from holotype_conformance.bench.sizes import scaled
 from holotype_conformance.bench.workloads import ModelWork, Part, model_grid
