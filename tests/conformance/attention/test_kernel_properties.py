@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from functools import partial
 
 import pytest
 import torch
@@ -142,10 +143,10 @@ def one_in_the_denominator(scores):
     return powers / (powers.sum(-1, keepdim=True) + (-top).exp())
 
 
-def drops_the_rest(scores):
+def drops_the_rest(scores, block=16):
     keys = scores.shape[-1]
-    if keys > 16 and keys % 16:
-        scores = scores.masked_fill(torch.arange(keys) >= keys // 16 * 16, -math.inf)
+    if keys > block and keys % block:
+        scores = scores.masked_fill(torch.arange(keys) >= keys // block * block, -math.inf)
     return weigh(scores)
 
 
@@ -352,6 +353,13 @@ def test_each_property_catches_its_bug_and_the_case_that_it_shows_fails_again(sl
     case = result.counterexample.case
     again = verdict(BUGS[slug], slug, case=json.dumps(case))
     assert again.outcome == "failed"
+
+
+@pytest.mark.parametrize("block", [64, 128, 256])
+def test_a_last_block_that_is_dropped_is_found_in_every_customary_size(block):
+    result = verdict(kernel(weigh=partial(drops_the_rest, block=block)), "lengths.block-edges")
+    assert result.outcome == "failed"
+    assert result.counterexample.case["keys"] == block + 1
 
 
 @pytest.mark.parametrize("slug", [slug for slug in PROPERTIES if slug != "hardware.compiled"])

@@ -11,12 +11,13 @@ from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.records import DType
 
 EDGES = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129)
+FAR_EDGES = (255, 256, 257, 257)  # beyond the largest blocks that are customary
 HEAD_DIMS = (1, 2, 3, 5, 7, 12, 20, 24, 33, 40, 48, 65, 72, 80, 96, 112, 160)
 
 
 def _edges(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
     known: tuple[Mask, ...] = ("none", "causal") if subject.has("causal") else ("none",)
-    length = st.sampled_from(EDGES)
+    queries, keys = st.sampled_from(EDGES), st.sampled_from((*EDGES, *FAR_EDGES))
 
     def case(queries: int, keys: int, mask: Mask, data: int, dtype: DType) -> AttentionCase:
         square = keys if mask == "causal" else queries
@@ -27,16 +28,16 @@ def _edges(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
     dtypes = st.sampled_from(
         (subject.dtype, *subject.dtypes)
     )  # the most precise one twice as often
-    return st.builds(case, length, length, st.sampled_from(known), st.integers(0, 9), dtypes)
+    return st.builds(case, queries, keys, st.sampled_from(known), st.integers(0, 9), dtypes)
 
 
 @claim(
     slug="lengths.block-edges",
     clause="Lengths around block sizes are all served.",
     meaning=(
-        "Lengths of one, and one less and one more than 16, 32, 64 and 128, give what the formula "
-        "gives, forward and backward, in every dtype. Kernels work in blocks: look for the last block that is not "
-        "full, whose padding must be hidden from the maximum, the sum and the gradients."
+        "Lengths of one, and one less and one more than 16, 32, 64, 128 and (of keys) 256, give what "
+        "the formula gives, forward and backward, in every dtype. Kernels work in blocks: look for the "
+        "last block that is not full, whose padding must be hidden from the maximum, the sum and the gradients."
     ),
     catches=("the last block dropped", "the padding of the last block in the sum"),
     cases=_edges,
