@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from textwrap import wrap
 from typing import Any, Literal
 
 import numpy as np
@@ -260,6 +261,10 @@ COLOURS: dict[Cell, str] = {
 }
 SIZE, MARGIN, TITLE, BETWEEN, LINE = 14, 40, 96, 60, 18  # pixels
 MOST = 64
+WIDEST, LETTERS = (
+    720,
+    100,
+)  # pixels at least, and the letters of a line that fit them in any common typeface
 
 
 def as_svg(name: str, found: Sequence[Picture]) -> str:
@@ -267,7 +272,7 @@ def as_svg(name: str, found: Sequence[Picture]) -> str:
     parts, top = [_text(MARGIN, 30, f"{name}: which keys each query sees", size=18)], 50
     parts += _legend(top)
     top += 2 * LINE
-    widths = [720]
+    widths = [WIDEST]
     for picture in found:
         drawn, width, height = _picture(picture, top)
         parts += drawn
@@ -291,19 +296,18 @@ def _legend(top: int) -> Iterator[str]:
 
 def _picture(picture: Picture, top: int) -> tuple[list[str], int, int]:
     """Its elements, and the width and the height that they need."""
-    parts = [
-        _text(MARGIN, top + LINE, picture.name, size=15),
-        _text(MARGIN, top + 2 * LINE, picture.description),
-        _text(MARGIN, top + 3 * LINE, picture.route),
-    ]
+    parts = [_text(MARGIN, top + LINE, picture.name, size=15)]
+    said = [*wrap(picture.description, LETTERS), *wrap(picture.route, LETTERS)]
+    parts += [_text(MARGIN, top + (2 + n) * LINE, line) for n, line in enumerate(said)]
+    below = TITLE + (len(said) - 2) * LINE
     left, height = MARGIN, 0
     titles = ("one layer: queries ↓, keys →", f"all {picture.layers} layers: outputs ↓, inputs →")
     for grid, title in zip((picture.layer, picture.stack), titles, strict=True):
         cells = grid.cells(MOST)
-        parts.append(_text(left, top + TITLE - 8, title))
-        parts += _cells(cells, left, top + TITLE)
+        parts.append(_text(left, top + below - 8, title))
+        parts += _cells(cells, left, top + below)
         left += max(len(cells[0]) * SIZE, 220) + BETWEEN
-        height = max(height, TITLE + len(cells) * SIZE + 30)
+        height = max(height, below + len(cells) * SIZE + 30)
     return parts, left, height
 
 

@@ -109,6 +109,16 @@ def test_an_svg_has_a_square_for_each_query_and_key(tmp_path: Path) -> None:
     assert fills.count("#eef1f4") == 2 * 21 + 1
 
 
+def test_no_text_of_an_svg_runs_out_of_the_picture(tmp_path: Path) -> None:
+    assert run("mistral-7b-v0.1", "--svg", str(tmp_path / "mask.svg")).exit_code == 0
+    root = ElementTree.parse(tmp_path / "mask.svg").getroot()
+    texts = root.findall("{http://www.w3.org/2000/svg}text")
+    assert any("12% of all scores" in (text.text or "") for text in texts)
+    for text in texts:
+        width = 0.55 * int(text.attrib["font-size"]) * len(text.text or "")  # wide for a sans serif
+        assert int(text.attrib["x"]) + width <= int(root.attrib["width"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
