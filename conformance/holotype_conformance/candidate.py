@@ -230,9 +230,8 @@ class Candidate:
         if the names of the model's parameters are exactly the canonical or the published ones.
         """
         own = dict(model.named_parameters(remove_duplicate=False))
-        source = next(
-            names for names in (weights, weights.published()) if names.keys() == own.keys()
-        )
+        ours = weights.keys() == own.keys()  # a spec without published weights has no other names
+        source = weights if ours else weights.published()
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(source[name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from textwrap import wrap
 from typing import Any, Literal
@@ -123,7 +123,28 @@ def drawn_spec(spec: Spec, length: int) -> Spec:
     return spec
 
 
-def pictures(spec: Spec, small: Spec, length: int, real: Sequence[int]) -> list[Picture]:
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which mask of several is drawn, see `holotype_spec.dependencies.layer_mask`."""
+
+    prefix: int | None = None
+    right_to_left: bool = False
+
+    def at(self, length: int, drawn: int) -> Choice:
+        """The same share of another number of tokens."""
+        scaled = None if self.prefix is None else self.prefix * length // drawn
+        return replace(self, prefix=scaled)
+
+
+def chosen(spec: Spec, length: int, choice: Choice) -> Choice:
+    """What was chosen; a visible prefix of which nothing was said is drawn a third long, to be seen."""
+    unsaid = choice.prefix is None and isinstance(spec.architecture.attention.pattern, PrefixCausal)
+    return replace(choice, prefix=length // 3) if unsaid else choice
+
+
+def pictures(
+    spec: Spec, small: Spec, length: int, real: Sequence[int], choice: Choice | None = None
+) -> list[Picture]:
     """Every mask of a model: of its encoder, of its decoder, and of the decoder over the encoder's output.
 
     Args:
@@ -131,13 +152,21 @@ def pictures(spec: Spec, small: Spec, length: int, real: Sequence[int]) -> list[
         small: what is drawn, see `drawn_spec`.
         length: of the input in tokens; of a decoder's source three quarters of it, so that the two differ.
         real: (length,) 1 for a real token and 0 for padding, of the source as far as it goes.
+        choice: which mask of several.
+
+    Raises:
+        ValueError: the model does not have the mask that was chosen.
     """
     pattern = small.architecture.attention.pattern
-    words = described(spec.architecture.attention.pattern, pattern)
-    own = _grid(layer_mask(pattern, length, attention_mask=real), None)
-    stack = _grid(dependencies(small, length, attention_mask=real), real)
+    choice = chosen(spec, length, choice or Choice())
+    words = described(spec.architecture.attention.pattern, pattern, choice)
+    told: Any = {"attention_mask": real, **asdict(choice)}
+    own = _grid(layer_mask(pattern, length, **told), None)
+    stack = _grid(dependencies(small, length, **told), real)
     kind = "encoder" if spec.architecture.structure == "encoder" else "decoder"
-    route, cost = _route(spec, spec.architecture.attention.pattern)
+    route, cost = _route(
+        spec, spec.architecture.attention.pattern, choice.at(spec.max_positions, length)
+    )
     writer = Picture(
         name=f"{kind} self-attention",
         description=words,
@@ -197,8 +226,9 @@ def _grid(matrix: Matrix, real: Sequence[int] | None) -> Grid:
     return Grid(matrix=matrix, claimed=claimed.astype(bool))
 
 
-def described(pattern: Pattern, drawn: Pattern) -> str:
-    """Which keys a query sees, in words; of a window also what is drawn of it."""
+def described(pattern: Pattern, drawn: Pattern, choice: Choice | None = None) -> str:
+    """Which keys a query sees, in words; of a window, a prefix or a mixture also what is drawn of it."""
+    choice = choice or Choice()
     match pattern, drawn:
         case Bidirectional(), _:
             return "A query sees every key."
@@ -213,33 +243,50 @@ def described(pattern: Pattern, drawn: Pattern) -> str:
             return f"A query sees its own place and the {window - 1:,} before it.{scaled}"
         case PrefixCausal(), _:
             return (
-                "A query sees its own place, those before it and the prefix, which is empty here."
+                "A query sees its own place, those before it and the whole prefix, whose length belongs to the input."
+                f" Drawn: a prefix of {choice.prefix or 0}."
             )
         case Permutation(), _:
             return "The order of prediction is drawn anew for each text; without one all is seen."
         case MixtureOfMasks(), _:
-            return "The mask is drawn anew for each text; without one all is seen."
+            return f"Each text has one of four masks. Drawn: {_of_mixture(choice)}."
     raise NotImplementedError(f"no words for {type(pattern).__name__}")
 
 
-def _route(spec: Spec, pattern: Pattern, *, biased: bool = True) -> tuple[str, float | None]:
+def _of_mixture(choice: Choice) -> str:
+    if choice.right_to_left:
+        return "right to left, its own place and those behind it"
+    match choice.prefix:
+        case None:
+            return "all places, as without a choice"
+        case 0:
+            return "left to right, its own place and those before it"
+        case segment:
+            return f"its own place, those before it and the first segment of {segment}"
+
+
+def _route(
+    spec: Spec, pattern: Pattern, choice: Choice | None = None, *, biased: bool = True
+) -> tuple[str, float | None]:
     """How the reference computes a mask at the model's full length, and the share of the scores that it computes."""
     import torch
 
-    from holotype_reference.masks import Mask
+    from holotype_reference.masks import Mask, drawn
     from holotype_reference.support import unsupported
     from holotype_reference.weighted_sum import cost, route
 
     if missing := unsupported(spec):
         return f"The reference cannot compute it yet: it lacks {', '.join(missing)}.", None
     length = spec.max_positions
+    choice = choice or Choice()
     mask = Mask(
-        pattern=pattern,
+        pattern=drawn(pattern, length, choice.prefix, choice.right_to_left),
         queries=length,
         keys=length,
         cached=0,
         padding=None,
         device=torch.device("cpu"),
+        prefix=choice.prefix or 0,
     )
     if biased and isinstance(spec.architecture.positions, BIASED):
         way, share = "dense", 1.0  # a bias is a matrix of all scores

@@ -99,6 +99,23 @@ def test_every_mask_of_the_catalogue_is_drawn_as_the_reference_applies_it() -> N
         np.testing.assert_array_equal(mask.visible[0, 0].numpy(), layer_mask(pattern, 9))
 
 
+def test_a_visible_prefix_is_drawn_a_third_long_or_as_long_as_it_is_said_to_be() -> None:
+    (found,) = facts("glm-10b", "--length", "6")
+    assert found["layer"] == ["110000", "110000", "111000", "111100", "111110", "111111"]
+    (found,) = facts("chatglm-6b", "--length", "4", "--prefix", "3")
+    assert found["layer"] == found["stack"] == ["1110", "1110", "1110", "1111"]
+    assert "Drawn: a prefix of 3." in found["description"]
+
+
+def test_each_mask_of_a_mixture_is_drawn() -> None:
+    (found,) = facts("unilm-v1-base-cased", "--length", "3")
+    assert found["layer"] == ["111"] * 3
+    (found,) = facts("unilm-v1-base-cased", "--length", "3", "--right-to-left")
+    assert found["stack"] == ["111", "011", "001"]
+    (found,) = facts("unilm-v1-base-cased", "--length", "3", "--prefix", "0")
+    assert found["layer"] == ["100", "110", "111"]
+
+
 def test_an_svg_has_a_square_for_each_query_and_key(tmp_path: Path) -> None:
     result = run("gpt2", "--length", "7", "--svg", str(tmp_path / "gpt2.svg"))
     assert result.exit_code == 0
@@ -127,6 +144,9 @@ def test_no_text_of_an_svg_runs_out_of_the_picture(tmp_path: Path) -> None:
         (("gpt2", "--length", "0"), "1<=x<=1024"),
         (("gpt2", "--padding", "middle:3"), "expected a number of tokens, or a side"),
         (("gpt2", "--padding", "left:12"), "at least one of the 12 tokens must be real"),
+        (("gpt2", "--prefix", "3"), "a causal pattern has no prefix"),
+        (("glm-10b", "--prefix", "13"), "the prefix is 13 of 12 tokens"),
+        (("glm-10b", "--right-to-left"), "one of the masks of a mixture"),
         (("gpt2", "--svg", "/nowhere/picture.svg"), "cannot write /nowhere/picture.svg"),
     ],
 )

@@ -408,7 +408,7 @@ MECHANISMS = {
     "glm-4": ("pre-norm", "rms", False, True, "gated", "silu", False, 3, 0.0, 0),
     "chatglm": ("deep-norm", "layer", True, False, "plain", "gelu-tanh", True, 4, 0.0, 0),
     "glm": ("pre-norm", "layer", False, True, "plain", "gelu-tanh", True, 4, 0.1, 0),
-    "glm-130b": ("deep-norm", "layer", True, False, "gated", "gelu-tanh", True, 4, 0.0, 0),
+    "glm-130b": ("deep-norm", "layer", True, False, "gated", "gelu", True, 4, 0.0, 0),
     "mt-nlg": ("pre-norm", "layer", False, True, "plain", "gelu-tanh-rounded", True, 4, 0.1, 0),
     "gpt-j": ("parallel", "layer", False, True, "plain", "gelu-tanh", True, 0, 0.0, 0),
     "mixtral": ("pre-norm", "rms", False, True, "experts", "silu", False, 0, 0.0, 0),

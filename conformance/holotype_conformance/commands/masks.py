@@ -37,19 +37,40 @@ ABREAST = 15  # cells up to which two grids stand side by side
     default="0",
     help="So many of them are padding, on the right if nothing is said.",
 )
+@click.option(
+    "--prefix",
+    type=click.IntRange(0),
+    help="So many tokens at the start are seen by all, of a model with a visible prefix (by default a"
+    " third of them), or are the first of two segments, of one with a mixture of masks.",
+)
+@click.option(
+    "--right-to-left", is_flag=True, help="Of a mixture of masks the one that looks ahead."
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON: rows of 0 and 1.")
 @click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Also as this file.")
-def masks(spec: str, length: int, padding: str, as_json: bool, svg: Path | None) -> None:
+def masks(
+    spec: str,
+    length: int,
+    padding: str,
+    prefix: int | None,
+    right_to_left: bool,
+    as_json: bool,
+    svg: Path | None,
+) -> None:
     """Which keys each query sees, and which tokens it may depend on through the whole stack.
 
     SPEC is a name of the catalogue (holotype list), or a file of your own: mine.toml, or mine.toml:name where
     it has several variants.
     """
-    from holotype_conformance.mask_pictures import drawn_spec, pictures
+    from holotype_conformance.mask_pictures import Choice, drawn_spec, pictures
 
-    model = _load(spec)
+    model, real = _load(spec), _real(padding, length)
     small = drawn_spec(model, length)
-    found = pictures(model, small, length, _real(padding, length))
+    try:
+        choice = Choice(prefix=prefix, right_to_left=right_to_left)
+        found = pictures(model, small, length, real, choice)
+    except ValueError as error:
+        raise BadInput(f"{model.name}: {error}") from None
     if svg is not None:
         _write_svg(svg, model.name, found)
     if as_json:

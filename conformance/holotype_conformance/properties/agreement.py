@@ -35,7 +35,7 @@ from holotype_reference.weighted_sum import Path
 from holotype_reference.weights import Weights
 from holotype_spec.parameters import parameter_table
 from holotype_spec.probes import LONG, ROWS
-from holotype_spec.schema import Rotary, Spec
+from holotype_spec.schema import Rotary, Spec, TwoDimensionalRotary
 
 LowPrecision = Literal["float32", "bfloat16", "float16"]
 PLAIN_PATHS: tuple[Path, ...] = ("fused", "eager")
@@ -434,7 +434,8 @@ def rounding_cases(subject: Subject) -> st.SearchStrategy[RoundingCase]:
 
 def far_cases(subject: Subject) -> st.SearchStrategy[RoundingCase]:
     """Some of them at far positions, where these are computed: told, or reached by a long input."""
-    if not isinstance(subject.spec.architecture.positions, Rotary):
+    rotates = Rotary | TwoDimensionalRotary
+    if not isinstance(subject.spec.architecture.positions, rotates):
         return rounding_cases(subject)
     if not subject.has("position-ids"):
         return long_rounding_cases(subject)
