@@ -29,7 +29,7 @@ from holotype_reference.model import build as build_reference
 from holotype_reference.weighted_sum import Path as AttentionPath
 from holotype_reference.weights import Regime, Weights, random_weights
 from holotype_spec.field_names import ours
-from holotype_spec.probes import LONG, ROWS, probe
+from holotype_spec.probes import LONG, ROWS, WINDOW, probe
 from holotype_spec.schema import Spec
 
 DTYPES: dict[DType, torch.dtype] = {
@@ -76,6 +76,7 @@ class Subject:
         seed: shifts every weight and token that is drawn.
         device: where models and inputs live.
         dtypes: those that were asked for; empty for all.
+        long_rows: probes take rows of hundreds of tokens, and no window is shorter.
     """
 
     def __init__(
@@ -86,10 +87,12 @@ class Subject:
         seed: int = 0,
         device: str = "cpu",
         dtypes: Collection[DType] = (),
+        long_rows: bool = False,
     ) -> None:
         self.candidate = candidate
         self.spec = spec
         self.seed = seed
+        self.long_rows = long_rows
         self.device = torch.device(device)
         self.asked = tuple(dtype for dtype in ALL_DTYPES if dtype in (dtypes or ALL_DTYPES))
         self.model = lru_cache(maxsize=64)(self._model)
@@ -108,6 +111,18 @@ class Subject:
                 self.candidate, self.spec, seed=self.seed, device=str(device), dtypes=self.asked
             )
         return self._elsewhere[device]
+
+    @cached_property
+    def with_long_rows(self) -> Subject:
+        """The same candidate, whose probes take rows of hundreds of tokens."""
+        return Subject(
+            self.candidate,
+            self.spec,
+            seed=self.seed,
+            device=str(self.device),
+            dtypes=self.asked,
+            long_rows=True,
+        )
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -156,8 +171,9 @@ class Subject:
         return min(self.spec.max_positions, self.probe(2, long=True).max_positions, LONG)
 
     def _probe(self, layers: int, long: bool = False) -> Spec:
-        rows = min(self.spec.max_positions, LONG) if long else ROWS
-        return probe(self.spec, layers=layers, rows=rows)
+        rows = min(self.spec.max_positions, LONG) if long or self.long_rows else ROWS
+        window = LONG if self.long_rows else WINDOW
+        return probe(self.spec, layers=layers, rows=rows, window=window)
 
     def _weights(
         self, layers: int, seed: int, regime: Regime = "bold", long: bool = False

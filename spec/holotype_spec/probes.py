@@ -60,7 +60,14 @@ LATENT_HIDDEN_SIZE = (
 )
 
 
-def probe(spec: Spec, *, layers: int = 2, groups: int | None = None, rows: int = ROWS) -> Spec:
+def probe(
+    spec: Spec,
+    *,
+    layers: int = 2,
+    groups: int | None = None,
+    rows: int = ROWS,
+    window: int = WINDOW,
+) -> Spec:
     """The spec of a model of the same architecture that runs in a millisecond.
 
     Args:
@@ -69,6 +76,7 @@ def probe(spec: Spec, *, layers: int = 2, groups: int | None = None, rows: int =
         groups: key-value heads; by default 2 if the spec groups its queries, else as many as heads (5, or 3 wide
             ones).
         rows: of a table of learned positions.
+        window: keys that a query sees, where the spec has a window.
     """
     grouped = spec.kv_heads < spec.heads
     wide = _wide_heads(spec)
@@ -94,17 +102,17 @@ def probe(spec: Spec, *, layers: int = 2, groups: int | None = None, rows: int =
         ffn_size=4 * hidden_size if fixed_ffn else 52,
         vocab_size=VOCABULARY,
         max_positions=rows if learned else SHARPENED_FROM if _sharpened(spec) else POSITIONS,
-        architecture=_exposing(spec, layers),
+        architecture=_exposing(spec, layers, window),
     )
 
 
-def _exposing(spec: Spec, layers: int) -> Architecture:
+def _exposing(spec: Spec, layers: int, window: int) -> Architecture:
     architecture = spec.architecture
     attention, positions = architecture.attention, architecture.positions
     if isinstance(attention.pattern, SlidingWindow):
-        attention = msgspec.structs.replace(attention, pattern=SlidingWindow(window=WINDOW))
+        attention = msgspec.structs.replace(attention, pattern=SlidingWindow(window=window))
     if isinstance(attention.pattern, AlternatingBanded):
-        pattern = msgspec.structs.replace(attention.pattern, window=WINDOW)
+        pattern = msgspec.structs.replace(attention.pattern, window=window)
         attention = msgspec.structs.replace(attention, pattern=pattern)
     if isinstance(attention, LatentAttention):
         attention = _thin(attention)

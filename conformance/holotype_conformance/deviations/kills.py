@@ -38,6 +38,7 @@ LIKELY = {
     "parameters": ("parameters.*",),
     "positions": ("positions.*", "batch.order"),
     "rotary": ("agreement.logits", "agreement.bfloat16"),
+    "softmax": ("agreement.logits", "agreement.long-rows"),
     "state": ("modes.*",),
     "storage": ("storage.*",),
 }

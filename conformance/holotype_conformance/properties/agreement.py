@@ -330,16 +330,32 @@ def gradients(subject: Subject, case: AgreementCase) -> None:
 
 
 class RoundingCase(BatchCase, frozen=True, kw_only=True):
-    """A batch whose rounding errors are compared; `far`: at positions far from each other and from 0."""
+    """A batch whose rounding errors are compared.
+
+    `far`: at positions far from each other and from 0. `alike`: one token throughout a row, and throughout its source.
+    """
 
     far: bool = False
+    alike: bool = False
 
 
 def rounding_inputs(subject: Subject, case: RoundingCase) -> Inputs:
     inputs = batch_inputs(subject, case)
+    if case.alike:
+        return alike(inputs)
     if not case.far:
         return inputs
     return replace(inputs, position_ids=17 + 83 * counted_ids(subject, inputs))
+
+
+def alike(inputs: Inputs) -> Inputs:
+    """The inputs with each row's first token throughout, and a source as long as the row."""
+
+    def repeated(ids: Tensor) -> Tensor:
+        return ids[:, :1].expand(inputs.token_ids.shape).clone()
+
+    source = None if inputs.source_ids is None else repeated(inputs.source_ids)
+    return replace(inputs, token_ids=repeated(inputs.token_ids), source_ids=source)
 
 
 def check_rounding(
