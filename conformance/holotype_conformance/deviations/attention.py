@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from einops import rearrange, repeat
+from einops import pack, rearrange, repeat
 from torch import Tensor, finfo
 
 from holotype_conformance.deviations.deviation import Deviation, patches, respecifies
@@ -17,9 +17,11 @@ from holotype_conformance.deviations.features import (
     without,
 )
 from holotype_conformance.deviations.patching import (
+    Turn,
     override,
     override_all,
     parts,
+    prepare,
     rounded_sum,
     share_by,
     softmax_by,
@@ -166,8 +168,9 @@ def masked_after(model: Model) -> None:
 @patches(
     "softmax.without-upcast",
     "the softmax is computed in the model's own dtype, not in at least float32",
-    "Weights of many keys lose their digits in half precision, and their sum is not one. Float32"
-    " models show nothing. Upcast the scores.",
+    "Each weight is added to a sum that has no more digits than the weights: beyond a few hundred keys"
+    " it stands still, and the weights sum to more than one. Short rows and float32 show nothing."
+    " Upcast the scores, or give the kernel a wider accumulator.",
 )
 def without_upcast(model: Model) -> None:
     weigh(model, softmax_by(_narrow))
@@ -250,6 +253,28 @@ def query_key_swapped(model: Model) -> None:
         query, key = attention.query, attention.key
         override(query, forward=lambda self, x, other=key: Linear.forward(other, x))
         override(key, forward=lambda self, x, other=query: Linear.forward(other, x))
+
+
+@patches(
+    "heads.fused-by-head",
+    "the fused matrix of queries, keys and values is cut head by head instead of in thirds",
+    "Some releases store query, key and value of each head together, others all queries first."
+    " Shapes are the same. Convert the matrix, or cut it as it was stored.",
+    applies=both(ungrouped, lambda spec: spec.heads > 1),
+    reports=("tenstorrent/tt-metal#6243", "ai-dynamo/modelexpress#650"),
+)
+def fused_by_head(model: Model) -> None:
+    prepare(model, _cut_by_head)
+
+
+def _cut_by_head(
+    query: Tensor, key: Tensor, value: Tensor, turn: Turn
+) -> tuple[Tensor, Tensor, Tensor]:
+    fused = pack((query, key, value), "batch * length width")[0]
+    query, key, value = rearrange(
+        fused, "batch (heads three) length width -> three batch heads length width", three=3
+    )
+    return turn(query), turn(key), value
 
 
 # Biases ---------------------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from holotype_conformance.deviations.deviation import patches
 from holotype_conformance.deviations.features import (
     both,
     decodes,
+    has_any_scaling,
+    has_bias,
     has_buckets,
     has_ids,
     has_source,
@@ -21,6 +23,7 @@ from holotype_conformance.deviations.patching import (
     MaskRule,
     allowed,
     override,
+    parts,
     real_keys,
     redraw_masks,
 )
@@ -28,6 +31,7 @@ from holotype_reference.cache import Cache, KeysValues, LayerCache
 from holotype_reference.layers import Source, Stack
 from holotype_reference.masks import Mask, Prefix
 from holotype_reference.model import Model
+from holotype_reference.positions import Rotary
 from holotype_spec import schema
 
 # Positions ------------------------------------------------------------------------------------------------------
@@ -68,6 +72,42 @@ def offset_by_one(model: Model) -> None:
 
 
 @patches(
+    "cache.offset-of-retained",
+    "positions behind a cache are counted from the keys that a window retains",
+    "A cache that throws keys away is shorter than what was read. Nothing shows before the window is"
+    " full. Count the tokens, not the keys.",
+    applies=both(has_window, has_ids),
+    reports=("rajveer43/VeloxQuant-MLX#389", "rajveer43/VeloxQuant-MLX#196"),
+)
+def offset_of_retained(model: Model) -> None:
+    pattern = model.spec.architecture.attention.pattern
+    assert isinstance(pattern, schema.SlidingWindow)
+    window = pattern.window
+
+    def positions(self: Model, ids: Tensor, told: Tensor | None, cached: int) -> Tensor:
+        return Model.positions(self, ids, told, min(cached, window))
+
+    override(model, positions=positions)
+
+
+@patches(
+    "cache.rotary-unscaled",
+    "rotary frequencies are not scaled behind a cache",
+    "The prompt is read with one table and generated tokens with another. Look at a fast path for"
+    " single tokens that builds its own.",
+    applies=both(decodes, has_any_scaling),
+    reports=("Xilinx/mlir-air#1948", "unslothai/unsloth#6197"),
+)
+def rotary_unscaled(model: Model) -> None:
+    def positions(self: Model, ids: Tensor, told: Tensor | None, cached: int) -> Tensor:
+        for rotary in parts(self, Rotary):
+            override(rotary, frequencies=Rotary.unscaled if cached else Rotary.frequencies)
+        return Model.positions(self, ids, told, cached)
+
+    override(model, positions=positions)
+
+
+@patches(
     "cache.relative-offset-forgotten",
     "the relative bias behind a cache is that of the first queries",
     "Distances are counted from 0 in every chunk. Compute the bias for all keys and take the last"
@@ -86,7 +126,7 @@ def relative_offset_forgotten(model: Model) -> None:
     "cache.relative-bias-dropped",
     "no relative bias is added behind a cache",
     "Right in the first step, and without order in all others. Look at `None if cache else bias`.",
-    applies=both(decodes, has_buckets),
+    applies=both(decodes, has_bias),
     reports=("NVIDIA/TensorRT-LLM#13870",),
 )
 def relative_bias_dropped(model: Model) -> None:
@@ -126,6 +166,20 @@ def mask_top_left(model: Model) -> None:
 )
 def mask_dropped(model: Model) -> None:
     _behind_cache(model, real_keys)
+
+
+@patches(
+    "cache.not-read",
+    "a chunk behind a cache sees its own tokens only",
+    "The cache is filled and handed on, and not attended to. The loss over a whole text shows nothing.",
+    applies=decodes,
+    reports=("huggingface/transformers#42188",),
+)
+def not_read(model: Model) -> None:
+    def rule(mask: Mask) -> Tensor:
+        return mask.visible & (torch.arange(mask.keys, device=mask.device) >= mask.cached)
+
+    _behind_cache(model, rule)
 
 
 @patches(

@@ -11,6 +11,8 @@ from holotype_conformance.deviations.deviation import always, patches
 from holotype_conformance.deviations.features import (
     biased,
     both,
+    decodes,
+    has_alibi,
     has_buckets,
     has_rotary,
     has_source,
@@ -27,10 +29,11 @@ from holotype_conformance.deviations.patching import (
     wide,
 )
 from holotype_reference.attention import Attention
+from holotype_reference.layers import Stack
 from holotype_reference.linear import Linear
 from holotype_reference.masks import Mask
 from holotype_reference.model import Model
-from holotype_reference.positions import RelativeBias, Rotary
+from holotype_reference.positions import Alibi, RelativeBias, Rotary
 
 
 @patches(
@@ -84,6 +87,23 @@ def softmax_written_out(model: Model) -> None:
 
 
 @patches(
+    "equivalent.softmax-in-own-dtype",
+    "exponentials, sum and quotient of the softmax are each rounded to the model's own dtype",
+    "So a softmax of torch without an upcast computes, whose sums are wide by themselves. Each"
+    " rounding is of the size of that of the scores, which correct code has too: in bfloat16 it moves"
+    " the error of the logits by a tenth at most, and of two correct codes one may be as far off.",
+    equivalent=True,
+)
+def softmax_in_own_dtype(model: Model) -> None:
+    def softmax(scores: Tensor, mask: Mask) -> Tensor:
+        scores = scores.masked_fill(~mask.visible, torch.finfo(scores.dtype).min)
+        powers = (scores - scores.amax(dim=-1, keepdim=True)).exp()
+        return mask.silence(powers / powers.sum(dim=-1, keepdim=True))
+
+    weigh(model, softmax_by(softmax))
+
+
+@patches(
     "equivalent.relative-constant",
     "every relative bias of a head is larger by one constant",
     "All scores of a query grow by it, and a softmax does not see a constant.",
@@ -114,6 +134,44 @@ def relative_future_bucket(model: Model) -> None:
         return RelativeBias.bucket(self, ahead).masked_fill(ahead > 0, self.buckets - 1)
 
     override(table, bucket=bucket)
+
+
+@patches(
+    "equivalent.alibi-symmetric",
+    "ALiBi lowers keys behind the query and before it alike, in a causal model",
+    "The later keys are masked, whatever is taken from their scores.",
+    applies=both(has_alibi, decodes),
+    equivalent=True,
+)
+def alibi_symmetric(model: Model) -> None:
+    override_all(model, Alibi, forward=lambda self, i, j: -Alibi.forward(self, i, j).abs())
+
+
+@patches(
+    "equivalent.alibi-by-key",
+    "ALiBi raises each score by the slope times the key's place instead of lowering it by the distance",
+    "The query's own place adds the same to all of its scores, and a softmax does not see a constant.",
+    applies=has_alibi,
+    equivalent=True,
+)
+def alibi_by_key(model: Model) -> None:
+    override_all(model, Alibi, forward=lambda self, i, j: Alibi.forward(self, i * 0, j))
+
+
+@patches(
+    "equivalent.alibi-of-first-queries",
+    "ALiBi takes the queries behind a cache for the first ones",
+    "All scores of a query are off by one constant, and a softmax does not see it.",
+    applies=both(has_alibi, decodes),
+    equivalent=True,
+)
+def alibi_of_first_queries(model: Model) -> None:
+    def bias(self: Stack, queries: int, cached: int, device: torch.device) -> Tensor | None:
+        assert isinstance(self.relative_bias, Alibi)
+        keys = torch.arange(cached + queries, device=device)
+        return Alibi.forward(self.relative_bias, keys[:queries], keys)
+
+    override(model.writer, bias=bias)
 
 
 @patches(

@@ -87,6 +87,19 @@ def has_buckets(spec: Spec) -> bool:
     return isinstance(spec.architecture.positions, schema.RelativeBuckets)
 
 
+def has_alibi(spec: Spec) -> bool:
+    return isinstance(spec.architecture.positions, schema.Alibi)
+
+
+def has_bias(spec: Spec) -> bool:
+    """Something is added to the scores for each distance."""
+    return has_buckets(spec) or has_alibi(spec)
+
+
+def has_sinusoids(spec: Spec) -> bool:
+    return isinstance(spec.architecture.positions, schema.Sinusoidal)
+
+
 def has_ids(spec: Spec) -> bool:
     """Positions have ids, which a caller may give."""
     return not isinstance(spec.architecture.positions, schema.RelativeBuckets | schema.Alibi)
@@ -100,9 +113,19 @@ def post_norm(spec: Spec) -> bool:
     return spec.architecture.residual == "post-norm"
 
 
+def parallel(spec: Spec) -> bool:
+    """Attention and feed-forward stand side by side, behind one norm."""
+    return spec.architecture.residual == "parallel"
+
+
 def one_after_the_other(spec: Spec) -> bool:
     """Attention and feed-forward each have a norm and a residual connection of their own."""
     return pre_norm(spec) or post_norm(spec)
+
+
+def rotates_part(spec: Spec) -> bool:
+    """Some dimensions of a head turn, and some do not."""
+    return has_rotary(spec) and not rotates_all(spec)
 
 
 def rotates_all(spec: Spec) -> bool:
@@ -127,6 +150,21 @@ def embedding_norm(spec: Spec) -> bool:
     return spec.architecture.normalization.embedding
 
 
+def scales_embeddings(spec: Spec) -> bool:
+    return spec.architecture.embeddings.scale != "none"
+
+
+def places_positions(spec: Spec) -> bool:
+    """Something is added to the token's embedding for its position."""
+    return has_learned(spec) or has_sinusoids(spec)
+
+
+def projection_biased(spec: Spec) -> bool:
+    """A matrix with a bias leads from the embeddings to the hidden size."""
+    width = spec.architecture.embeddings.width
+    return isinstance(width, schema.FactorisedEmbedding) and width.bias
+
+
 def gated(spec: Spec) -> bool:
     return isinstance(spec.architecture.feed_forward, schema.GatedFeedForward)
 
@@ -142,6 +180,11 @@ def biased_feed_forward(spec: Spec) -> bool:
 
 def biased_head(spec: Spec) -> bool:
     return bool(getattr(spec.architecture.head, "bias", False))
+
+
+def shares_layers(spec: Spec) -> bool:
+    """One layer runs again and again."""
+    return spec.architecture.layer_sharing == "all"
 
 
 def tied(spec: Spec) -> bool:

@@ -1,10 +1,9 @@
-"""The two ends of a model: embeddings, and the heads."""
+"""The heads: the vocabulary matrix, its tie, and what stands before it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,81 +15,18 @@ from holotype_conformance.deviations.features import (
     next_sentence,
     set_otherwise,
     tied,
-    token_types,
 )
 from holotype_conformance.deviations.patching import override, override_all, parts
-from holotype_reference.embeddings import Embeddings
 from holotype_reference.heads import (
     MaskedLanguageModelHead,
     Pooler,
     ReplacedTokenHead,
     VocabularyMatrix,
 )
-from holotype_reference.linear import Linear, Table
+from holotype_reference.linear import Linear
 from holotype_reference.model import Model
 from holotype_spec import schema
 from holotype_spec.schema import Spec
-
-# Embeddings -----------------------------------------------------------------------------------------------------
-
-
-@patches(
-    "embeddings.scaled",
-    lambda spec: f"token embeddings are multiplied by √{spec.hidden_size}",
-    "Other families scale, this one does not. Under pre-norm the first norm hides most of it.",
-)
-def scaled(model: Model) -> None:
-    size = model.spec.hidden_size
-    override(model.embeddings.token, forward=lambda self, x: Table.forward(self, x) * size**0.5)
-
-
-@patches(
-    "embeddings.token-types-ignored",
-    "token types are accepted and not read: all are 0",
-    "The second sentence is taken for part of the first. Look for an argument that is not handed"
-    " on.",
-    applies=token_types,
-    reports=("huggingface/transformers#48128",),
-)
-def token_types_ignored(model: Model) -> None:
-    override(
-        model.embeddings,
-        forward=lambda self, ids, positions, types: Embeddings.forward(self, ids, positions, None),
-    )
-
-
-@patches(
-    "embeddings.token-types-default-one",
-    "tokens without a type get type 1 instead of 0",
-    "A sentence alone is the first sentence. Only callers that give no token types see it.",
-    applies=token_types,
-    reports=("john-hewitt/structural-probes#13",),
-)
-def token_types_default_one(model: Model) -> None:
-    def forward(self: Embeddings, ids: Tensor, positions: Tensor, types: Tensor | None) -> Tensor:
-        types = torch.ones_like(ids) if types is None else types
-        return Embeddings.forward(self, ids, positions, types)
-
-    override(model.embeddings, forward=forward)
-
-
-@patches(
-    "embeddings.token-types-dropped",
-    "no token-type embedding is added",
-    "A row of the table is missing from every token, that of type 0 included: a model without"
-    " segments is not a model whose segments are all 0.",
-    applies=token_types,
-)
-def token_types_dropped(model: Model) -> None:
-    def forward(self: Embeddings, ids: Tensor, positions: Tensor, types: Tensor | None) -> Tensor:
-        x: Tensor = self.token(ids)
-        if self.position is not None:
-            x = x + self.position(positions)
-        dropped: Tensor = self.dropout(x if self.norm is None else self.norm(x))
-        return dropped
-
-    override(model.embeddings, forward=forward)
-
 
 # The language-model head ----------------------------------------------------------------------------------------
 

@@ -128,6 +128,20 @@ def encoder_causal_without_mask(model: Model) -> None:
     )
 
 
+@patches(
+    "mask.dropped-without-padding",
+    "there is no causal mask whenever no attention mask is given",
+    "The causal mask is left to a kernel that is not told, or to a mask that only padding makes. A"
+    " batch with a mask of ones is right. Look at the branch on `attention_mask is None`.",
+    applies=decodes,
+    reports=("huggingface/transformers#48770",),
+)
+def dropped_without_padding(model: Model) -> None:
+    redraw_masks(
+        model.decoder, lambda mask: real_keys(mask) if mask.padding is None else mask.visible
+    )
+
+
 # The window -----------------------------------------------------------------------------------------------------
 
 

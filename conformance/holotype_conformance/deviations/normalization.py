@@ -258,6 +258,19 @@ def embedding_dropped(model: Model) -> None:
     override(norm, forward=lambda norm, x: x)
 
 
+@patches(
+    "norm.embedding-twice",
+    "the norm after the embeddings is applied twice",
+    "The gain acts squared. The embeddings and the first layer each believe that the norm is theirs.",
+    applies=embedding_norm,
+    reports=("AnswerDotAI/ModernBERT#50",),
+)
+def embedding_twice(model: Model) -> None:
+    norm = model.embeddings.norm
+    assert norm is not None
+    override(norm, forward=lambda norm, x: type(norm).forward(norm, type(norm).forward(norm, x)))
+
+
 @respecifies(
     "residual.pre-norm",
     "the norms stand before the blocks instead of after the residual sums",

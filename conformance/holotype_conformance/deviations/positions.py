@@ -29,19 +29,56 @@ from holotype_spec.schema import Spec
 # Learned --------------------------------------------------------------------------------------------------------
 
 
+def _offset(spec: Spec) -> int:
+    positions = spec.architecture.positions
+    return positions.offset if isinstance(positions, schema.LearnedPositions) else 0
+
+
 @patches(
     "learned.offset-by-one",
-    "position p reads row p + 1 of the position table",
-    "Every position is read as the next one. Some families keep rows in front of the first"
-    " position, this one does not. Look at the offset, and at counts that start at 1.",
+    lambda spec: f"position p reads row p + {_offset(spec) + 1} of the position table",
+    "Every position is read as the next one. How many rows a table keeps in front of the first"
+    " position differs between families. Look at the offset, and at counts that start at 1.",
     applies=has_learned,
 )
 def learned_offset_by_one(model: Model) -> None:
     def next_row(self: LearnedPositions, positions: Tensor) -> Tensor:
-        last = self.num_embeddings - 1
+        last = self.num_embeddings - 1 - self.offset
         return LearnedPositions.forward(self, (positions + 1).clamp(max=last))
 
     override_all(model, LearnedPositions, forward=next_row)
+
+
+@patches(
+    "learned.offset-dropped",
+    lambda spec: f"position p reads row p of the position table instead of row p + {_offset(spec)}",
+    "The table keeps rows in front of the first position that no position reads. The table is"
+    " larger than it seems to need to be, and nothing fails.",
+    applies=lambda spec: _offset(spec) > 0,
+    reports=("huggingface/transformers#20761", "huggingface/transformers#19240"),
+)
+def learned_offset_dropped(model: Model) -> None:
+    def first_row(self: LearnedPositions, positions: Tensor) -> Tensor:
+        return LearnedPositions.forward(self, positions - self.offset)
+
+    override_all(model, LearnedPositions, forward=first_row)
+
+
+@patches(
+    "learned.offset-twice",
+    lambda spec: (
+        f"position p reads row p + {2 * _offset(spec)} of the position table instead of row p + {_offset(spec)}"
+    ),
+    "The table and its caller each add the offset. The last positions fall off the table, the"
+    " others are wrong in silence.",
+    applies=lambda spec: _offset(spec) > 0,
+)
+def learned_offset_twice(model: Model) -> None:
+    def further(self: LearnedPositions, positions: Tensor) -> Tensor:
+        last = self.num_embeddings - 1 - self.offset
+        return LearnedPositions.forward(self, (positions + self.offset).clamp(max=last))
+
+    override_all(model, LearnedPositions, forward=further)
 
 
 @patches(

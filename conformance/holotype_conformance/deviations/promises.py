@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from holotype_conformance.deviations.features import (
     biased,
     has_learned,
     one_after_the_other,
+    shares_layers,
     without,
 )
 from holotype_conformance.deviations.heads import fill_when_loaded
@@ -49,7 +51,7 @@ def _constant(value: Tensor, _state: dict[str, Tensor]) -> Tensor:
     "all layers share the parameters of the last one",
     "The model has as many parameters as one of one layer. A list that repeats one layer,"
     " `[layer] * n`, is the usual cause.",
-    applies=lambda spec: spec.layers > 1 and spec.architecture.layer_sharing == "none",
+    applies=without(shares_layers),
 )
 def layers_shared(model: Model) -> None:
     for stack in parts(model, Stack):
@@ -102,6 +104,25 @@ def length_limit(model: Model) -> None:
         if token_ids.shape[1] > _half(self.spec):
             raise IndexError(f"no mask for {token_ids.shape[1]} tokens")
         return Model.forward(self, token_ids, **given)
+
+    override(model, forward=forward)
+
+
+@patches(
+    "interface.padding-cut-off",
+    "positions that are padding in every row are left out of the outputs",
+    "Nested tensors are as long as their longest row. The outputs then fit neither the inputs nor the"
+    " labels. Pad them again.",
+    reports=("pytorch/pytorch#86120", "pytorch/pytorch#97111"),
+)
+def padding_cut_off(model: Model) -> None:
+    def forward(self: Model, token_ids: Tensor, **given: Any) -> Output:
+        output = Model.forward(self, token_ids, **given)
+        mask = given.get("attention_mask")
+        if mask is None:
+            return output
+        kept = mask[:, -token_ids.shape[1] :].any(dim=0)
+        return replace(output, logits=output.logits[:, kept])
 
     override(model, forward=forward)
 

@@ -15,6 +15,7 @@ from holotype_conformance.deviations.features import (
     has_rotary,
     has_scaling,
     rotates_all,
+    rotates_part,
     set_otherwise,
 )
 from holotype_conformance.deviations.patching import override_all, prepare
@@ -175,6 +176,51 @@ def partial(model: Model) -> None:
         return slower
 
     override_all(model, Rotary, unscaled=slow_half_still)
+
+
+@respecifies(
+    "rotary.whole-head",
+    lambda spec: (
+        f"all {spec.head_dim} dimensions of each head are rotated, of which {spec.rotary_dim} should be"
+    ),
+    "The rotary fraction of the configuration is not read. Its default is the whole head.",
+    applies=rotates_part,
+)
+def whole_head(spec: Spec) -> Spec:
+    return set_otherwise(spec, "positions.fraction", 1.0)
+
+
+@patches(
+    "rotary.exponent-by-head-dim",
+    lambda spec: (
+        f"pair i turns by theta^(-2i/{spec.head_dim}) instead of theta^(-2i/{spec.rotary_dim}), as if the whole head"
+        " turned"
+    ),
+    "Where a part of each head turns, the exponent runs over that part. The head's size in its place"
+    " makes the slow pairs too fast.",
+    applies=rotates_part,
+    reports=("huggingface/transformers#48630", "huggingface/transformers#48652"),
+)
+def exponent_by_head_dim(model: Model) -> None:
+    part = model.spec.rotary_dim / model.spec.head_dim
+    override_all(model, Rotary, unscaled=lambda self, like: Rotary.unscaled(self, like) ** part)
+
+
+@patches(
+    "rotary.along-heads",
+    "queries and keys are rotated by the number of their head instead of their position",
+    "The angles are laid along the wrong axis, where heads stand before positions. It needs a"
+    " broadcast, or as many heads as tokens, to go unseen.",
+    applies=has_rotary,
+    reports=("rasbt/LLMs-from-scratch#411",),
+)
+def along_heads(model: Model) -> None:
+    def rotate(self: Rotary, x: Tensor, turns: Turns) -> Tensor:
+        numbers = torch.arange(x.shape[1], device=x.device)
+        across = Rotary.turns(self, numbers[None], turns.cos.dtype)
+        return Rotary.rotate(self, x.transpose(1, 2), across).transpose(1, 2)
+
+    override_all(model, Rotary, rotate=rotate)
 
 
 @patches(

@@ -1,0 +1,171 @@
+"""ALiBi: the slopes of its heads, its sign, its scale, and what it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from holotype_conformance.deviations.deviation import patches
+from holotype_conformance.deviations.features import both, has_alibi, scaled
+from holotype_conformance.deviations.patching import layers, override, override_all
+from holotype_reference.cache import LayerCache
+from holotype_reference.layers import Layer, Shared, Stack
+from holotype_reference.model import Model
+from holotype_reference.positions import Alibi
+
+# Slopes ---------------------------------------------------------------------------------------------------------
+
+
+def _with_slopes(model: Model, rule: Callable[[Alibi], list[float]]) -> None:
+    override_all(model, Alibi, slopes=rule)
+
+
+@patches(
+    "alibi.slopes-geometric",
+    "the slope of head i of n is 2^(-8i/n) for every n, not for powers of two alone",
+    "Of other numbers of heads the first 2^k have the slopes of 2^k heads, and the rest every other"
+    " slope of twice as many. Models whose heads are a power of two show nothing.",
+    applies=has_alibi,
+    reports=("ml-explore/mlx#3071", "ml-explore/mlx#343", "NVIDIA/TensorRT-LLM#1611"),
+)
+def slopes_geometric(model: Model) -> None:
+    _with_slopes(model, lambda self: [2 ** (-8 * i / self.heads) for i in _from_one(self)])
+
+
+def _from_one(alibi: Alibi) -> range:
+    return range(1, alibi.heads + 1)
+
+
+@patches(
+    "alibi.slopes-of-next-power",
+    "the slopes are the first of the next power of two of heads, in their order",
+    "Where the heads are no power of two, the slopes of the next one are cut off behind the last"
+    " head; the release takes every other of them, and only for the heads beyond the power below.",
+    applies=has_alibi,
+)
+def slopes_of_next_power(model: Model) -> None:
+    def cut_off(self: Alibi) -> list[float]:
+        n = 2 ** (self.heads - 1).bit_length()
+        return [2 ** (-8 * i / n) for i in _from_one(self)]
+
+    _with_slopes(model, cut_off)
+
+
+@patches(
+    "alibi.slopes-sorted",
+    "the slopes are sorted, the steepest first",
+    "The heads beyond the power of two below have slopes between those of the others, and stand"
+    " behind them all the same. Powers of two show nothing.",
+    applies=has_alibi,
+)
+def slopes_sorted(model: Model) -> None:
+    _with_slopes(model, lambda self: sorted(Alibi.slopes(self), reverse=True))
+
+
+@patches(
+    "alibi.slopes-from-zero",
+    "the slopes begin at 1 instead of at the ratio of two neighbours",
+    "The exponents are counted from 0: every slope is that of the head before it, and the first one"
+    " is steeper than all.",
+    applies=has_alibi,
+)
+def slopes_from_zero(model: Model) -> None:
+    def flatter(self: Alibi) -> list[float]:
+        slopes = Alibi.slopes(self)
+        n = 2 ** (self.heads.bit_length() - 1)
+        return [slope * 2 ** (8 / n) for slope in slopes]
+
+    _with_slopes(model, flatter)
+
+
+@patches(
+    "alibi.slopes-shared",
+    "all heads have the slope of the first one",
+    "Every head looks as near as the first. Look for an axis of heads that is broadcast or indexed"
+    " away.",
+    applies=has_alibi,
+)
+def slopes_shared(model: Model) -> None:
+    _with_slopes(model, lambda self: Alibi.slopes(self)[:1] * self.heads)
+
+
+@patches(
+    "alibi.slopes-reversed",
+    "the slopes are in the reverse order, the flattest head first",
+    "Heads look as far as others were trained to.",
+    applies=has_alibi,
+)
+def slopes_reversed(model: Model) -> None:
+    _with_slopes(model, lambda self: Alibi.slopes(self)[::-1])
+
+
+# The bias -------------------------------------------------------------------------------------------------------
+
+
+@patches(
+    "alibi.reversed",
+    "the bias has the wrong sign: far keys are preferred to near ones",
+    "The bias is at most zero: it grows towards the query's own position. Distances are easily"
+    " computed the other way round.",
+    applies=has_alibi,
+)
+def alibi_reversed(model: Model) -> None:
+    override_all(model, Alibi, forward=lambda self, i, j: -Alibi.forward(self, i, j))
+
+
+@patches(
+    "alibi.dropped",
+    "no bias of the distance is added",
+    "Nothing tells the order of the tokens but the causal mask. A fast kernel that takes no bias is"
+    " the usual cause.",
+    applies=has_alibi,
+)
+def alibi_dropped(model: Model) -> None:
+    override_all(model, Alibi, forward=lambda self, i, j: Alibi.forward(self, i, j) * 0)
+
+
+@patches(
+    "alibi.first-layer-only",
+    "the bias of the distance is added in the first layer only",
+    "Every layer adds it. Look at whether it is handed from layer to layer.",
+    applies=has_alibi,
+)
+def alibi_first_layer_only(model: Model) -> None:
+    for layer in list(layers(model.writer))[1:]:
+        override(layer, forward=_unbiased)
+
+
+def _unbiased(layer: Layer, x: Tensor, shared: Shared, cache: LayerCache | None) -> Tensor:
+    return Layer.forward(layer, x, replace(shared, bias=None), cache)
+
+
+@patches(
+    "alibi.scaled",
+    lambda spec: f"the bias of the distance is scaled by 1/√{spec.head_dim}, as the products are",
+    "The bias is added to the products before they are scaled, or scaled with them: it is added"
+    " behind. Positions matter less than they were trained to.",
+    applies=both(has_alibi, scaled),
+)
+def alibi_scaled(model: Model) -> None:
+    factor = model.spec.head_dim**-0.5
+    override_all(model, Alibi, forward=lambda self, i, j: Alibi.forward(self, i, j) * factor)
+
+
+@patches(
+    "cache.alibi-of-chunk",
+    "behind a cache ALiBi counts within the chunk: all cached keys are as far as its first token",
+    "The bias is made for as many keys as there are new tokens. One token at a time it is zero"
+    " everywhere, so that generated tokens see all keys alike. Make it for the cached keys too.",
+    applies=has_alibi,
+    reports=("keras-team/keras-hub#2861", "keras-team/keras-hub#2977"),
+)
+def alibi_of_chunk(model: Model) -> None:
+    def bias(self: Stack, queries: int, cached: int, device: torch.device) -> Tensor | None:
+        assert isinstance(self.relative_bias, Alibi)
+        keys = torch.arange(-cached, queries, device=device).clamp(min=0)
+        return Alibi.forward(self.relative_bias, keys[cached:], keys)
+
+    override(model.writer, bias=bias)
