@@ -6,15 +6,18 @@ spec of the matrix to which it applies.
 
 import os
 import re
+import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from holotype_conformance.deviations import Deviation, all_deviations
+from holotype_conformance.deviations import Deviation, all_deviations, names
 from holotype_conformance.deviations.kills import killer, verdicts
-from holotype_conformance.deviations.matrix import SPECS, Row, page, specs_of
+from holotype_conformance.deviations.matrix import Row, page, specs_of
+from holotype_conformance.deviations.reports import all_reports
 from holotype_conformance.property import all_properties
 from holotype_spec.schema import Spec
 
@@ -31,12 +34,7 @@ ONLY_SHOULD = {
 }
 
 # What the suite does not catch yet: specs and the reason. A survivor is a bug of the suite, to be mended there.
-SURVIVORS: dict[str, tuple[set[str], str]] = {
-    "softmax.without-upcast": (
-        set(SPECS),
-        "in short rows it rounds no more than correct eager code does: 1.2 times the reference's error, both",
-    ),
-}
+SURVIVORS: dict[str, tuple[set[str], str]] = {}
 
 # Properties that no deviation can break, and why.
 UNTOUCHED = {
@@ -112,6 +110,42 @@ def test_the_page_lists_the_known_survivors_and_no_others() -> None:
     assert {slug: set(specs.split(", ")) for slug, specs in found} == {
         slug: specs for slug, (specs, _) in SURVIVORS.items()
     }
+
+
+# Reported bugs --------------------------------------------------------------------------------------------------
+
+
+def test_every_reported_bug_is_reproduced_or_it_is_said_why_not() -> None:
+    for report in all_reports():
+        assert set(report.deviations) <= set(names()), report.id
+        assert report.shown_by or report.edits or report.without, report.id
+    assert len({report.id for report in all_reports()}) == len(all_reports())
+
+
+def test_a_report_that_a_deviation_cites_counts_for_it() -> None:
+    report = next(each for each in all_reports() if each.id == "R22")
+    assert "keras-team/keras-hub#2861" in report.reports
+    assert report.shown_by == ("cache.alibi-of-chunk",)
+
+
+def test_edits_are_counted_under_the_bug_that_they_name() -> None:
+    folder = Path(__file__).parents[1] / "mutants"
+    edits = [
+        edit
+        for path in folder.glob("*.toml")
+        for edit in tomllib.loads(path.read_text(encoding="utf-8"))["edits"]
+    ]
+    counted = Counter(edit["report"] for edit in edits if edit.get("report"))
+    assert counted == {report.id: report.edits for report in all_reports() if report.edits}
+
+
+def test_the_page_lists_every_reported_bug() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for report in all_reports():
+        assert (
+            f"| {report.id} {report.bug} | {', '.join(report.links) or 'general knowledge'} |"
+            in text
+        )
 
 
 def test_a_page_shows_a_survivor_and_who_alone_kills() -> None:

@@ -21,6 +21,7 @@ import holotype_spec
 from holotype_conformance.deviations.deviation import Deviation, find, names
 from holotype_conformance.deviations.features import has_source
 from holotype_conformance.deviations.kills import Verdict, killer, verdicts
+from holotype_conformance.deviations.reports import Report, all_reports
 from holotype_conformance.property import Property, all_properties
 from holotype_reference.support import supported
 from holotype_spec.schema import Spec
@@ -108,6 +109,13 @@ def page(rows: Sequence[Row], properties: Sequence[Property]) -> str:
             "No property may fail these.",
             "",
             *_matrix([each for each in rows if each.equivalent], properties),
+            "## Bugs that were reported",
+            "",
+            "What was wrong in public code, and what reproduces it here: deviations, and edits of `transformers` in"
+            " `tests/mutants`, each of which the suite fails.",
+            "",
+            *_bugs(all_reports()),
+            "",
             "## Properties",
             "",
             "How many deviations each one kills, and which of them nothing else does.",
@@ -147,6 +155,18 @@ def _matrix(rows: Sequence[Row], properties: Sequence[Property]) -> Iterator[str
         yield f"{each.slug:{width}}  {each.spec:{wide}}  {signs}".rstrip()
     yield "```"
     yield ""
+
+
+def _bugs(bugs: Sequence[Report]) -> Iterator[str]:
+    shown = sum(bool(bug.shown_by or bug.edits) for bug in bugs)
+    yield f"{shown} of {len(bugs)} are reproduced."
+    yield ""
+    yield "| bug | reported | deviations | edits |"
+    yield "| --- | --- | --- | ---: |"
+    for bug in bugs:
+        deviations = ", ".join(f"`{slug}`" for slug in bug.shown_by) or bug.without
+        reported = ", ".join(bug.links) or "general knowledge"
+        yield f"| {bug.id} {bug.bug} | {reported} | {deviations} | {bug.edits or ''} |"
 
 
 def _properties(rows: Sequence[Row], properties: Sequence[Property]) -> Iterator[str]:
