@@ -15,15 +15,17 @@ LEFT, RIGHT, TOP, BOTTOM = 70, 190, 40, 50
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 BAR = 30
 
-Line = tuple[str, list[tuple[int, float]]]  # a label, and (length, tokens a second)
+# A label, and (length, tokens a second, fraction of the roofline).
+Line = tuple[str, list[tuple[int, float, float]]]
 
 
 def lines(measured: Sequence[Measured], part: str) -> list[Line]:
     """One line for each kind of problem that was timed at several lengths, by growing length."""
-    found: dict[str, list[tuple[int, float]]] = {}
+    found: dict[str, list[tuple[int, float, float]]] = {}
     for each in measured:
         if each.work.part == part and each.seconds:
-            found.setdefault(_kind(each), []).append((_length(each), each.tokens_per_second))
+            point = (_length(each), each.tokens_per_second, each.achieved)
+            found.setdefault(_kind(each), []).append(point)
     return [(label, sorted(points)) for label, points in sorted(found.items())]
 
 
@@ -45,10 +47,10 @@ def _length(measured: Measured) -> int:
 def terminal_chart(measured: Sequence[Measured], part: str) -> list[str]:
     """Bars, one a configuration; empty where there is nothing to compare."""
     found = lines(measured, part)
-    fastest = max((rate for _, points in found for _, rate in points), default=0.0)
+    fastest = max((rate for _, points in found for _, rate, _ in points), default=0.0)
     told = []
     for label, points in found:
-        for place, (length, rate) in enumerate(points):
+        for place, (length, rate, _) in enumerate(points):
             bar = "█" * max(1, round(BAR * rate / fastest))
             told.append(f"  {label if not place else '':<26}{length:>6}  {bar} {short(rate)}/s")
     return told
@@ -86,27 +88,32 @@ def _plot(found: Sequence[Line]) -> Iterator[str]:
     if not points:
         yield f'<text x="{LEFT}" y="60">nothing was timed</text>'
         return
-    x = _scale([length for length, _ in points], LEFT, WIDTH - RIGHT)
-    y = _scale([rate for _, rate in points], HEIGHT - BOTTOM, TOP)
-    for length in sorted({length for length, _ in points}):
+    x = _scale([length for length, _, _ in points], LEFT, WIDTH - RIGHT)
+    y = _scale([rate for _, rate, _ in points], HEIGHT - BOTTOM, TOP)
+    for length in sorted({length for length, _, _ in points}):
         at = x(length)
         yield f'<line x1="{at:.1f}" y1="{TOP}" x2="{at:.1f}" y2="{HEIGHT - BOTTOM}" stroke="#ddd"/>'
         yield f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{length:,}</text>'
-    for rate in _decades([rate for _, rate in points]):
+    for rate in _decades([rate for _, rate, _ in points]):
         at = y(rate)
         yield f'<line x1="{LEFT}" y1="{at:.1f}" x2="{WIDTH - RIGHT}" y2="{at:.1f}" stroke="#ddd"/>'
         yield f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{rate:,.0f}</text>'
     for place, (label, each) in enumerate(found):
-        yield from _drawn(place, label, [(x(length), y(rate)) for length, rate in each])
+        told = [f"{short(rate)} tokens/s, {roof:.0%} of the roofline" for _, rate, roof in each]
+        places = [(x(length), y(rate)) for length, rate, _ in each]
+        yield from _drawn(place, label, places, told)
 
 
-def _drawn(place: int, label: str, points: Sequence[tuple[float, float]]) -> Iterator[str]:
+def _drawn(
+    place: int, label: str, points: Sequence[tuple[float, float]], told: Sequence[str]
+) -> Iterator[str]:
     colour = COLOURS[place % len(COLOURS)]
     dash = "" if place < len(COLOURS) else ' stroke-dasharray="5 3"'
     path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
     yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>'
-    for a, b in points:
-        yield f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{colour}"/>'
+    for (a, b), words in zip(points, told, strict=True):
+        title = f"<title>{escape(words)}</title>"
+        yield f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{colour}">{title}</circle>'
     row = HEIGHT + 14 * place
     yield f'<line x1="{LEFT}" y1="{row - 4}" x2="{LEFT + 24}" y2="{row - 4}" stroke="{colour}" stroke-width="2"{dash}/>'
     yield f'<text x="{LEFT + 30}" y="{row}">{escape(label)}</text>'

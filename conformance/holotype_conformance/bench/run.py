@@ -183,13 +183,17 @@ def _against(
 def _under_roof(side: Side, measured: Measured) -> Measured:
     """With the time that the roofline allows; where it was beaten, the rates are measured again first."""
     for again in (False, True):
-        ask = Rate(dtype=measured.work.dtype, bytes=measured.bytes, again=again)
-        rated = side.ask(ask, Rated)
-        roof = max(measured.flops / rated.flops, measured.bytes / rated.bytes)
-        measured = msgspec.structs.replace(measured, roof=roof)
+        least = roof(side, measured.work.dtype, measured.flops, measured.bytes, again=again)
+        measured = msgspec.structs.replace(measured, roof=least)
         if not too_fast(measured):
             break
     return measured
+
+
+def roof(side: Side, dtype: str, flops: int, size: int, *, again: bool = False) -> float:
+    """The seconds that so many operations and bytes take at the rates that are measured there."""
+    rated = side.ask(Rate(dtype=dtype, bytes=size, again=again), Rated)
+    return max(flops / rated.flops, size / rated.bytes)
 
 
 def _sampler(side: Side, role: Role, calls: int) -> Sampler:

@@ -27,18 +27,22 @@ def test_a_kernel_that_is_right_passes_and_its_files_are_read_by_others(tmp_path
     assert done.exit_code == 0, done.output
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "right passes all gates" in done.stdout
+    assert "roof" in next(line for line in done.stdout.splitlines() if "GFLOP/s" in line)
 
     logger = Logger(0)  # type: ignore[no-untyped-call]
     ((_, read),) = FileStorage(tmp_path, logger).load(str(data))  # type: ignore[no-untyped-call]
     (found,) = read["benchmarks"]
     assert found["stats"]["rounds"] == len(found["stats"]["data"])
-    assert found["extra_info"]["counts"]["flops"] == 4 * 8 * 64 * 256 * 257 // 2
+    assert found["extra_info"]["counts"]["flops"] == 4 * 8 * 64 * 10 * 64 * 64
     assert 0 < found["extra_info"]["achieved_of_roofline"] < 1.25
 
     report = json.loads(data.read_text())["holotype"]
     assert report["passed"]
     assert report["control"]["slowed"]["ratio"] > report["control"]["same"]["ratio"]
-    assert ET.parse(chart).getroot().tag.endswith("svg")
+    drawn = ET.parse(chart).getroot()
+    assert drawn.tag.endswith("svg")
+    (point,) = drawn.iter("{http://www.w3.org/2000/svg}circle")
+    assert "% of the roofline" in "".join(point.itertext())
 
 
 def test_an_earlier_version_that_was_faster_is_a_regression(tmp_path: Path) -> None:
