@@ -8,7 +8,6 @@ Shazeer et al. 2017, section 2, with the router of Lepikhin et al. 2020, section
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -123,16 +122,18 @@ class Blocks(nn.Module):
 
     def __init__(self, spec: schema.Spec, kind: schema.Experts) -> None:
         super().__init__()
-        sizes = (kind.experts, spec.hidden_size, kind.expert_size)
-        experts, hidden_size, size = sizes
+        experts, hidden_size, size = kind.experts, spec.hidden_size, kind.expert_size
         self.gate = (
             Matrices(experts, hidden_size, size, bias=kind.bias) if kind.expert == "gated" else None
         )
         self.up = Matrices(experts, hidden_size, size, bias=kind.bias)
         self.down = Matrices(experts, size, hidden_size, bias=kind.bias)
         self.number = experts
-        self.activate: Callable[[Tensor], Tensor] = ACTIVATIONS[kind.activation]
+        self.activation = kind.activation
         self.dropout = nn.Dropout(spec.architecture.dropout.at("feed-forward"))
+
+    def activate(self, x: Tensor) -> Tensor:
+        return ACTIVATIONS[self.activation](x)
 
     def inner(self, x: Tensor, expert: int) -> Tensor:
         """(tokens, hidden_size) -> (tokens, expert_size)"""
@@ -169,11 +170,15 @@ class Experts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, length, hidden_size) -> the same"""
         tokens = x.flatten(0, 1)
-        choice = self.router(tokens)
-        if self.training and self.capacity != "none":
-            choice = self.within(self.capacity, choice)
-        y: Tensor = self.experts(tokens, choice).view_as(x)
+        y: Tensor = self.experts(tokens, self.choice(tokens)).view_as(x)
         return y if self.shared_experts is None else y + self.shared_experts(x)
+
+    def choice(self, x: Tensor) -> Choice:
+        """What the router says of all tokens (tokens, hidden_size), in training within the capacity."""
+        choice: Choice = self.router(x)
+        if self.training and self.capacity != "none":
+            return self.within(self.capacity, choice)
+        return choice
 
     def within(self, capacity: float, choice: Choice) -> Choice:
         """The choice without what is over an expert's capacity: the gates of that are 0.

@@ -29,6 +29,7 @@ from holotype_spec.schema import Spec
 
 GPT2, BERT, T5 = load("gpt2"), load("bert-base-uncased"), load("t5-small")
 LLAMA, MISTRAL = load("llama2-70b"), load("mistral-7b-v0.1")
+MIXTRAL, ST_MOE = load("mixtral-8x7b"), load("st-moe-32b")
 CATALOGUE = [load(name) for name in supported() if load(name).derives_from is None]
 SPECS = (GPT2, BERT, T5, LLAMA, MISTRAL, load("llama3-8b"))
 every_deviation = pytest.mark.parametrize(
@@ -243,6 +244,8 @@ BY_WEIGHTS: list[tuple[str, Spec, Change | Callable[[Weights], dict[str, Tensor]
     ("heads.interleaved", T5, dealt("rows")),
     ("heads.interleaved", GPT2, dealt("rows")),
     ("gate.swapped", LLAMA, swapped("gate", "up")),
+    ("gate.swapped", MIXTRAL, swapped("gate", "up")),
+    ("experts.dense-after-dropped", ST_MOE, zero("dense_after.down.weight")),
     ("kv.tiled", LLAMA, tiled_as_repeated),
     ("rotary.pairing", LLAMA, interleaved_as_half_split),
     ("pooler.classes-swapped", BERT, lambda n, v: v.flip(0) if n.startswith("next_s") else v),

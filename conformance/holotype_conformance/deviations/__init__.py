@@ -16,6 +16,7 @@ from holotype_conformance.deviations import (  # noqa: F401  (they fill the cata
     normalization,
     parallel,
     feed_forward,
+    experts,
     embeddings,
     heads,
     sharing,

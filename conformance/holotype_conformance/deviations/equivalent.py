@@ -16,6 +16,7 @@ from holotype_conformance.deviations.features import (
     has_buckets,
     has_rotary,
     has_source,
+    normalised_softmax,
     scaled,
     ungrouped,
     without,
@@ -29,6 +30,7 @@ from holotype_conformance.deviations.patching import (
     wide,
 )
 from holotype_reference.attention import Attention
+from holotype_reference.experts import Choice, Router
 from holotype_reference.layers import Stack
 from holotype_reference.linear import Linear
 from holotype_reference.masks import Mask
@@ -220,3 +222,19 @@ def heads_in_turn(model: Model) -> None:
     for module in model.modules():
         if isinstance(module, Attention):
             override(module.output, forward=forward)
+
+
+@patches(
+    "equivalent.softmax-after-choice",
+    "the softmax is taken over the chosen experts alone, whose gates would be normalised to the sum 1 anyway",
+    "What a softmax over all of them adds below the line cancels in the quotient.",
+    applies=normalised_softmax,
+    equivalent=True,
+)
+def softmax_after_choice(model: Model) -> None:
+    def forward(self: Router, x: Tensor) -> Choice:
+        logits = self.logits(x)
+        chosen = logits.topk(self.active, dim=-1)
+        return Choice(experts=chosen.indices, gates=chosen.values.softmax(dim=-1))
+
+    override_all(model, Router, forward=forward)

@@ -166,7 +166,29 @@ def projection_biased(spec: Spec) -> bool:
 
 
 def gated(spec: Spec) -> bool:
-    return isinstance(spec.architecture.feed_forward, schema.GatedFeedForward)
+    """The feed-forward blocks, or those of the experts, are gated."""
+    blocks = spec.architecture.feed_forward
+    if isinstance(blocks, schema.Experts):
+        return blocks.expert == "gated"
+    return isinstance(blocks, schema.GatedFeedForward)
+
+
+def has_experts(spec: Spec) -> bool:
+    return isinstance(spec.architecture.feed_forward, schema.Experts)
+
+
+def by_softmax(spec: Spec) -> bool:
+    """Experts are chosen by a softmax."""
+    blocks = spec.architecture.feed_forward
+    return isinstance(blocks, schema.Experts) and isinstance(blocks.routing, schema.SoftmaxRouting)
+
+
+def normalised_softmax(spec: Spec) -> bool:
+    """The gates of the experts that a softmax chooses have the sum 1."""
+    routing = getattr(spec.architecture.feed_forward, "routing", None)
+    return by_softmax(spec) and routing == schema.SoftmaxRouting(
+        normalised=True, factor=1.0, groups=1, active_groups=1
+    )
 
 
 def biased(part: str) -> Callable[[Spec], bool]:

@@ -7,7 +7,13 @@ from torch import Tensor
 
 from holotype_conformance.deviations.deviation import Deviation, patches, respecifies
 from holotype_conformance.deviations.features import biased_feed_forward, gated, set_otherwise
-from holotype_conformance.deviations.patching import override, override_all, parts
+from holotype_conformance.deviations.patching import (
+    override,
+    override_activation,
+    override_all,
+    parts,
+)
+from holotype_reference.experts import Blocks
 from holotype_reference.feed_forward import FeedForward, GatedFeedForward
 from holotype_reference.linear import Linear
 from holotype_reference.model import Model
@@ -42,7 +48,7 @@ for _name in _ACTIVATIONS:
     applies=lambda spec: _activation(spec).startswith("gelu"),
 )
 def quick_gelu(model: Model) -> None:
-    override_all(model, FeedForward, activate=lambda self, x: x * torch.sigmoid(1.702 * x))
+    override_activation(model, lambda self, x: x * torch.sigmoid(1.702 * x))
 
 
 @patches(
@@ -51,7 +57,7 @@ def quick_gelu(model: Model) -> None:
     "The block is linear. Freshly initialised models of a few layers do not show it by their loss.",
 )
 def activation_dropped(model: Model) -> None:
-    override_all(model, FeedForward, activate=lambda self, x: x)
+    override_activation(model, lambda self, x: x)
 
 
 @patches(
@@ -66,6 +72,9 @@ def gate_swapped(model: Model) -> None:
     override_all(
         model, GatedFeedForward, inner=lambda self, x: self.gate(x) * self.activate(self.up(x))
     )
+    override_all(
+        model, Blocks, inner=lambda self, x, e: self.gate(x, e) * self.activate(self.up(x, e))
+    )
 
 
 @patches(
@@ -77,6 +86,11 @@ def gate_swapped(model: Model) -> None:
 def gate_dropped(model: Model) -> None:
     override_all(
         model, GatedFeedForward, inner=lambda self, x: self.activate(self.up(x)) + 0 * self.gate(x)
+    )
+    override_all(
+        model,
+        Blocks,
+        inner=lambda self, x, e: self.activate(self.up(x, e)) + 0 * self.gate(x, e),
     )
 
 

@@ -12,11 +12,11 @@ from holotype_conformance.deviations.features import has_learned, has_rotary
 from holotype_conformance.deviations.patching import (
     allowed,
     override,
-    override_all,
+    override_feed_forward,
     parts,
     redraw_masks,
+    said,
 )
-from holotype_reference.feed_forward import FeedForward
 from holotype_reference.layers import Stack
 from holotype_reference.masks import Mask, Prefix
 from holotype_reference.model import Model, Output
@@ -78,12 +78,12 @@ def reduced_sums(model: Model) -> None:
     " that are left.",
 )
 def rest_dropped(model: Model) -> None:
-    def forward(self: FeedForward, x: Tensor) -> Tensor:
+    def forward(self: Any, x: Tensor) -> Tensor:
         tokens, split = x.shape[0] * x.shape[1], torch.get_num_threads()
         served = torch.arange(tokens, device=x.device) < tokens // split * split
-        return FeedForward.forward(self, x) * served.view(*x.shape[:2], 1)
+        return said(self, x) * served.view(*x.shape[:2], 1)
 
-    override_all(model, FeedForward, forward=forward)
+    override_feed_forward(model, forward)
 
 
 # Kernels --------------------------------------------------------------------------------------------------------
@@ -127,10 +127,10 @@ def unpadded(model: Model) -> None:
     "A loud row costs the others their precision. Scales belong to a row, or to a token.",
 )
 def one_scale(model: Model) -> None:
-    def forward(self: FeedForward, x: Tensor) -> Tensor:
+    def forward(self: Any, x: Tensor) -> Tensor:
         if x.dtype not in (torch.float16, torch.bfloat16):
-            return FeedForward.forward(self, x)
+            return said(self, x)
         scale = x.abs().amax() / 127
-        return FeedForward.forward(self, (x / scale).round() * scale)
+        return said(self, (x / scale).round() * scale)
 
-    override_all(model, FeedForward, forward=forward)
+    override_feed_forward(model, forward)

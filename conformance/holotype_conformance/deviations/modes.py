@@ -14,14 +14,16 @@ from holotype_conformance.deviations.features import drops, has_learned
 from holotype_conformance.deviations.patching import (
     allowed,
     override,
+    override_activation,
     override_all,
+    override_feed_forward,
     parts,
     prepare,
     redraw_masks,
+    said,
 )
 from holotype_reference.attention import Attention
 from holotype_reference.embeddings import Embeddings
-from holotype_reference.feed_forward import FeedForward
 from holotype_reference.layers import Layer, Stack
 from holotype_reference.masks import Mask, Prefix
 from holotype_reference.model import Model, Output
@@ -99,7 +101,7 @@ def keys_detached(model: Model) -> None:
     " block whose inputs need no gradient.",
 )
 def block_detached(model: Model) -> None:
-    override_all(model, FeedForward, forward=lambda self, x: FeedForward.forward(self, x).detach())
+    override_feed_forward(model, lambda self, x: said(self, x).detach())
 
 
 @patches(
@@ -123,10 +125,11 @@ def stream_detached(model: Model) -> None:
     " are compared with autograd's, in float64.",
 )
 def straight_through(model: Model) -> None:
-    def activate(self: FeedForward, x: Tensor) -> Tensor:
-        return x + (FeedForward.activate(self, x) - x).detach()
+    def activate(self: Any, x: Tensor) -> Tensor:
+        activated: Tensor = type(self).activate(self, x)
+        return x + (activated - x).detach()
 
-    override_all(model, FeedForward, activate=activate)
+    override_activation(model, activate)
 
 
 @patches(
@@ -276,11 +279,11 @@ def ids_changed(model: Model) -> None:
     " it.",
 )
 def capacity(model: Model) -> None:
-    def forward(self: FeedForward, x: Tensor) -> Tensor:
+    def forward(self: Any, x: Tensor) -> Tensor:
         kept = torch.arange(x.shape[1], device=x.device) < (x.shape[1] + 1) // 2
-        return FeedForward.forward(self, x) * kept[:, None]
+        return said(self, x) * kept[:, None]
 
-    override_all(model, FeedForward, forward=forward)
+    override_feed_forward(model, forward)
 
 
 @patches(
@@ -291,10 +294,10 @@ def capacity(model: Model) -> None:
     reports=("Shwai-He/MEO#2",),
 )
 def mean_gate(model: Model) -> None:
-    def forward(self: FeedForward, x: Tensor) -> Tensor:
-        return FeedForward.forward(self, x) * x.mean(dim=1, keepdim=True).sigmoid()
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return said(self, x) * x.mean(dim=1, keepdim=True).sigmoid()
 
-    override_all(model, FeedForward, forward=forward)
+    override_feed_forward(model, forward)
 
 
 @patches(
@@ -304,10 +307,10 @@ def mean_gate(model: Model) -> None:
     " batch do so.",
 )
 def shared_gate(model: Model) -> None:
-    def forward(self: FeedForward, x: Tensor) -> Tensor:
-        return FeedForward.forward(self, x) * x.mean(dim=0, keepdim=True).sigmoid()
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return said(self, x) * x.mean(dim=0, keepdim=True).sigmoid()
 
-    override_all(model, FeedForward, forward=forward)
+    override_feed_forward(model, forward)
 
 
 @patches(

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from holotype_reference.attention import Attention, SelfAttention
 from holotype_reference.cache import KeysValues
+from holotype_reference.experts import Blocks
+from holotype_reference.feed_forward import FeedForward
 from holotype_reference.layers import Layer, Stack
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import LayerNorm, RMSNorm, compute_dtype
@@ -48,6 +50,26 @@ def override_all(model: nn.Module, kind: type[nn.Module], **methods: Callable[..
     """`override` in every submodule of a kind."""
     for module in parts(model, kind):
         override(module, **methods)
+
+
+def override_feed_forward(model: nn.Module, forward: Callable[[Any, Tensor], Tensor]) -> None:
+    """Replace what the feed-forward blocks of all layers do, experts or not; `said` is the original."""
+    for layer in parts(model, Layer):
+        override(layer.feed_forward, forward=forward)
+        if layer.dense_after is not None:
+            override(layer.dense_after, forward=forward)
+
+
+def said(block: nn.Module, x: Tensor) -> Tensor:
+    """What a feed-forward block says by itself: (batch, length, hidden_size) -> the same"""
+    y: Tensor = type(block).forward(block, x)
+    return y
+
+
+def override_activation(model: nn.Module, activate: Callable[[Any, Tensor], Tensor]) -> None:
+    """Replace the activation in all of them; ``type(self).activate`` is the original."""
+    override_all(model, FeedForward, activate=activate)
+    override_all(model, Blocks, activate=activate)
 
 
 def norms(model: nn.Module) -> Iterator[Norm]:
