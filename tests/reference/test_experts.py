@@ -9,12 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import holotype_spec
 from holotype_reference import oracle
 from holotype_reference.experts import Choice, Experts, Router
 from holotype_reference.model import build
 from holotype_reference.weights import random_weights
+from holotype_spec.costs import pass_cost
 from holotype_spec.schema import Experts as Described
 from holotype_spec.schema import SigmoidRouting, SoftmaxRouting, Spec
 from holotype_spec.tensors import buffer_table
@@ -145,6 +147,20 @@ def test_a_router_computes_in_float32_at_least() -> None:
     wide = Router(MIXTRAL, described(MIXTRAL))
     wide.load_state_dict({name: tensor.float() for name, tensor in made.state_dict().items()})
     assert torch.equal(low.gates, wide(x.bfloat16().float()).gates)
+
+
+@pytest.mark.parametrize("name", ["mixtral-8x7b", "st-moe-32b"])
+def test_a_pass_multiplies_what_costs_count_and_so_the_experts_that_a_token_uses(name: str) -> None:
+    spec, (batch, length) = holotype_spec.load(name).probe(layers=3), (2, 24)
+    ids = torch.ones(batch, length, dtype=torch.int64)
+    source = {} if spec.architecture.structure == "decoder" else {"source_ids": ids}
+    model = build(spec, path="eager").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(ids, **source)
+    counted = pass_cost(spec, batch=batch, length=length, dtype="float32").flops
+    # Written out, causal attention also computes the scores that it masks.
+    masked = 4 * spec.layers * spec.heads * spec.head_dim * batch * length * (length - 1) // 2
+    assert counter.get_total_flops() == counted + masked
 
 
 # Capacity -----------------------------------------------------------------------------------------
