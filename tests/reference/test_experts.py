@@ -163,6 +163,37 @@ def test_a_pass_multiplies_what_costs_count_and_so_the_experts_that_a_token_uses
     assert counter.get_total_flops() == counted + masked
 
 
+def choices(spec: Spec, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> list[set[int]]:
+    """Which experts each token chooses, in every router that it passes."""
+    model = build(spec).to(dtype).eval()
+    model.load_state_dict(weights)
+    seen: list[set[int]] = []
+    for module in model.modules():
+        if isinstance(module, Router):
+            module.register_forward_hook(
+                lambda *call: seen.extend(map(set, call[2].experts.tolist()))
+            )
+    ids = torch.randint(1, 97, (5, 24), generator=torch.Generator().manual_seed(0))
+    source = {} if spec.architecture.structure == "decoder" else {"source_ids": ids[:, :9]}
+    with torch.no_grad():
+        model(ids, **source)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "form", ["mixtral-8x7b", "st-moe-32b", "grouped-softmax", "grouped-sigmoid"]
+)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_rounding_turns_a_choice_of_experts_under_steady_weights(form: str, seed: int) -> None:
+    spec = FORMS.get(form) or holotype_spec.load(form).probe(layers=3)
+    steady, bold = (random_weights(spec, seed, regime) for regime in ("steady", "bold"))
+    kind = described(spec)
+    last = set(range(kind.experts - kind.active_experts, kind.experts))
+    for dtype in (torch.float64, torch.bfloat16, torch.float16):
+        assert all(chosen == last for chosen in choices(spec, steady, dtype))
+    assert len({frozenset(chosen) for chosen in choices(spec, bold, torch.float64)}) > 6
+
+
 # Capacity -----------------------------------------------------------------------------------------
 
 

@@ -173,3 +173,9 @@ def test_published_weights_have_the_published_names() -> None:
 def test_an_impossible_seed_or_regime_is_refused(seed: int, regime: str) -> None:
     with pytest.raises(ValueError, match=r"expected .*(at least 0|'bold', 'faint' or 'steady')"):
         random_weights(probe("gpt2"), seed, regime)
+
+
+def test_without_experts_steady_weights_are_the_bold_ones() -> None:
+    spec = probe("llama2-70b")
+    bold, steady = random_weights(spec, 0), random_weights(spec, 0, "steady")
+    assert all(torch.equal(steady[name], bold[name]) for name in bold)
