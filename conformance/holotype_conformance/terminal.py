@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 WIDTH = 80
+
+
+def carries(letters: str) -> bool:
+    """Whether standard output has these letters in its encoding."""
+    try:
+        letters.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 class BadInput(click.ClickException):

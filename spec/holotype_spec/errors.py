@@ -46,7 +46,11 @@ class UnknownSpec(ValueError):
         self.name = name
         self.nearest = nearest
         hint = f"did you mean {' or '.join(nearest)}?" if nearest else "`holotype list` names all"
-        super().__init__(f"unknown {what} {name!r}: {hint}")
+        untold = what == "variant" and not name
+        wrong = (
+            "no variant is named, as in mine.toml:name" if untold else f"unknown {what} {name!r}"
+        )
+        super().__init__(f"{wrong}: {hint}")
 
 
 class NoSpec(UnknownSpec):

@@ -126,6 +126,12 @@ def test_an_svg_has_a_square_for_each_query_and_key(tmp_path: Path) -> None:
     assert fills.count("#eef1f4") == 2 * 21 + 1
 
 
+def test_a_picture_is_drawn_in_ascii_where_the_terminal_has_no_blocks() -> None:
+    shown = CliRunner(charset="latin-1").invoke(masks, ["gpt2", "--length", "2", "--padding", "1"])
+    assert "\n   0 ##.." in shown.stdout
+    assert "1 ~ ~\n" in shown.stdout
+
+
 def test_no_text_of_an_svg_runs_out_of_the_picture(tmp_path: Path) -> None:
     assert run("mistral-7b-v0.1", "--svg", str(tmp_path / "mask.svg")).exit_code == 0
     root = ElementTree.parse(tmp_path / "mask.svg").getroot()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from holotype_conformance.terminal import WIDTH, BadInput
+from holotype_conformance.terminal import WIDTH, BadInput, carries
 
 if TYPE_CHECKING:
     from holotype_conformance.records import DType, Report, Request
@@ -384,11 +384,7 @@ def painter() -> Painter:
 
     terminal = sys.stdout.isatty()
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    try:
-        "".join([*MARKS.values(), "…·"]).encode(sys.stdout.encoding or "ascii")
-        unicode = True
-    except (UnicodeEncodeError, LookupError):
-        unicode = False
+    unicode = carries("".join([*MARKS.values(), "…·"]))
     columns = shutil.get_terminal_size((WIDTH, 24)).columns if terminal else WIDTH
     return Painter(colour=terminal and not plain, unicode=unicode, width=min(max(columns, 50), 100))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from holotype_conformance.terminal import WIDTH, BadInput
+from holotype_conformance.terminal import WIDTH, BadInput, carries
 
 if TYPE_CHECKING:
     from holotype_conformance.mask_pictures import Grid, Picture
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LONGEST = 1024
 CELLS = {"seen": "██", "some": "▒▒", "hidden": "··", "unclaimed": "░ "}
+PLAIN = str.maketrans("█▒·░", "#+.~")  # where the encoding has no such letters
 MOST = 36  # cells in a line
 ABREAST = 15  # cells up to which two grids stand side by side
 
@@ -77,7 +78,8 @@ def masks(
         facts = {"spec": model.name, "length": length, "masks": [one.facts() for one in found]}
         click.echo(json.dumps(facts, indent=2))
     else:
-        click.echo("\n".join(_page(model, small, found)))
+        page = "\n".join(_page(model, small, found))
+        click.echo(page if carries("".join(CELLS.values())) else page.translate(PLAIN))
 
 
 def _load(name: str) -> Spec:
