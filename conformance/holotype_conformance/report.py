@@ -229,7 +229,8 @@ def _verdict(report: Report, painter: Painter) -> Iterator[str]:
     counts = ", ".join(_counted(*entry) for entry in report.counts.items() if entry[1])
     cases = sum(result.cases for result in report.results)
     seconds = sum(result.seconds for result in report.results)
-    yield from _wrapped(f"{counts or 'nothing ran'} ({cases:,} cases in {seconds:.1f} s)", painter)
+    tried = "1 case" if cases == 1 else f"{cases:,} cases"
+    yield from _wrapped(f"{counts or 'nothing ran'} ({tried} in {seconds:.1f} s)", painter)
     if not report.ran and not report.counts["error"]:
         return
     yield from _causes(report, painter)

@@ -162,6 +162,11 @@ def test_what_many_properties_see_alike_is_told_once_with_the_names_of_all():
     assert "also" not in report_text(report(measured), Painter())
 
 
+def test_one_case_is_no_cases():
+    once = report_text(report([result("a.passed", "passed", cases=1)], conforms=True), Painter())
+    assert "1 passed (1 case in 0.2 s)" in once
+
+
 def test_a_run_in_which_nothing_ran_gives_no_verdict():
     assert "conform" not in report_text(report(RESULTS[3:4]), Painter())
 
