@@ -17,6 +17,7 @@ from holotype_conformance.deviations.features import (
     has_rotary,
     has_source,
     normalised_softmax,
+    rotates,
     scaled,
     ungrouped,
     without,
@@ -53,7 +54,7 @@ def rotary_shifted(model: Model) -> None:
     "equivalent.key-bias",
     "the bias of the key projection is not added, in a model without rotary positions",
     "It adds the same to all scores of a query, and a softmax does not see a constant.",
-    applies=both(biased("key"), without(has_rotary)),
+    applies=both(biased("key"), without(rotates)),
     equivalent=True,
 )
 def key_bias(model: Model) -> None:

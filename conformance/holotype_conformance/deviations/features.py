@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from holotype_reference.positions import has_two_positions as has_two_positions
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 
@@ -32,6 +33,17 @@ def has_window(spec: Spec) -> bool:
     return isinstance(spec.architecture.attention.pattern, schema.SlidingWindow)
 
 
+def has_prefix(spec: Spec) -> bool:
+    """A prefix, as long as a caller says, is seen by all."""
+    prefixed = schema.PrefixCausal | schema.MixtureOfMasks
+    return isinstance(spec.architecture.attention.pattern, prefixed)
+
+
+def has_mixture(spec: Spec) -> bool:
+    """A caller says which of several masks a batch has."""
+    return isinstance(spec.architecture.attention.pattern, schema.MixtureOfMasks)
+
+
 def scaled(spec: Spec) -> bool:
     """Scores are scaled by 1/√head_dim, and perhaps by more."""
     return spec.architecture.attention.scale.startswith("inverse-sqrt-head-dim")
@@ -53,6 +65,15 @@ def ungrouped(spec: Spec) -> bool:
 
 def has_rotary(spec: Spec) -> bool:
     return isinstance(spec.architecture.positions, schema.Rotary)
+
+
+def rotates_two_positions(spec: Spec) -> bool:
+    return isinstance(spec.architecture.positions, schema.TwoDimensionalRotary)
+
+
+def rotates(spec: Spec) -> bool:
+    """Queries and keys turn by one position or by two."""
+    return has_rotary(spec) or rotates_two_positions(spec)
 
 
 def has_any_scaling(spec: Spec) -> bool:
@@ -118,9 +139,13 @@ def parallel(spec: Spec) -> bool:
     return spec.architecture.residual == "parallel"
 
 
+def deep_norm(spec: Spec) -> bool:
+    return spec.architecture.residual == "deep-norm"
+
+
 def one_after_the_other(spec: Spec) -> bool:
     """Attention and feed-forward each have a norm and a residual connection of their own."""
-    return pre_norm(spec) or post_norm(spec)
+    return pre_norm(spec) or post_norm(spec) or deep_norm(spec)
 
 
 def rotates_part(spec: Spec) -> bool:

@@ -349,7 +349,7 @@ def _change_addends(model: Model, joined: Callable[[Tensor, Tensor], Tensor]) ->
     ) -> Tensor:
         if layer.residual == "pre-norm":
             return joined(x, layer.dropout(block(its_norm(x))))
-        y: Tensor = its_norm(joined(x, layer.dropout(block(x))))
+        y: Tensor = its_norm(joined(layer.alpha * x, layer.dropout(block(x))))
         return y
 
     override_all(model, Layer, add=add)

@@ -14,6 +14,7 @@ from holotype_conformance.deviations.features import (
     has_learned,
     has_rotary,
     has_scaling,
+    rotates,
     rotates_all,
     rotates_part,
     set_otherwise,
@@ -78,7 +79,7 @@ def _backward(
     "neither queries nor keys are rotated",
     "Nothing tells the order of the tokens but the causal mask. Look at whether the rotated tensors"
     " are the ones that are used.",
-    applies=has_rotary,
+    applies=rotates,
 )
 def rotary_dropped(model: Model) -> None:
     prepare(model, lambda query, key, value, turn: (query, key, value))
@@ -89,7 +90,7 @@ def rotary_dropped(model: Model) -> None:
     "only queries are rotated, keys are not",
     "Scores depend on the position of the query alone, and a shift of all positions changes the"
     " outputs.",
-    applies=has_rotary,
+    applies=rotates,
 )
 def queries_only(model: Model) -> None:
     prepare(model, lambda query, key, value, turn: (turn(query), key, value))
@@ -100,7 +101,7 @@ def queries_only(model: Model) -> None:
     "values are rotated too, not only queries and keys",
     "What is read from a key depends on where it stands. Look at where a fused projection is cut:"
     " before the rotation or after it.",
-    applies=has_rotary,
+    applies=rotates,
 )
 def values_too(model: Model) -> None:
     prepare(model, lambda query, key, value, turn: (turn(query), turn(key), turn(value)))
