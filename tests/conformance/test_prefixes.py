@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from holotype_conformance.candidate import Candidate, FunctionCandidate, Inputs, Outputs, seen
+from holotype_conformance.deviations import applicable
+from holotype_conformance.diagnosis import Scene
 from holotype_conformance.engine import Settings, judge
 from holotype_conformance.properties.caching import ChunkCase
 from holotype_conformance.properties.cases import BatchCase, Padding, batch_inputs, counted_ids
 from holotype_conformance.property import all_properties
 from holotype_conformance.records import Result
 from holotype_conformance.subject import Subject
-from holotype_reference.model import Model
+from holotype_reference.model import Model, Output
 from holotype_spec import load
 from holotype_spec.schema import Spec
 
@@ -33,12 +35,8 @@ class Plain(Model):
         token_ids: Tensor,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-    ) -> Tensor:
-        return (
-            super()
-            .forward(token_ids, attention_mask=attention_mask, position_ids=position_ids)
-            .logits
-        )
+    ) -> Output:
+        return super().forward(token_ids, attention_mask=attention_mask, position_ids=position_ids)
 
 
 class Told(Model):
@@ -56,6 +54,27 @@ class Told(Model):
             super()
             .forward(
                 token_ids, attention_mask=attention_mask, position_ids=position_ids, prefix=prefix
+            )
+            .logits
+        )
+
+
+class SeesAll(Model):
+    """A bidirectional one: everything is its prefix."""
+
+    def forward(  # type: ignore[override]
+        self,
+        token_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        return (
+            super()
+            .forward(
+                token_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                prefix=token_ids.shape[1],
             )
             .logits
         )
@@ -80,6 +99,32 @@ def judged(kind: type[Model], spec: Spec, slug: str) -> Result:
 )
 def test_a_plain_module_is_told_the_prefix_by_name(slug: str) -> None:
     assert judged(Told, GLM, slug).outcome == "passed"
+
+
+MASKS = ("mask.dropped", "mask.one-ahead", "prefix", "mixture", "two-positions")
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "deviation"),
+    [
+        (Plain, GLM_130B, "prefix.causal"),
+        (Plain, GLM, "prefix.untold"),
+        (SeesAll, GLM_130B, "mask.dropped"),
+        (Plain, UNILM, "mixture.bidirectional"),
+    ],
+)
+def test_a_candidate_that_ignores_the_prefix_agrees_with_the_deviation_that_says_so_and_with_no_other(
+    kind: type[Model], spec: Spec, deviation: str
+) -> None:
+    case = BatchCase(length=13, batch=3, tokens=3)
+    scene = Scene(subject=subject(kind, spec), case=case, path="default", regime="bold")
+    residuals = {
+        each.slug: scene.residual(each)
+        for each in applicable(spec)
+        if each.slug.startswith(MASKS) and not each.equivalent
+    }
+    assert residuals.pop(deviation) < 1e-11
+    assert min(residuals.values()) > 1e-6
 
 
 def test_a_failure_names_the_prefix() -> None:

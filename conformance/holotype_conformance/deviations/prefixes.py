@@ -177,7 +177,8 @@ def directions_exchanged(model: Model) -> None:
 
 def _turned_round(mask: Mask) -> Tensor:
     before, after = mask.reach
-    if (before is None and after is None) or mask.prefix:
+    segmented = mask.prefix if isinstance(mask.prefix, int) else any(mask.prefix)
+    if (before is None and after is None) or segmented:
         return mask.visible
     seen = ahead(mask) >= 0 if after == 0 else ahead(mask) <= 0
     return seen & real_keys(mask)
