@@ -281,7 +281,7 @@ def whole_head(model: Model) -> None:
 
 
 @patches(
-    "two-positions.frequencies-of-whole-head",
+    "two-positions.frequencies",
     lambda spec: (
         f"pair i of each half turns by theta^(-2i / {spec.head_dim}) instead of theta^(-2i / {spec.head_dim // 2})"
     ),
