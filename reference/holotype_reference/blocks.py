@@ -112,6 +112,7 @@ class _ByKernel(torch.autograd.Function):
             else:
                 output[:, :, rows], log_sum[:, :, rows] = found
             done = max(done, rows.stop)
+            del found  # not alive beside the next one
         ctx.save_for_backward(query, key, value, output, log_sum)
         ctx.parts, ctx.added, ctx.scale = parts, added, scale
         return output
@@ -137,6 +138,7 @@ class _ByKernel(torch.autograd.Function):
             )
             for total, part, where in zip(sums, found, (rows, columns, columns), strict=True):
                 total.add(part, where)
+            del found, part  # not alive beside the next ones
         d_query, d_key, d_value = (total.result() for total in sums)
         return d_query, d_key, d_value, None, None, None
 
