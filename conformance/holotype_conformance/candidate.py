@@ -21,15 +21,7 @@ from torch import Tensor, nn
 from holotype_reference.checkpoints import CheckpointError
 from holotype_reference.positions import has_two_positions
 from holotype_reference.weights import Weights, random_weights
-from holotype_spec.schema import (
-    Alibi,
-    Experts,
-    LearnedPositions,
-    RelativeBuckets,
-    Sinusoidal,
-    Spec,
-    TwoDimensionalPositions,
-)
+from holotype_spec.schema import Experts, Spec
 
 Capability = Literal[
     "attention-mask",
@@ -172,9 +164,10 @@ class Floor:
 
 def absolute_positions(spec: Spec) -> bool:
     """Whether a shift of all positions changes the outputs."""
-    tables = LearnedPositions | Sinusoidal | TwoDimensionalPositions
-    added = isinstance(spec.architecture.positions, tables)
-    return added or spec.architecture.attention.scale == "inverse-sqrt-head-dim-log-length"
+    return (
+        spec.added_positions
+        or spec.architecture.attention.scale == "inverse-sqrt-head-dim-log-length"
+    )
 
 
 class Candidate:
@@ -440,6 +433,6 @@ def _not_in(spec: Spec) -> dict[Capability, str | None]:
         absent["source-mask"] = "the spec has no source"
     if spec.family.generic:
         absent["weights"] = "a generic spec has no weights to hand over"
-    if isinstance(architecture.positions, RelativeBuckets | Alibi):
+    if spec.distances_only:
         absent["position-ids"] = "positions relative to each other have no ids"
     return absent

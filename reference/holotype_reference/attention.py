@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import log
+from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange
@@ -22,6 +23,9 @@ from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
 from holotype_reference.weighted_sum import PATHS, Path
 from holotype_spec import schema
+
+if TYPE_CHECKING:
+    from holotype_reference.relative import Distances
 
 
 class Attention(nn.Module):
@@ -93,20 +97,30 @@ class SelfAttention(Attention):
         sharpen: Callable[[Tensor], Tensor] | None,
         bias: Tensor | None,
         cache: KeysValues | None,
+        distances: Distances | None = None,
+        memory: Tensor | None = None,
     ) -> Tensor:
         """(batch, length, hidden_size) -> the same.
 
         `turn` rotates queries and keys to their positions, `sharpen` scales queries by theirs; `cache` is extended by
-        this sequence's keys and values.
+        this sequence's keys and values; `memory`, like x, is what keys and values are made of instead of x.
         """
-        query, key, value = (self.split(part(x)) for part in (self.query, self.key, self.value))
+        read = x if memory is None else memory
+        query = self.split(self.query(x))
+        key, value = self.split(self.key(read)), self.split(self.value(read))
         if turn is not None:
             query, key = turn(query), turn(key)
         if sharpen is not None:
             query = sharpen(query)
         if cache is not None:
             key, value = cache.extend(key, value)
-        return self.attend(query, key, value, mask, bias)
+        return self.attend(query, key, value, mask, self.score_bias(query, key, bias, distances))
+
+    def score_bias(
+        self, query: Tensor, key: Tensor, bias: Tensor | None, distances: Distances | None
+    ) -> Tensor | None:
+        """What is added to the scores, (batch or 1, heads, queries, keys): here the stack's bias alone."""
+        return bias
 
 
 class LogLength(nn.Module):

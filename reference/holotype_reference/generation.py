@@ -101,8 +101,6 @@ def _positions(spec: schema.Spec, mask: Tensor | None, length: int) -> Tensor | 
     """
     if mask is None:
         return None
-    match spec.architecture.positions:
-        case schema.RelativeBuckets() | schema.Alibi():
-            return None
-        case _:
-            return (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
+    if spec.distances_only:
+        return None
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -length:]

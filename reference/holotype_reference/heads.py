@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from holotype_reference.feed_forward import ACTIVATIONS
-from holotype_reference.linear import Linear
+from holotype_reference.linear import Linear, Table
 from holotype_reference.normalization import norm
 from holotype_spec import schema
 
@@ -64,6 +66,12 @@ class MaskedLanguageModelHead(nn.Module):
 
     def __init__(self, spec: schema.Spec, head: schema.MaskedLanguageModelHead) -> None:
         super().__init__()
+        self.build(spec, head)
+
+    def build(
+        self, spec: schema.Spec, head: schema.MaskedLanguageModelHead | schema.EnhancedMaskDecoder
+    ) -> None:
+        """The two matrices and the norm."""
         self.transform = Linear(spec.hidden_size, spec.embedding_size)
         self.norm = norm(spec, spec.embedding_size)
         self.output = VocabularyMatrix(spec, bias=head.bias)
@@ -74,6 +82,31 @@ class MaskedLanguageModelHead(nn.Module):
         x = self.norm(ACTIVATIONS[self.activation](self.transform(x)))
         logits: Tensor = self.output(x, token_table)
         return logits
+
+
+class EnhancedMaskDecoder(MaskedLanguageModelHead):
+    """The head of a masked language model, and what it makes of the last layer (He et al. 2020, section 3.2).
+
+        z₀ = h + p,    z_n = layer(queries and residual from z_(n-1), keys and values from h)
+
+    with h the states below the last layer and p a trained row for each position: the one place where absolute positions
+    enter. The head reads z after the last pass (the release, masked_language_model.py, emd_context_layer; what the
+    last layer makes of h alone is not used).
+    """
+
+    def __init__(self, spec: schema.Spec, head: schema.EnhancedMaskDecoder) -> None:
+        nn.Module.__init__(self)  # the positions' table comes first
+        self.position = Table(spec.max_positions, spec.hidden_size)
+        self.build(spec, head)
+        self.passes = head.passes
+
+    def decode(self, x: Tensor, layer: Callable[[Tensor], Tensor], *, positions: Tensor) -> Tensor:
+        """The states h (batch, length, hidden_size) below the last layer, that layer with its keys and values from h,
+        and positions (batch or 1, length) -> (batch, length, hidden_size)"""
+        states: Tensor = x + self.position(positions)
+        for _ in range(self.passes):
+            states = layer(states)
+        return states
 
 
 class ReplacedTokenHead(nn.Module):
@@ -114,6 +147,8 @@ def head(spec: schema.Spec) -> Head:
             return LanguageModelHead(spec, described)
         case schema.MaskedLanguageModelHead() as described:
             return MaskedLanguageModelHead(spec, described)
+        case schema.EnhancedMaskDecoder() as described:
+            return EnhancedMaskDecoder(spec, described)
         case schema.ReplacedTokenHead() as described:
             return ReplacedTokenHead(spec, described)
         case described:

@@ -129,16 +129,14 @@ def _check_positions(
     spec: schema.Spec, token_ids: Tensor, position_ids: Tensor | None, cached: int
 ) -> None:
     batch, length = token_ids.shape
-    positions = spec.architecture.positions
-    tables = schema.LearnedPositions | schema.TwoDimensionalPositions
     if position_ids is not None:
-        if isinstance(positions, schema.RelativeBuckets | schema.Alibi):
+        if spec.distances_only:
             raise ValueError(
                 f"position_ids was given, but {spec.name} knows distances only, counted from token "
                 "to token: leave it out"
             )
         _check_position_ids(spec, batch, length, position_ids)
-    elif isinstance(positions, tables) and cached + length > spec.max_positions:
+    elif _has_rows(spec) and cached + length > spec.max_positions:
         raise ValueError(
             f"{spec.name} has {spec.max_positions} learned positions, but {cached + length} tokens "
             "were given (those in the cache included): shorten the input"
@@ -154,6 +152,14 @@ def _check_position_ids(spec: schema.Spec, batch: int, length: int, position_ids
     rows, _ = _check_ids("position_ids", position_ids)
     expected = (1 if rows == 1 else batch, length)
     _check_shape("position_ids", position_ids, "(batch or 1, length)", expected)
+
+
+def _has_rows(spec: schema.Spec) -> bool:
+    """Whether each position has a trained row."""
+    architecture = spec.architecture
+    tables = schema.LearnedPositions | schema.TwoDimensionalPositions
+    in_front = isinstance(architecture.positions, tables)
+    return in_front or isinstance(architecture.head, schema.EnhancedMaskDecoder)
 
 
 def _check_cache(spec: schema.Spec, batch: int, cache: Cache | None) -> None:

@@ -9,15 +9,20 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from holotype_reference.attention import CrossAttention, SelfAttention, log_length
+from holotype_reference.attention import CrossAttention, log_length
 from holotype_reference.cache import Cache, LayerCache
 from holotype_reference.experts import Experts
 from holotype_reference.feed_forward import FeedForward, dense
 from holotype_reference.masks import Documents, Mask, Prefix, drawn
 from holotype_reference.normalization import norm
 from holotype_reference.positions import relative_bias, rotary
+from holotype_reference.relative import Distances, relative_rows, self_attention
 from holotype_reference.weighted_sum import Path
 from holotype_spec import schema
+
+# Of the states below the last layer (batch, length, hidden_size), and this layer with its keys and values made of them,
+# what leaves the stack.
+MaskDecoder = Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +49,7 @@ class Shared:
         turn: rotates queries and keys (batch, heads, length, head_dim) to their positions, or None.
         sharpen: multiplies queries (batch, heads, length, head_dim) by what grows with their positions, or None.
         bias: (1, heads, queries, keys) added to the scores of self-attention, or None.
+        distances: of queries and keys, for self-attention whose own matrices meet them, or None.
         source: the encoder's output, in a decoder that has one.
         source_mask: which keys of the source the queries of cross-attention see.
     """
@@ -52,6 +58,7 @@ class Shared:
     turn: Callable[[Tensor], Tensor] | None
     sharpen: Callable[[Tensor], Tensor] | None
     bias: Tensor | None
+    distances: Distances | None
     source: Tensor | None
     source_mask: Mask | None
 
@@ -81,7 +88,7 @@ class Layer(nn.Module):
         super().__init__()
         if spec.architecture.residual == "parallel":
             self.norm = norm(spec)
-        self.self_attention = SelfAttention(spec, path=path)
+        self.self_attention = self_attention(spec, path=path)
         if spec.architecture.residual != "parallel":
             self.self_attention_norm = norm(spec)
         if cross:
@@ -103,8 +110,11 @@ class Layer(nn.Module):
             max(dropout.at("residual"), dropout.at("feed-forward-output"))
         )
 
-    def forward(self, x: Tensor, shared: Shared, cache: LayerCache | None) -> Tensor:
-        """(batch, length, hidden_size) -> the same"""
+    def forward(
+        self, x: Tensor, shared: Shared, cache: LayerCache | None, memory: Tensor | None = None
+    ) -> Tensor:
+        """(batch, length, hidden_size) -> the same. Self-attention reads `memory`, like x, where it is given: only
+        post-norm layers, which read the stream as it is, can be given another one."""
         own = None if cache is None else cache.self_attention
         held = None if cache is None else cache.cross_attention
         attend = partial(
@@ -114,6 +124,8 @@ class Layer(nn.Module):
             sharpen=shared.sharpen,
             bias=shared.bias,
             cache=own,
+            distances=shared.distances,
+            memory=memory,
         )
         if self.residual == "parallel":
             return self.beside(x, attend)
@@ -181,6 +193,7 @@ class Stack(nn.Module):
         self.rotary = rotary(spec)
         self.log_length = log_length(spec)
         self.relative_bias = relative_bias(spec, pattern)
+        self.relative = relative_rows(spec)
         # Layers that share their parameters are one, run again and again (Lan et al. 2019, section 3.1).
         distinct = 1 if spec.architecture.layer_sharing == "all" else depth
         self.layers = nn.ModuleList(
@@ -198,15 +211,19 @@ class Stack(nn.Module):
         source: Source | None,
         cache: Cache | None,
         view: View,
+        decoder: MaskDecoder | None = None,
     ) -> Tensor:
         """Vectors (batch, length, hidden_size) at positions (batch or 1, length), padding (batch, cached + length)
-        -> (batch, length, hidden_size)"""
+        -> (batch, length, hidden_size). A `decoder` runs the last layer in its own way."""
         cached = 0 if cache is None else cache.length
         context = self.context(x, padding, cache, view.documents)
         shared = self.shared(x, positions, padding, source, cached, view, context)
         for index in range(self.depth):
             layer = self.layers[index % len(self.layers)]
-            x = layer(x, shared, None if cache is None else cache.layers[index])
+            if decoder is not None and index == self.depth - 1:
+                x = decoder(x, partial(layer, shared=shared, cache=None, memory=x))
+            else:
+                x = layer(x, shared, None if cache is None else cache.layers[index])
         if self.final_norm is not None:
             x = self.final_norm(x)
         dropped: Tensor = self.dropout(x)
@@ -229,6 +246,7 @@ class Stack(nn.Module):
             turn=self.turn(positions, x.dtype, context),
             sharpen=self.sharpen(positions, x.dtype),
             bias=None if bias is None else bias.to(x.dtype),
+            distances=self.distances(queries, cached, x.device),
             source=None if source is None else source.encoded,
             source_mask=None if source is None else self.source_mask(queries, source, x.device),
         )
@@ -307,6 +325,13 @@ class Stack(nn.Module):
         keys = torch.arange(cached + queries, device=device)
         bias: Tensor = self.relative_bias(keys[cached:], keys)
         return bias
+
+    def distances(self, queries: int, cached: int, device: torch.device) -> Distances | None:
+        """The distance of each of cached + queries keys. It counts tokens, padding too."""
+        if self.relative is None:
+            return None
+        keys = torch.arange(cached + queries, device=device)
+        return self.relative.distances(keys[cached:], keys)
 
 
 def real_tokens(x: Tensor, padding: Tensor | None, documents: Documents | None) -> Tensor:

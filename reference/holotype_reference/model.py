@@ -28,6 +28,7 @@ Axes stand in this order everywhere: batch, heads, length (or queries, keys), wi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from einops import rearrange
@@ -35,9 +36,9 @@ from torch import Tensor, nn
 
 from holotype_reference.cache import Cache
 from holotype_reference.embeddings import Embeddings, Placement
-from holotype_reference.heads import Pooler, head
+from holotype_reference.heads import EnhancedMaskDecoder, Pooler, head
 from holotype_reference.inputs import check_inputs
-from holotype_reference.layers import Source, Stack, View
+from holotype_reference.layers import MaskDecoder, Source, Stack, View
 from holotype_reference.linear import Linear
 from holotype_reference.masks import Documents, Prefix
 from holotype_reference.positions import has_two_positions, spans
@@ -191,6 +192,7 @@ class Model(nn.Module):
             source=self.source(source_ids, source_mask, cache),
             cache=cache,
             view=View(documents=documents, prefix=prefix, right_to_left=right_to_left),
+            decoder=self.mask_decoder(positions),
         )
         return Output(
             logits=self.head(x, self.embeddings.token.weight),
@@ -202,6 +204,12 @@ class Model(nn.Module):
     def writer(self) -> Stack:
         """The stack that writes the logits."""
         return self.encoder if self.spec.architecture.structure == "encoder" else self.decoder
+
+    def mask_decoder(self, positions: Tensor) -> MaskDecoder | None:
+        """What runs the last layer in its own way, told the positions (batch or 1, length), if anything does."""
+        if isinstance(self.head, EnhancedMaskDecoder):
+            return partial(self.head.decode, positions=positions)
+        return None
 
     def positions(
         self,

@@ -512,6 +512,7 @@ def _pretraining_head(spec: Spec) -> Iterator[Parameter]:
             shape=(spec.max_positions, d),
             role="embedding",
             component="head",
+            residual=True,
         )
     if isinstance(head, MaskedLanguageModelHead | EnhancedMaskDecoder):
         yield from _linear("head.transform", width, d, "head", bias=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from copy import deepcopy
 from dataclasses import replace
 from functools import reduce
@@ -72,8 +73,15 @@ class TransformersCandidate(Candidate):
         return model
 
     def load(self, model: nn.Module, weights: Weights) -> None:
-        """By the published names, every one of them."""
-        model.load_state_dict(as_held(model, published(weights.spec, weights)))
+        """By the published names, every one of them but those that the class says it passes over."""
+        passed_over = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+        own = model.state_dict()
+        read = {
+            name: tensor
+            for name, tensor in published(weights.spec, weights).items()
+            if name in own or not any(re.search(pattern, name) for pattern in passed_over)
+        }
+        model.load_state_dict(as_held(model, read))
 
     def forward(self, model: nn.Module, inputs: Inputs) -> Outputs:
         return _outputs(model(**arguments(model, inputs)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from holotype_spec.schema import LearnedPositions, Spec
+from holotype_spec.schema import EnhancedMaskDecoder, LearnedPositions, Spec
 
 LAYERS, HEADS, VOCABULARY, POSITIONS = 2, 8, 4096, 2048
 
@@ -22,7 +22,9 @@ def scaled(spec: Spec) -> Spec:
     width = heads * spec.head_dim
     independent = spec.architecture.attention.head_dim == "independent"
     hidden_size = width if not independent else _share(spec.hidden_size, heads, spec.heads)
-    learned = isinstance(spec.architecture.positions, LearnedPositions)
+    learned = isinstance(spec.architecture.positions, LearnedPositions) or isinstance(
+        spec.architecture.head, EnhancedMaskDecoder
+    )
     return msgspec.structs.replace(
         spec,
         layers=min(spec.layers, LAYERS),

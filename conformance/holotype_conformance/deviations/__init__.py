@@ -14,6 +14,7 @@ from holotype_conformance.deviations import (  # noqa: F401  (they fill the cata
     positions,
     alibi,
     sinusoids,
+    disentangled,
     normalization,
     parallel,
     feed_forward,

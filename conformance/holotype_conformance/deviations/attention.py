@@ -14,7 +14,6 @@ from holotype_conformance.deviations.features import (
     scaled,
     set_otherwise,
     ungrouped,
-    without,
 )
 from holotype_conformance.deviations.patching import (
     Turn,
@@ -54,7 +53,7 @@ def scale_dropped(model: Model) -> None:
     lambda spec: f"scores are scaled by 1/√{spec.head_dim} (instead of not at all)",
     "Attention is flatter than it was trained to be. T5 folds the scale into its initialisation;"
     " a fused kernel scales by itself unless it is told `scale=1`.",
-    applies=without(scaled),
+    applies=lambda spec: spec.architecture.attention.scale == "none",
 )
 def scale_added(spec: Spec) -> Spec:
     return set_otherwise(spec, "attention.scale", "inverse-sqrt-head-dim")

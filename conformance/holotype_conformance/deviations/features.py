@@ -121,9 +121,19 @@ def has_sinusoids(spec: Spec) -> bool:
     return isinstance(spec.architecture.positions, schema.Sinusoidal)
 
 
+def disentangled(spec: Spec) -> bool:
+    """Contents meet trained rows for distances."""
+    return isinstance(spec.architecture.positions, schema.Disentangled)
+
+
+def decodes_masks(spec: Spec) -> bool:
+    """The head runs the last layer again, over states that know where they stand."""
+    return isinstance(spec.architecture.head, schema.EnhancedMaskDecoder)
+
+
 def has_ids(spec: Spec) -> bool:
     """Positions have ids, which a caller may give."""
-    return not isinstance(spec.architecture.positions, schema.RelativeBuckets | schema.Alibi)
+    return not spec.distances_only
 
 
 def pre_norm(spec: Spec) -> bool:
@@ -241,7 +251,8 @@ def tied(spec: Spec) -> bool:
 
 def masked_head(spec: Spec) -> bool:
     """The head is that of a masked language model."""
-    return isinstance(spec.architecture.head, schema.MaskedLanguageModelHead)
+    kinds = schema.MaskedLanguageModelHead | schema.EnhancedMaskDecoder
+    return isinstance(spec.architecture.head, kinds)
 
 
 def detects(spec: Spec) -> bool:

@@ -225,8 +225,15 @@ def padding_first_layer_only(model: Model) -> None:
             override(layer, forward=_without_padding)
 
 
-def _without_padding(layer: Layer, x: Tensor, shared: Shared, cache: LayerCache | None) -> Tensor:
-    return Layer.forward(layer, x, replace(shared, mask=redraw(shared.mask, allowed)), cache)
+def _without_padding(
+    layer: Layer,
+    x: Tensor,
+    shared: Shared,
+    cache: LayerCache | None,
+    memory: Tensor | None = None,
+) -> Tensor:
+    unpadded = replace(shared, mask=redraw(shared.mask, allowed))
+    return Layer.forward(layer, x, unpadded, cache, memory)
 
 
 @patches(

@@ -23,8 +23,9 @@ from holotype_conformance.deviations.patching import (
     said,
 )
 from holotype_reference.attention import Attention
+from holotype_reference.cache import LayerCache
 from holotype_reference.embeddings import Embeddings
-from holotype_reference.layers import Layer, Stack
+from holotype_reference.layers import Layer, Shared, Stack
 from holotype_reference.masks import Mask, Prefix
 from holotype_reference.model import Model, Output
 
@@ -111,11 +112,17 @@ def block_detached(model: Model) -> None:
     " layers.",
 )
 def stream_detached(model: Model) -> None:
-    override_all(
-        model,
-        Layer,
-        forward=lambda self, x, shared, cache: Layer.forward(self, x.detach(), shared, cache),
-    )
+    def forward(
+        self: Layer,
+        x: Tensor,
+        shared: Shared,
+        cache: LayerCache | None,
+        memory: Tensor | None = None,
+    ) -> Tensor:
+        below = None if memory is None else memory.detach()
+        return Layer.forward(self, x.detach(), shared, cache, below)
+
+    override_all(model, Layer, forward=forward)
 
 
 @patches(

@@ -20,6 +20,7 @@ from holotype_reference.feed_forward import FeedForward
 from holotype_reference.layers import Layer, Stack
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import LayerNorm, RMSNorm, compute_dtype
+from holotype_reference.relative import Distances
 from holotype_reference.weighted_sum import WeightedSum, share
 
 Part = TypeVar("Part", bound=nn.Module)
@@ -146,13 +147,17 @@ def prepare(model: nn.Module, prepared: Prepare) -> None:
         sharpen: Turn | None,
         bias: Tensor | None,
         cache: KeysValues | None,
+        distances: Distances | None = None,
+        memory: Tensor | None = None,
     ) -> Tensor:
-        query, key, value = (self.split(part(x)) for part in (self.query, self.key, self.value))
+        read = x if memory is None else memory
+        query = self.split(self.query(x))
+        key, value = self.split(self.key(read)), self.split(self.value(read))
         query, key, value = prepared(query, key, value, turn or (lambda unturned: unturned))
         query = query if sharpen is None else sharpen(query)
         if cache is not None:
             key, value = cache.extend(key, value)
-        return self.attend(query, key, value, mask, bias)
+        return self.attend(query, key, value, mask, self.score_bias(query, key, bias, distances))
 
     override_all(model, SelfAttention, forward=forward)
 

@@ -33,7 +33,7 @@ from holotype_reference.model import Model, Output
 from holotype_reference.positions import has_two_positions
 from holotype_reference.weighted_sum import Path
 from holotype_reference.weights import Weights
-from holotype_spec.parameters import parameter_table
+from holotype_spec.parameters import Parameter, parameter_table
 from holotype_spec.probes import LONG, ROWS
 from holotype_spec.schema import Rotary, Spec, TwoDimensionalRotary
 
@@ -483,10 +483,15 @@ def loud_weights(subject: Subject, case: BatchCase) -> Weights:
     scaled = weights.spec.architecture.embeddings.scale == "sqrt-hidden-size"
     factor = LOUD / (weights.spec.hidden_size**0.5 if scaled else 1.0)
     loud = {
-        row.name: weights[row.name] * (factor if row.role == "embedding" else 1.0)
+        row.name: weights[row.name] * (factor if _is_embedded(row) else 1.0)
         for row in parameter_table(weights.spec)
     }
     return Weights(weights.spec, loud)
+
+
+def _is_embedded(row: Parameter) -> bool:
+    """Whether it is a table of what is summed for a token; others, as that of distances, attention reads raw."""
+    return row.role == "embedding" and row.name.startswith(("embeddings.", "source_embeddings."))
 
 
 @claim(

@@ -21,14 +21,7 @@ from holotype_conformance.properties.cases import (
 )
 from holotype_conformance.property import Violation, claim
 from holotype_conformance.subject import Subject, real_rows
-from holotype_spec.schema import (
-    LearnedPositions,
-    Rotary,
-    Sinusoidal,
-    Spec,
-    TwoDimensionalPositions,
-    TwoDimensionalRotary,
-)
+from holotype_spec.schema import Rotary, Spec, TwoDimensionalRotary
 
 
 class ShiftCase(BatchCase, frozen=True, kw_only=True):
@@ -59,9 +52,7 @@ def rotary(spec: Spec) -> str | None:
 
 def absolute(spec: Spec) -> str | None:
     """Whether positions themselves move every output."""
-    tables = LearnedPositions | Sinusoidal | TwoDimensionalPositions
-    added = isinstance(spec.architecture.positions, tables)
-    return None if added else "the spec's positions are not absolute"
+    return None if spec.added_positions else "the spec's positions are not absolute"
 
 
 @claim(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from holotype_reference.oracle.basics import Array, Mask, Scope, Stream, linear
@@ -13,9 +11,11 @@ from holotype_reference.oracle.positions import (
     relative_buckets,
     rotate,
 )
+from holotype_reference.oracle.relative import disentangled, score_scale
 from holotype_spec.parameters import Stack
 from holotype_spec.schema import (
     Alibi,
+    Disentangled,
     RelativeBuckets,
     Rotary,
     SlidingWindow,
@@ -25,8 +25,15 @@ from holotype_spec.schema import (
 
 
 def self_attention(
-    spec: Spec, p: Scope, stack: Stack, block: Scope, x: Array, stream: Stream
+    spec: Spec,
+    p: Scope,
+    stack: Stack,
+    block: Scope,
+    x: Array,
+    stream: Stream,
+    memory: Array | None = None,
 ) -> Array:
+    """Queries from x, keys and values from x too, or from a `memory` of the same positions."""
     positions = spec.architecture.positions
     allowed = _allowed(spec, stack, stream) & stream.real[:, None, :]
     bias = None
@@ -39,7 +46,10 @@ def self_attention(
     elif isinstance(positions, Alibi):
         behind = stream.positions[:, :, None] - stream.positions[:, None, :]
         bias = -behind[..., None] * np.array(alibi_slopes(spec.heads))
-    return _attention(spec, block, x, x, allowed, bias, stream)
+    memory = x if memory is None else memory
+    if isinstance(positions, Disentangled):
+        bias = disentangled(spec, p[f"{stack}.relative.weight"], block, x, memory)
+    return _attention(spec, block, x, memory, allowed, bias, stream)
 
 
 def cross_attention(spec: Spec, block: Scope, x: Array, source: Stream) -> Array:
@@ -92,7 +102,7 @@ def _attention(
 def _scale(spec: Spec, places: Stream | None) -> Array | float:
     """What scores are multiplied by, where it differs (batch, length, 1) by the query."""
     attention = spec.architecture.attention
-    scale = 1 / math.sqrt(spec.head_dim) if attention.scale != "none" else 1.0
+    scale = score_scale(spec)
     if places is None or attention.scale != "inverse-sqrt-head-dim-log-length":
         return scale
     return scale * log_length(places.positions, spec.max_positions)[..., None]

@@ -9,7 +9,13 @@ import numpy as np
 from holotype_reference.oracle import normalization
 from holotype_reference.oracle.basics import Array, Scope, linear
 from holotype_reference.oracle.feed_forward import activate
-from holotype_spec.schema import LanguageModelHead, MaskedLanguageModelHead, ReplacedTokenHead, Spec
+from holotype_spec.schema import (
+    EnhancedMaskDecoder,
+    LanguageModelHead,
+    MaskedLanguageModelHead,
+    ReplacedTokenHead,
+    Spec,
+)
 
 
 def vocabulary(spec: Spec, p: Scope, x: Array) -> Array:
@@ -17,7 +23,7 @@ def vocabulary(spec: Spec, p: Scope, x: Array) -> Array:
     head = spec.architecture.head
     if isinstance(head, ReplacedTokenHead):
         return _replaced(head, p / "head", x)
-    if isinstance(head, MaskedLanguageModelHead):
+    if isinstance(head, MaskedLanguageModelHead | EnhancedMaskDecoder):
         x = normalization.norm(
             spec, p / "head.norm", activate(head.activation, linear(p / "head.transform", x))
         )

@@ -10,7 +10,7 @@ from holotype_reference.oracle.basics import Array, Scope, Stream
 from holotype_reference.oracle.experts import experts
 from holotype_reference.oracle.feed_forward import feed_forward
 from holotype_spec.parameters import Stack
-from holotype_spec.schema import Experts, Spec
+from holotype_spec.schema import EnhancedMaskDecoder, Experts, Spec
 
 
 def stack_output(
@@ -27,7 +27,10 @@ def stack_output(
         return _parallel_stack(spec, p, stack, stream)
     x, post = stream.x, spec.architecture.residual in ("post-norm", "deep-norm")
     alpha = math.sqrt(2 * spec.layers) if spec.architecture.residual == "deep-norm" else 1.0
-    for name in _block_names(spec, stack, source):
+    names = _block_names(spec, stack, source)
+    if isinstance(spec.architecture.head, EnhancedMaskDecoder):
+        names = names[:-2]  # the head runs the last layer, in its own way
+    for name in names:
         block, norm = p / f"{stack}.layers.{name}", p / f"{stack}.layers.{name}_norm"
         y = x if post else normalization.norm(spec, norm, x)
         if name.endswith("self_attention"):
@@ -40,7 +43,29 @@ def stack_output(
         else:
             y = feed_forward(spec, block, y)
         x = normalization.norm(spec, norm, alpha * x + y) if post else x + y
+    if isinstance(spec.architecture.head, EnhancedMaskDecoder):
+        x = _enhanced(spec, p, stream, x)
     return _final_norm(spec, p, stack, x)
+
+
+def _enhanced(spec: Spec, p: Scope, stream: Stream, below: Array) -> Array:
+    """The last layer over the states H below it, with queries that know where they stand (He et al. 2020, 3.2).
+
+    Of n passes the first has the queries H + P, P a row for each absolute position, and each later one those that
+    came out before; keys and values are made of H every time (the release, emd_context_layer).
+    """
+    head = spec.architecture.head
+    assert isinstance(head, EnhancedMaskDecoder)
+    layer = p / f"encoder.layers.{spec.layers - 1}"
+    x = below + p["head.position.weight"][stream.positions]
+    for _ in range(head.passes):
+        attended = self_attention(
+            spec, p, "encoder", layer / "self_attention", x, stream, memory=below
+        )
+        x = normalization.norm(spec, layer / "self_attention_norm", x + attended)
+        inner = feed_forward(spec, layer / "feed_forward", x)
+        x = normalization.norm(spec, layer / "feed_forward_norm", x + inner)
+    return x
 
 
 def _parallel_stack(spec: Spec, p: Scope, stack: Stack, stream: Stream) -> Array:

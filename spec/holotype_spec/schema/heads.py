@@ -44,9 +44,9 @@ class MaskedLanguageModelHead(Strict, tag="masked-language-model", tag_field="ki
 class EnhancedMaskDecoder(Strict, tag="enhanced-mask-decoder", tag_field="kind"):
     """A masked-language-model head that learns the absolute positions at last (He et al. 2020, section 3.2).
 
-    The last layer runs `passes` times more over the states of the layer below it: its queries come from the
-    states of the pass before, plus a trained row for each position in the first one. Then dense, activation, norm and
-    a matrix to the vocabulary follow.
+    The last layer runs `passes` times over the states of the layer below it, which stay its keys and values: its
+    queries, and what its blocks are added to, come from the pass before, and in the first one from these states plus
+    a trained row for each position. Then dense, activation, norm and a matrix to the vocabulary follow.
     """
 
     activation: Activation

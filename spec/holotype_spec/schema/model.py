@@ -10,18 +10,27 @@ from holotype_spec.schema.attention import Attention, LatentAttention
 from holotype_spec.schema.embeddings import Embeddings, FactorisedEmbedding
 from holotype_spec.schema.family import Family, PublishedCount, StatedPart
 from holotype_spec.schema.feed_forward import Experts, FeedForward
-from holotype_spec.schema.heads import Head, ReplacedTokenHead
+from holotype_spec.schema.heads import EnhancedMaskDecoder, Head, ReplacedTokenHead
 from holotype_spec.schema.normalization import Normalization
 from holotype_spec.schema.positions import (
+    Alibi,
+    Disentangled,
     LearnedPositions,
     Positions,
+    RelativeBuckets,
     Rotary,
+    Sinusoidal,
+    TransformerXLPositions,
     TwoDimensionalPositions,
 )
 from holotype_spec.schema.training import Dropout, Objective
 from holotype_spec.schema.values import LARGEST, Count, Name, Strict
 
 TokenId = Annotated[int, msgspec.Meta(ge=0, le=LARGEST, description="a token id")]
+
+
+ADDED = LearnedPositions | Sinusoidal | TwoDimensionalPositions
+BETWEEN_TOKENS = RelativeBuckets | Alibi | Disentangled | TransformerXLPositions
 
 
 class Architecture(Strict):
@@ -138,6 +147,19 @@ class Spec(Sizes):
         if not isinstance(blocks, Experts) or layer < blocks.first_layer:
             return False
         return (layer - blocks.first_layer) % blocks.every == 0
+
+    @property
+    def added_positions(self) -> bool:
+        """Whether vectors for positions are added to states, so that a shift of all positions shows."""
+        architecture = self.architecture
+        return isinstance(architecture.positions, ADDED) or isinstance(
+            architecture.head, EnhancedMaskDecoder
+        )
+
+    @property
+    def distances_only(self) -> bool:
+        """Whether nothing but distances, from token to token, is known of positions: they have no ids then."""
+        return isinstance(self.architecture.positions, BETWEEN_TOKENS) and not self.added_positions
 
     @property
     def logit_size(self) -> int:

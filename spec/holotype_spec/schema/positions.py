@@ -168,9 +168,10 @@ class Disentangled(Strict, tag="disentangled", tag_field="kind"):
     """Trained rows for relative positions, attended to and from (He et al. 2020, section 3.1).
 
     One table of 2 `max_distance` rows serves all layers; distances beyond share the last rows. To the
-    product of query and key come, of those in `terms`, that of the query with the projected row of the
-    distance and that of the key with the row of the opposite distance. Their projections are the layer's
-    own, that of position queries alone with a bias (the DeBERTa release, DisentangledSelfAttention).
+    product of query and key come, of those in `terms`, that of the query and that of the key with the row of the
+    distance, each projected. The paper has the row of the opposite distance for the key (equation 4); the release, and
+    so what it trained, has the same for both. Their projections are the layer's own, that of position queries alone
+    with a bias (the DeBERTa release, DisentangledSelfAttention).
     """
 
     max_distance: Count
