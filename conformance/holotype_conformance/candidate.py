@@ -28,6 +28,7 @@ Capability = Literal[
     "position-ids",
     "token-types",
     "source-mask",
+    "order",
     "next-sentence",
     "cache",
     "weights",
@@ -41,6 +42,7 @@ ARGUMENT_NAMES: Mapping[Capability, str] = {
     "attention-mask": "attention_mask",
     "position-ids": "position_ids",
     "token-types": "token_type_ids",
+    "order": "order",
     "cache": "past_key_values",
 }
 
@@ -50,6 +52,7 @@ INPUT_NAMES: Mapping[Capability, str] = {
     "position-ids": "position_ids",
     "token-types": "token_types",
     "source-mask": "source_mask",
+    "order": "order",
 }
 
 
@@ -72,6 +75,8 @@ class Inputs:
             of two segments, 0 reads from left to right, and None shows everything. The same at every step of a cache,
             the first of which holds the whole prefix. `seen` makes a matrix of it.
         right_to_left: (batch,) ones, or None. Only for mixtures of masks: each token sees itself and those behind it.
+        order: (batch, length) int64, the place of each position, from 0, in the order in which a permuted model
+            predicts; None shows it everything.
     """
 
     token_ids: Tensor
@@ -82,6 +87,7 @@ class Inputs:
     source_mask: Tensor | None = None
     prefix: Tensor | None = None
     right_to_left: Tensor | None = None
+    order: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Those that are given, by name."""
@@ -310,7 +316,8 @@ class Candidate:
             token_ids=tokens,
             attention_mask=tokens,
             position_ids=torch.stack([count, 0 * count], 1) if has_two_positions(spec) else count,
-            token_types=tokens - 1 if spec.architecture.token_types else None,
+            token_types=tokens - 1 if spec.segments else None,
+            order=count if spec.permuted else None,
             source_ids=tokens if both else None,
             source_mask=tokens if both else None,
         )
@@ -372,6 +379,7 @@ def named_arguments(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
         "attention_mask": inputs.attention_mask,
         "position_ids": inputs.position_ids,
         "token_type_ids": inputs.token_types,
+        "order": inputs.order,
     }
     # Whoever knows no prefix is called without one, and is checked for what it then is.
     views = {"prefix_lengths": inputs.prefix, "right_to_left": inputs.right_to_left}
@@ -425,8 +433,10 @@ def _not_in(spec: Spec) -> dict[Capability, str | None]:
     absent: dict[Capability, str | None] = {}
     has_pairs = getattr(architecture.head, "sentence_pair", "none") != "none"
     absent["next-sentence"] = None if has_pairs else "the spec has no next-sentence head"
-    if not architecture.token_types:
+    if not spec.segments:
         absent["token-types"] = "the spec has no token types"
+    if not spec.permuted:
+        absent["order"] = "the spec predicts in no order of its own"
     if architecture.structure == "encoder":
         absent["cache"] = "an encoder has no cache"
     if architecture.structure != "encoder-decoder":

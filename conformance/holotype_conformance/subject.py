@@ -264,7 +264,7 @@ class Subject:
         return Inputs(
             token_ids=token_ids,
             source_ids=text(source) if structure == "encoder-decoder" else None,
-            token_types=draw(0, self.spec.architecture.token_types, tokens[1]) if types else None,
+            token_types=draw(0, self.spec.segments, tokens[1]) if types else None,
         )
 
     # Calling ----------------------------------------------------------------------------------------------
@@ -394,8 +394,20 @@ def real_rows(inputs: Inputs) -> Tensor:
     """(batch, length) bool: the positions whose output means something."""
     length = inputs.token_ids.shape[1]
     if inputs.attention_mask is None:
-        return torch.ones_like(inputs.token_ids, dtype=torch.bool)
-    return inputs.attention_mask[:, -length:].bool()
+        real = torch.ones_like(inputs.token_ids, dtype=torch.bool)
+    else:
+        real = inputs.attention_mask[:, -length:].bool()
+    return real if inputs.order is None else real & _follows_any(real, inputs.order)
+
+
+def _follows_any(real: Tensor, order: Tensor) -> Tensor:
+    """(batch, length) bool: the positions that have a real one before them in the order of prediction.
+
+    From no token nothing is predicted: what a model makes of none is its own affair (Yang et al. 2019, section 2.3,
+    predict only the last ones).
+    """
+    first = order.masked_fill(~real, order.shape[1]).amin(dim=1, keepdim=True)
+    return order > first
 
 
 def embolden(model: nn.Module, seed: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from itertools import product
@@ -144,6 +144,9 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ignored: _Ignored
     zeros: dict[str, tuple[int | str, ...]] = {}
     by_head: dict[str, tuple[str, ...]] = {}
+    head_axes: dict[str, tuple[str, ...]] = {}
+    transposed_head_axes: dict[str, tuple[str, ...]] = {}
+    extra_axes: dict[str, tuple[str, ...]] = {}
 
 
 @lru_cache
@@ -163,15 +166,21 @@ class _Row:
     """One published tensor: what it is made of, each of our shapes, and whether it is transposed.
 
     The parts stand one below the other along the outputs, or, where `heads` is more than 1, that of each head.
+    `shaped` is how the published tensor folds the same numbers, where it has other axes.
     """
 
     name: str
     parts: dict[str, tuple[int, ...]]
     transposed: bool
     heads: int
+    shaped: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
+        return self._joined if self.shaped is None else self.shaped
+
+    @property
+    def _joined(self) -> tuple[int, ...]:
         _, *rest = next(iter(self.parts.values()))
         outputs = sum(shape[0] for shape in self.parts.values())
         return (*rest, outputs) if self.transposed else (outputs, *rest)
@@ -179,9 +188,11 @@ class _Row:
     def join(self, weights: Mapping[str, Tensor]) -> Tensor:
         tensors = [weights[part] for part in self.parts]
         joined = tensors[0] if len(tensors) == 1 else self._fuse(tensors)
-        return joined.T.contiguous() if self.transposed else joined
+        joined = joined.T.contiguous() if self.transposed else joined
+        return joined.reshape(self.shape)
 
     def split(self, tensor: Tensor) -> dict[str, Tensor]:
+        tensor = tensor.reshape(self._joined)
         tensor = tensor.T.contiguous() if self.transposed else tensor
         if len(self.parts) == 1:
             return dict.fromkeys(self.parts, tensor)
@@ -263,6 +274,12 @@ def _layout(spec: Spec) -> _Layout:
         *_rows(spec, table.as_is, shapes),
         *_rows(spec, table.by_head, shapes, heads=spec.heads),
         *_rows(spec, table.transposed, shapes, transposed=True),
+        *(_with_heads(spec, row) for row in _rows(spec, table.head_axes, shapes)),
+        *(
+            _with_heads(spec, row)
+            for row in _rows(spec, table.transposed_head_axes, shapes, transposed=True)
+        ),
+        *(replace(row, shaped=(1, *row.shape)) for row in _rows(spec, table.extra_axes, shapes)),
     ]
     placed = {part for row in rows for part in row.parts}
     if homeless := sorted(shapes.keys() - placed):
@@ -285,6 +302,12 @@ def _layout(spec: Spec) -> _Layout:
         optional_prefix=table.optional_prefix,
         older_endings=table.older_endings,
     )
+
+
+def _with_heads(spec: Spec, row: _Row) -> _Row:
+    """The same with an axis for the heads and one for what each of them has."""
+    *rest, width = row.shape
+    return replace(row, shaped=(*rest, spec.heads, width // spec.heads))
 
 
 def _rows(

@@ -72,6 +72,7 @@ class Embeddings(Placement):
         self.token = Table(spec.vocab_size, spec.embedding_size)
         self.build(spec)
         self.scaled_by = spec.hidden_size**0.5 if embeddings.scale == "sqrt-hidden-size" else 1.0
+        self.query_stream = Table(1, spec.hidden_size) if spec.permuted else None
         self.projection: Linear | None = None
         self.projects: str = "none"
         match embeddings.width:
@@ -84,6 +85,12 @@ class Embeddings(Placement):
         x: Tensor = self.token(token_ids)
         x = x * self.scaled_by if self.scaled_by != 1.0 else x
         return self.widened(x) if self.projects == "token" else x
+
+    def questions(self, batch: int, length: int) -> Tensor:
+        """(batch, length, hidden_size): where the query stream starts, which knows no token (Yang et al. 2019, 2.3)."""
+        assert self.query_stream is not None
+        started: Tensor = self.dropout(self.query_stream.weight.expand(batch, length, -1))
+        return started
 
     def widened(self, x: Tensor) -> Tensor:
         """(batch, length, size of the table) -> (batch, length, hidden_size)"""

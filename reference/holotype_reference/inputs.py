@@ -24,6 +24,7 @@ def check_inputs(
     documents: Documents | None,
     prefix: Prefix | None,
     right_to_left: bool,
+    order: Tensor | None,
 ) -> None:
     """Raise ValueError unless the arguments of `Model.forward` fit the spec and each other."""
     batch, length = _check_ids("token_ids", token_ids)
@@ -37,9 +38,32 @@ def check_inputs(
     _check_direction(spec, prefix, right_to_left)
     _check_positions(spec, token_ids, position_ids, cached)
     _check_shape("token_types", token_types, "(batch, length)", (batch, length))
-    if token_types is not None and not spec.architecture.token_types:
+    if token_types is not None and not spec.segments:
         raise ValueError(f"token_types was given, but {spec.name} has no token types: leave it out")
     _check_source(spec, batch, source_ids, source_mask, cache)
+    _check_order(spec, (batch, length), order, documents)
+
+
+def _check_order(
+    spec: schema.Spec,
+    shape: tuple[int, int],
+    order: Tensor | None,
+    documents: Documents | None,
+) -> None:
+    if order is None:
+        return
+    if not spec.permuted:
+        raise ValueError(f"order was given, but {spec.name} predicts in none: leave it out")
+    if documents is not None:
+        raise ValueError(
+            "order was given with documents, each of which has one of its own: leave one out"
+        )
+    _check_shape("order", order, "(batch, length)", shape)
+    places = torch.arange(shape[1], device=order.device).expand(shape)
+    if not torch.equal(order.sort(dim=1).values, places.to(order.dtype)):
+        raise ValueError(
+            f"order must have each of the places 0 to {shape[1] - 1} once in every row, in any order"
+        )
 
 
 def _check_ids(name: str, ids: Tensor) -> tuple[int, int]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from holotype_reference.attention import CrossAttention, log_length
 from holotype_reference.cache import Cache, LayerCache
 from holotype_reference.experts import Experts
 from holotype_reference.feed_forward import FeedForward, dense
-from holotype_reference.masks import Documents, Mask, Prefix, drawn
+from holotype_reference.masks import Documents, Mask, Ordered, Prefix, drawn
 from holotype_reference.normalization import norm
 from holotype_reference.positions import relative_bias, rotary
 from holotype_reference.relative import Distances, relative_rows, self_attention
@@ -76,6 +77,34 @@ class View:
     documents: Documents | None = None
     prefix: Prefix | None = None
     right_to_left: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streams:
+    """Two streams through the same layers, for an order of prediction (Yang et al. 2019, section 2.3).
+
+    The content stream sees what comes up to its place in the order. The query stream starts from one vector that knows
+    no token, asks for the content that comes before, and never for its own: it writes the logits.
+
+    Attributes:
+        order: (batch, length), the place of each position in the order, from 0.
+        queries: (batch, length, hidden_size), the query stream so far.
+    """
+
+    order: Tensor
+    queries: Tensor
+
+    def masked(self, shared: Shared) -> tuple[Shared, Shared]:
+        """What the layers share as the content stream passes them, and as the query stream does."""
+        described = {field.name: getattr(shared.mask, field.name) for field in fields(Mask)}
+        content, queries = (
+            Ordered(**described, ranks=self.order, own=own) for own in (True, False)
+        )
+        return replace(shared, mask=content), replace(shared, mask=queries)
+
+    def advanced(self, layer: Callable[..., Tensor], shared: Shared, *, memory: Tensor) -> Streams:
+        """Through one layer, which reads the content below it (batch, length, hidden_size)."""
+        return replace(self, queries=layer(self.queries, shared, None, memory=memory))
 
 
 class Layer(nn.Module):
@@ -212,18 +241,27 @@ class Stack(nn.Module):
         cache: Cache | None,
         view: View,
         decoder: MaskDecoder | None = None,
+        token_types: Tensor | None = None,
+        streams: Streams | None = None,
     ) -> Tensor:
-        """Vectors (batch, length, hidden_size) at positions (batch or 1, length), padding (batch, cached + length)
-        -> (batch, length, hidden_size). A `decoder` runs the last layer in its own way."""
+        """Vectors (batch, length, hidden_size) at positions (batch or 1, length), padding (batch, cached + length),
+        token types (batch, length) that attention compares -> (batch, length, hidden_size). A `decoder` runs the last
+        layer in its own way; of two `streams` the queries' leaves the stack."""
         cached = 0 if cache is None else cache.length
         context = self.context(x, padding, cache, view.documents)
         shared = self.shared(x, positions, padding, source, cached, view, context)
+        if self.relative is not None:
+            shared = replace(shared, distances=self.distances(x, cached, token_types))
+        shared, asking = (shared, None) if streams is None else streams.masked(shared)
         for index in range(self.depth):
             layer = self.layers[index % len(self.layers)]
+            if streams is not None and asking is not None:
+                streams = streams.advanced(layer, asking, memory=x)
             if decoder is not None and index == self.depth - 1:
                 x = decoder(x, partial(layer, shared=shared, cache=None, memory=x))
             else:
                 x = layer(x, shared, None if cache is None else cache.layers[index])
+        x = x if streams is None else streams.queries
         if self.final_norm is not None:
             x = self.final_norm(x)
         dropped: Tensor = self.dropout(x)
@@ -246,7 +284,7 @@ class Stack(nn.Module):
             turn=self.turn(positions, x.dtype, context),
             sharpen=self.sharpen(positions, x.dtype),
             bias=None if bias is None else bias.to(x.dtype),
-            distances=self.distances(queries, cached, x.device),
+            distances=None,
             source=None if source is None else source.encoded,
             source_mask=None if source is None else self.source_mask(queries, source, x.device),
         )
@@ -326,12 +364,15 @@ class Stack(nn.Module):
         bias: Tensor = self.relative_bias(keys[cached:], keys)
         return bias
 
-    def distances(self, queries: int, cached: int, device: torch.device) -> Distances | None:
-        """The distance of each of cached + queries keys. It counts tokens, padding too."""
-        if self.relative is None:
-            return None
-        keys = torch.arange(cached + queries, device=device)
-        return self.relative.distances(keys[cached:], keys)
+    def distances(self, x: Tensor, cached: int, token_types: Tensor | None) -> Distances:
+        """The distance of each of cached + length keys, and which are of other types. It counts tokens, padding too."""
+        assert self.relative is not None
+        keys = torch.arange(cached + x.shape[1], device=x.device)
+        found: Distances = self.relative.distances(keys[cached:], keys, x)
+        if token_types is None:
+            return found
+        types = rearrange(token_types, "batch i -> batch i 1")
+        return replace(found, apart=(types != types.mT).long())
 
 
 def real_tokens(x: Tensor, padding: Tensor | None, documents: Documents | None) -> Tensor:

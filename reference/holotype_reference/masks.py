@@ -165,8 +165,8 @@ class Mask:
     def reach(self) -> tuple[int | None, int | None]:
         """How many keys before and after its own place a query sees by the pattern; None for all of them."""
         match self.pattern:
-            # A mixture shows everything until one of its masks is chosen: see `drawn`.
-            case schema.Bidirectional() | schema.MixtureOfMasks():
+            # A mixture shows everything until one of its masks is chosen, see `drawn`; an order without one: `Ordered`.
+            case schema.Bidirectional() | schema.MixtureOfMasks() | schema.Permutation():
                 return None, None
             # What the prefix adds stands in `prefix`.
             case schema.Causal() | schema.PrefixCausal():
@@ -261,6 +261,26 @@ class Mask:
             return False
         before, after = self.reach
         return after == 0 and (before is None or self.keys <= before + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ordered(Mask):
+    """What is seen when tokens are predicted in an order of their own (Yang et al. 2019, section 2.3).
+
+    Attributes:
+        ranks: (batch, keys), the place of each position in that order.
+        own: whether a query sees its own place too, as the content stream does and the query stream does not.
+    """
+
+    ranks: Tensor
+    own: bool
+
+    def allowed(self, queries: slice | None = None, keys: slice | None = None) -> Tensor:
+        """(batch, 1, queries, keys) boolean: those that come earlier in the order, and perhaps itself."""
+        queries, keys = queries or slice(0, self.queries), keys or slice(0, self.keys)
+        of_queries = rearrange(self.ranks[:, queries], "batch i -> batch 1 i 1")
+        of_keys = rearrange(self.ranks[:, keys], "batch j -> batch 1 1 j")
+        return of_keys <= of_queries if self.own else of_keys < of_queries
 
 
 def drawn(

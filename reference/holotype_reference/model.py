@@ -38,7 +38,7 @@ from holotype_reference.cache import Cache
 from holotype_reference.embeddings import Embeddings, Placement
 from holotype_reference.heads import EnhancedMaskDecoder, Pooler, head
 from holotype_reference.inputs import check_inputs
-from holotype_reference.layers import MaskDecoder, Source, Stack, View
+from holotype_reference.layers import MaskDecoder, Source, Stack, Streams, View
 from holotype_reference.linear import Linear
 from holotype_reference.masks import Documents, Prefix
 from holotype_reference.positions import has_two_positions, spans
@@ -139,6 +139,7 @@ class Model(nn.Module):
         documents: Documents | None = None,
         prefix: Prefix | None = None,
         right_to_left: bool = False,
+        order: Tensor | None = None,
     ) -> Output:
         """Logits for every token.
 
@@ -162,6 +163,9 @@ class Model(nn.Module):
                 mixture of masks, where it is the first of two segments, 0 means left to right, and by default all is
                 seen. A cache begins with the whole prefix and remembers it.
             right_to_left: of a mixture of masks the one in which each token sees itself and those behind it.
+            order: (batch, length) the place of each position, from 0, in the order in which tokens are predicted: the
+                logits of a position are then made of those before it in the order, and of no token at the first one,
+                whose logits say nothing. Without it everything is seen. Not with documents.
 
         Raises:
             ValueError: an argument does not fit the spec or the others; nothing has been computed then.
@@ -178,13 +182,15 @@ class Model(nn.Module):
             documents=documents,
             prefix=prefix,
             right_to_left=right_to_left,
+            order=order,
         )
         prefix = remembered(prefix, cache)
         cached = 0 if cache is None else cache.length
         if documents is not None and position_ids is None:
             position_ids = self.restarted(documents, token_ids.device)
         positions = self.positions(token_ids, position_ids, cached, prefix)
-        x = self.embeddings(token_ids, positions, token_types)
+        in_table = token_types if self.spec.architecture.token_types else None
+        x = self.embeddings(token_ids, positions, in_table)
         x = self.writer(
             x,
             positions=positions,
@@ -193,6 +199,8 @@ class Model(nn.Module):
             cache=cache,
             view=View(documents=documents, prefix=prefix, right_to_left=right_to_left),
             decoder=self.mask_decoder(positions),
+            token_types=token_types,
+            streams=None if order is None else self.streams(order),
         )
         return Output(
             logits=self.head(x, self.embeddings.token.weight),
@@ -210,6 +218,10 @@ class Model(nn.Module):
         if isinstance(self.head, EnhancedMaskDecoder):
             return partial(self.head.decode, positions=positions)
         return None
+
+    def streams(self, order: Tensor) -> Streams:
+        """The query stream at its start, the same vector for all positions; order: (batch, length)."""
+        return Streams(order=order, queries=self.embeddings.questions(*order.shape))
 
     def positions(
         self,

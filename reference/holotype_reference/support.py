@@ -66,11 +66,6 @@ MISSING: tuple[tuple[str, Uses], ...] = (
     ),
     ("layers of a band beside dense ones (GPT-3)", _pattern(schema.AlternatingBanded)),
     ("gated relative positions (Chi et al. 2021)", _positions(schema.GatedRelativeBuckets)),
-    (
-        "relative positions of Transformer-XL (Dai et al. 2019)",
-        _positions(schema.TransformerXLPositions),
-    ),
-    ("permuted order of prediction (Yang et al. 2019)", _pattern(schema.Permutation)),
     ("layer norm without a bias (Chowdhery et al. 2022)", _no_shift),
     ("YaRN (Peng et al. 2023)", _scaling(schema.YarnScaling)),
     ("multi-token prediction (DeepSeek-AI 2024, V3)", _head(schema.MultiTokenHead)),

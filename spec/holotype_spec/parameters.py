@@ -385,6 +385,8 @@ def _attention(spec: Spec, name: str, component: str) -> Iterator[Parameter]:
         yield from _latent_attention(spec, spec.architecture.attention, name, component)
         return
     d, query, key = spec.hidden_size, spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+    if component == "self-attention":
+        yield from _places_of_queries(spec, name)
     biases = spec.architecture.attention.biases
     for part, width in (("query", query), ("key", key), ("value", key)):
         yield from _linear(f"{name}.{part}", width, d, component, bias=part in biases)
@@ -415,13 +417,19 @@ def _attended_positions(spec: Spec, name: str) -> Iterator[Parameter]:
                 yield from _linear(f"{name}.position_key", size, d, component, bias=False)
             if "position-to-content" in terms:
                 yield from _linear(f"{name}.position_query", size, d, component, bias=True)
-        case TransformerXLPositions(relative_segments=segments):
+        case TransformerXLPositions():
             yield from _linear(f"{name}.position_key", size, d, component, bias=False)
-            yield _vector(f"{name}.content_bias", (size,), "bias")
-            yield _vector(f"{name}.position_bias", (size,), "bias")
-            if segments:
-                yield _vector(f"{name}.segment_bias", (size,), "bias")
-                yield _vector(f"{name}.segments", (2, size), "embedding")
+
+
+def _places_of_queries(spec: Spec, name: str) -> Iterator[Parameter]:
+    """The vectors that take the place of queries (Dai et al. 2019, section 3.3), and the rows of segments."""
+    positions, size = spec.architecture.positions, spec.heads * spec.head_dim
+    if isinstance(positions, TransformerXLPositions):
+        yield _vector(f"{name}.content_bias", (size,), "bias")
+        yield _vector(f"{name}.position_bias", (size,), "bias")
+        if positions.relative_segments:
+            yield _vector(f"{name}.segment_bias", (size,), "bias")
+            yield _vector(f"{name}.segments", (2, size), "embedding")
 
 
 def _vector(name: str, shape: tuple[int, ...], role: Role) -> Parameter:

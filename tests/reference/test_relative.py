@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import sqrt
+from math import cos, sin, sqrt
 from typing import Any
 
 import msgspec
@@ -12,12 +12,19 @@ import torch
 from torch import Tensor
 
 import holotype_spec
+from holotype_conformance.precision import Float64Throughout
 from holotype_reference import oracle
 from holotype_reference.heads import EnhancedMaskDecoder
 from holotype_reference.model import Model, build
-from holotype_reference.relative import DisentangledAttention, Distances, RelativeRows
+from holotype_reference.relative import (
+    DisentangledAttention,
+    Distances,
+    RelativeRows,
+    RelativeSinusoids,
+    TransformerXLAttention,
+)
 from holotype_reference.weights import random_weights
-from holotype_spec.schema import Disentangled, Spec
+from holotype_spec.schema import Disentangled, Spec, TransformerXLPositions
 
 TERMS = ("content-to-position", "position-to-content")
 
@@ -33,7 +40,7 @@ def test_a_distance_has_its_row_and_all_far_ones_the_first_or_the_last() -> None
     # k = 3: rows 0 … 5 for the distances i - j of -3 and below, -2, -1, 0, 1, and 2 and above.
     rows = RelativeRows(deberta(), Disentangled(max_distance=3, terms=TERMS))
     place = torch.arange(5)
-    assert rows.distances(place, place).index.tolist() == [
+    assert rows.distances(place, place, rows.weight).index.tolist() == [
         [3, 2, 1, 0, 0],
         [4, 3, 2, 1, 0],
         [5, 4, 3, 2, 1],
@@ -61,7 +68,7 @@ def biases(terms: tuple[Any, ...]) -> Tensor:
     key = torch.tensor([5.0, 7.0], dtype=torch.float64).view(1, 1, 2, 1)
     rows = torch.tensor([[10.0], [20.0], [30.0], [40.0]], dtype=torch.float64)
     index = torch.tensor([[2, 1], [3, 2]])
-    told = Distances(rows=rows, index=index)
+    told = Distances(rows=rows[None], index=index)
     found = one_wide(terms).score_bias(query, key, None, told)
     assert found is not None
     return found[0, 0] * sqrt(3)
@@ -155,3 +162,116 @@ def test_absolute_positions_enter_the_mask_decoder_alone() -> None:
         model(tokens, position_ids=ids).logits for ids in (None, torch.arange(4)[None] + 9)
     )
     assert torch.equal(counted, shifted)
+
+
+# Transformer-XL and XLNet -----------------------------------------------------------------------------------------
+
+
+def xlnet() -> Spec:
+    return holotype_spec.load("xlnet-base-cased").probe()
+
+
+def test_a_query_meets_the_sinusoid_of_how_far_a_key_stands_behind_it() -> None:
+    described = TransformerXLPositions(theta=100.0, relative_segments=False)
+    spec = msgspec.structs.replace(xlnet(), hidden_size=4)
+    told = RelativeSinusoids(spec, described).eval()
+    place = torch.arange(3)
+    found = told.distances(place, place, torch.zeros(1, dtype=torch.float64))
+    # Frequencies 1 and 1/10; sines stand in front of cosines.
+    behind = found.rows[0][found.index[2, 0]].tolist()
+    ahead = found.rows[0][found.index[0, 1]].tolist()
+    assert behind == pytest.approx([sin(2), sin(0.2), cos(2), cos(0.2)])
+    assert ahead == pytest.approx([sin(-1), sin(-0.1), cos(1), cos(0.1)])
+
+
+def test_three_vectors_take_the_query_s_place_each_before_its_own_rows() -> None:
+    spec = msgspec.structs.replace(xlnet(), hidden_size=1, heads=1, kv_heads=1, head_dim=1)
+    described = TransformerXLPositions(theta=100.0, relative_segments=True)
+    attention = TransformerXLAttention(spec, described, path="eager").double().eval()
+    with torch.no_grad():
+        for name, value in {"position_key.weight": 1.0, "position_bias": 10.0}.items():
+            attention.get_parameter(name).fill_(value)
+        attention.segment_bias.fill_(100.0)  # type: ignore[union-attr]
+        attention.segments.copy_(torch.tensor([[3.0], [5.0]]))  # type: ignore[union-attr]
+    query = torch.tensor([2.0, 3.0], dtype=torch.float64).view(1, 1, 2, 1)
+    rows = torch.tensor([[[7.0], [11.0]]], dtype=torch.float64)
+    told = Distances(
+        rows=rows, index=torch.tensor([[0, 1], [1, 0]]), apart=torch.tensor([[[0, 1], [1, 0]]])
+    )
+    found = attention.score_bias(query, query, None, told)
+    assert found is not None
+    assert found[0, 0].tolist() == [
+        [12 * 7 + 102 * 3, 12 * 11 + 102 * 5],
+        [13 * 11 + 103 * 5, 13 * 7 + 103 * 3],
+    ]
+
+
+def test_an_output_under_an_order_knows_the_tokens_before_it_in_the_order_and_no_other() -> None:
+    model = build(xlnet()).double().eval()
+    model.load_state_dict(random_weights(xlnet(), seed=0))
+    order = torch.tensor([[2, 0, 3, 1]])
+    tokens = torch.tensor([[5, 6, 7, 8]])
+    before = model(tokens, order=order).logits[0]
+    moves = []
+    for place in range(4):
+        changed = tokens.clone()
+        changed[0, place] = 9
+        after = model(changed, order=order).logits[0]
+        moves.append((before != after).any(dim=-1).tolist())
+    # The token at 1 comes first in the order, then those at 3, 0 and 2.
+    assert moves == [
+        [False, False, True, False],
+        [True, False, True, True],
+        [False, False, False, False],
+        [True, False, True, False],
+    ]
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_both_streams_are_those_of_transformers(
+    padded: bool, their_model: Callable[..., Any]
+) -> None:
+    spec = xlnet()
+    weights = random_weights(spec, seed=3)
+    ours = build(spec).double().eval()
+    ours.load_state_dict(weights)
+    theirs = their_model(spec)
+    theirs.load_state_dict(weights.published())
+    draw = torch.Generator().manual_seed(1)
+    tokens, types = torch.randint(6, 97, (2, 2, 13), generator=draw)
+    order = torch.stack([torch.randperm(13, generator=draw) for _ in range(2)])
+    mask = torch.ones(2, 13, dtype=torch.int64)
+    mask[1, 9:] = 0 if padded else 1
+    hidden = (order[:, None, :] >= order[:, :, None]).double()
+    with torch.no_grad(), Float64Throughout():  # their angles are float32 in a float64 model too
+        expected = theirs(
+            tokens,
+            attention_mask=mask,
+            token_type_ids=types,
+            perm_mask=hidden,
+            target_mapping=torch.eye(13).double().expand(2, -1, -1),
+        ).logits
+    with torch.no_grad():
+        found = ours(tokens, attention_mask=mask, token_types=types, order=order).logits
+    arrays = {"attention_mask": mask, "token_types": types, "order": order}
+    exact = oracle.logits(
+        spec, weights, tokens.numpy(), **{k: v.numpy() for k, v in arrays.items()}
+    )
+    first = order.masked_fill(mask == 0, 99).amin(dim=1, keepdim=True)
+    told = (mask == 1) & (order > first)  # theirs averages over all keys where none is seen
+    assert (found - expected)[told].norm() / expected[told].norm() < 1e-12
+    assert (found - torch.from_numpy(exact.logits))[told].norm() / found[told].norm() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "told"),
+    [
+        ("bert-base-uncased", [[0, 1, 2]], "predicts in none"),
+        ("xlnet-base-cased", [[0, 1]], "shape"),
+        ("xlnet-base-cased", [[1, 2, 3]], "each of the places 0 to 2 once"),
+    ],
+)
+def test_an_order_that_is_none_is_refused(name: str, order: list[list[int]], told: str) -> None:
+    model = build(holotype_spec.load(name).probe())
+    with pytest.raises(ValueError, match=told):
+        model(torch.tensor([[5, 6, 7]]), order=torch.tensor(order))

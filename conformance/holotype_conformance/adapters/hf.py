@@ -213,6 +213,8 @@ def arguments(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
             "position_ids": positions,
             "token_type_ids": inputs.token_types,
         }
+        if inputs.order is not None:
+            given |= permuted(inputs.order, next(model.parameters()).dtype)
     else:
         given = {
             "input_ids": inputs.source_ids,
@@ -236,6 +238,17 @@ def told_mask(model: nn.Module, inputs: Inputs) -> Tensor | None:
     dtype = next(model.parameters()).dtype
     hidden = torch.full(visible.shape, torch.finfo(dtype).min, dtype=dtype, device=visible.device)
     return hidden.masked_fill(visible, 0.0).expand(len(inputs.token_ids), -1, -1)[:, None]
+
+
+def permuted(order: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    """An order of prediction (batch, length) in their words: what each position must not see, of the later ones and
+    itself, and that all positions are predicted."""
+    later = order[:, None, :] >= order[:, :, None]
+    everywhere = torch.eye(order.shape[1], dtype=dtype, device=order.device)
+    return {
+        "perm_mask": later.to(dtype),
+        "target_mapping": everywhere.expand(len(order), -1, -1),
+    }
 
 
 def _outputs(returned: Any) -> Outputs:

@@ -53,6 +53,7 @@ def run_reference(model: nn.Module, inputs: Inputs, cache: Any = None) -> Output
             cache=cache,
             prefix=None if inputs.prefix is None else tuple(inputs.prefix.tolist()),
             right_to_left=inputs.right_to_left is not None,
+            order=inputs.order,
         ),
     )
 

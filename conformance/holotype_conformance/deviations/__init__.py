@@ -15,6 +15,7 @@ from holotype_conformance.deviations import (  # noqa: F401  (they fill the cata
     alibi,
     sinusoids,
     disentangled,
+    permuted,
     normalization,
     parallel,
     feed_forward,

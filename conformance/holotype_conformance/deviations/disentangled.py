@@ -26,9 +26,9 @@ LayerCall = Callable[[Tensor], Tensor]
 def _each_index(model: Model, change: Callable[[Tensor, int], Tensor]) -> None:
     """Replace which row (queries, keys) each distance has, of a table of so many."""
 
-    def distances(self: RelativeRows, queries: Tensor, keys: Tensor) -> Distances:
-        found = RelativeRows.distances(self, queries, keys)
-        return replace(found, index=change(found.index, len(found.rows)))
+    def distances(self: RelativeRows, queries: Tensor, keys: Tensor, like: Tensor) -> Distances:
+        found = RelativeRows.distances(self, queries, keys, like)
+        return replace(found, index=change(found.index, found.rows.shape[1]))
 
     override_all(model, RelativeRows, distances=distances)
 
@@ -68,8 +68,8 @@ def one_off(model: Model) -> None:
 def rows_normalised(model: Model) -> None:
     eps = model.spec.architecture.normalization.eps
 
-    def distances(self: RelativeRows, queries: Tensor, keys: Tensor) -> Distances:
-        found = RelativeRows.distances(self, queries, keys)
+    def distances(self: RelativeRows, queries: Tensor, keys: Tensor, like: Tensor) -> Distances:
+        found = RelativeRows.distances(self, queries, keys, like)
         return replace(found, rows=F.layer_norm(found.rows, found.rows.shape[-1:], eps=eps))
 
     override_all(model, RelativeRows, distances=distances)
@@ -90,7 +90,7 @@ def position_to_content_opposite(model: Model) -> None:
     def opposite(
         self: DisentangledAttention, key: Tensor, rows: Tensor, found: Distances
     ) -> Tensor:
-        turned = replace(found, index=_opposite(found.index, len(rows)))
+        turned = replace(found, index=_opposite(found.index, rows.shape[1]))
         return DisentangledAttention.position_to_content(self, key, rows, turned)
 
     override_all(model, DisentangledAttention, position_to_content=opposite)

@@ -19,6 +19,7 @@ from holotype_conformance.deviations.features import (
     normalised_softmax,
     rotates,
     scaled,
+    transformer_xl,
     ungrouped,
     without,
 )
@@ -192,7 +193,7 @@ def tiled(model: Model) -> None:
     "equivalent.scaled-keys",
     "keys are scaled before their product with the queries, instead of the product",
     "A factor may stand anywhere in a product.",
-    applies=scaled,
+    applies=both(scaled, without(transformer_xl)),
     equivalent=True,
 )
 def scaled_keys(model: Model) -> None:

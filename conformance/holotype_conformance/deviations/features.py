@@ -126,6 +126,22 @@ def disentangled(spec: Spec) -> bool:
     return isinstance(spec.architecture.positions, schema.Disentangled)
 
 
+def transformer_xl(spec: Spec) -> bool:
+    """Queries meet sinusoids of distances."""
+    return isinstance(spec.architecture.positions, schema.TransformerXLPositions)
+
+
+def segmented(spec: Spec) -> bool:
+    """Attention compares segments."""
+    positions = spec.architecture.positions
+    return isinstance(positions, schema.TransformerXLPositions) and positions.relative_segments
+
+
+def permuted(spec: Spec) -> bool:
+    """Tokens are predicted in an order that a caller gives."""
+    return spec.permuted
+
+
 def decodes_masks(spec: Spec) -> bool:
     """The head runs the last layer again, over states that know where they stand."""
     return isinstance(spec.architecture.head, schema.EnhancedMaskDecoder)

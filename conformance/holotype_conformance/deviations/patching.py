@@ -102,7 +102,7 @@ def share_by(model: nn.Module, rule: Callable[[Attention, Tensor], Tensor]) -> N
     def attend(
         self: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: Tensor | None
     ) -> Tensor:
-        return Attention.attend(self, query, rule(self, key), rule(self, value), mask, bias)
+        return type(self).attend(self, query, rule(self, key), rule(self, value), mask, bias)
 
     override_all(model, Attention, attend=attend)
 

@@ -123,6 +123,13 @@ def batch_inputs(subject: Subject, case: BatchCase) -> Inputs:
     return viewed(subject, padded(subject, inputs, case.padding), case)
 
 
+def random_order(subject: Subject, case: BatchCase) -> Tensor:
+    """(batch, length): the places of the positions in an order of prediction, another one in every row."""
+    generator = torch.Generator().manual_seed(1000 * subject.seed + case.tokens)
+    rows = [torch.randperm(case.length, generator=generator) for _ in range(case.batch)]
+    return torch.stack(rows).to(subject.device)
+
+
 def padded(subject: Subject, inputs: Inputs, padding: Padding) -> Inputs:
     """`inputs` with row r's first or last tokens declared padding: none of row 0, more further down.
 

@@ -17,6 +17,7 @@ from holotype_conformance.properties.cases import (
     layer_counts,
     lengths,
     paddings,
+    random_order,
     shortest_alike,
 )
 from holotype_conformance.property import Violation, claim
@@ -162,6 +163,52 @@ def required_cases(subject: Subject) -> st.SearchStrategy[PairCase]:
         weights=st.integers(0, 2),
         tokens=st.integers(0, 99),
     )
+
+
+def predicts_in_order(spec: Spec) -> str | None:
+    """Whether tokens are predicted in an order that is drawn for them."""
+    return None if spec.permuted else "the spec predicts in no order of its own"
+
+
+@claim(
+    slug="causality.order",
+    clause="No output depends on what is not yet predicted.",
+    level="must",
+    meaning=(
+        "Under an order of prediction an output depends on tokens that come earlier in it, and never on its own or on"
+        " a later one, wherever they stand. One token is replaced by another, everything else stays the same, and the"
+        " outputs of its own place and of all places before it in the order must keep their very bits. A model that"
+        " fails is trained on what it is to predict. Look at the two masks: the content stream sees its own place, the"
+        " query stream does not; and at what the query stream starts from."
+    ),
+    catches=("query stream sees itself", "query stream starts from its token", "order ignored"),
+    needs=("order",),
+    binds=("architecture.attention.pattern",),
+    applies=predicts_in_order,
+    cases=perturbation_cases,
+    case_type=PerturbationCase,
+    examples=15,
+)
+def order(subject: Subject, case: PerturbationCase) -> None:
+    inputs = replace(batch_inputs(subject, case), order=random_order(subject, case))
+    tokens = _changed(inputs.token_ids, case.position, subject.probe(2).vocab_size)
+    assert inputs.order is not None
+    own = inputs.order[:, case.position, None]
+    forbidden = ((inputs.order <= own) & real_rows(inputs)).cpu()
+    for path in subject.paths:
+        model = subject.model(case.setup(path))
+        before = subject.forward(model, inputs).logits
+        after = subject.forward(model, replace(inputs, token_ids=tokens)).logits
+        leaks = moved(before, after, subject.stillness).cpu() & forbidden
+        if leaks.any():
+            row, i = leaks.nonzero()[-1].tolist()
+            raise Violation(
+                f"output {i} of row {row}, number {int(inputs.order[row, i])} in the order, changed with token"
+                f" {case.position}, number {int(own[row])}",
+                row=row,
+                position=i,
+                path=path,
+            )
 
 
 @claim(

@@ -11,7 +11,7 @@ from holotype_reference.oracle.positions import (
     relative_buckets,
     rotate,
 )
-from holotype_reference.oracle.relative import disentangled, score_scale
+from holotype_reference.oracle.relative import disentangled, score_scale, transformer_xl
 from holotype_spec.parameters import Stack
 from holotype_spec.schema import (
     Alibi,
@@ -20,6 +20,7 @@ from holotype_spec.schema import (
     Rotary,
     SlidingWindow,
     Spec,
+    TransformerXLPositions,
     TwoDimensionalRotary,
 )
 
@@ -32,10 +33,17 @@ def self_attention(
     x: Array,
     stream: Stream,
     memory: Array | None = None,
+    own: bool = True,
 ) -> Array:
-    """Queries from x, keys and values from x too, or from a `memory` of the same positions."""
+    """Queries from x, keys and values from x too, or from a `memory` of the same positions.
+
+    Under an order of prediction keys up to the query's own place count, or those before it (Yang et al. 2019, 2.3).
+    """
     positions = spec.architecture.positions
     allowed = _allowed(spec, stack, stream) & stream.real[:, None, :]
+    if stream.order is not None:
+        later = stream.order[:, :, None] - stream.order[:, None, :]
+        allowed = allowed & (later >= 0 if own else later > 0)
     bias = None
     if isinstance(positions, RelativeBuckets):
         bidirectional = stack == "encoder"
@@ -49,6 +57,8 @@ def self_attention(
     memory = x if memory is None else memory
     if isinstance(positions, Disentangled):
         bias = disentangled(spec, p[f"{stack}.relative.weight"], block, x, memory)
+    elif isinstance(positions, TransformerXLPositions):
+        bias = transformer_xl(spec, block, x, memory, stream.types)
     return _attention(spec, block, x, memory, allowed, bias, stream)
 
 

@@ -40,6 +40,8 @@ class Stream:
         real: (batch, length), false at padding.
         prefix: (batch,) how many places at the start all tokens see; None where nothing was said of it.
         right_to_left: each token sees itself and those behind it.
+        types: (batch, length), token types that attention compares, if it does.
+        order: (batch, length), the place of each position in the order of prediction, if there is one.
     """
 
     x: Array
@@ -47,6 +49,8 @@ class Stream:
     real: Mask
     prefix: Ids | None = None
     right_to_left: bool = False
+    types: Ids | None = None
+    order: Ids | None = None
 
 
 def linear(p: Scope, x: Array) -> Array:

@@ -77,13 +77,16 @@ def embed(
             else like(tokens, token_types, "token_types")
         )
         x = x + _rows(places["token_type.weight"], types, "token type")
-    elif token_types is not None:
+    elif token_types is not None and not spec.segments:
         raise ValueError(f"token_types are given, but {spec.name} has none")
     if spec.architecture.normalization.embedding:
         x = normalization.norm(spec, places / "norm", x)
     if projected == "all":
         x = linear(p / "projection", x)
-    return Stream(x=x, positions=positions, real=real.astype(bool), prefix=seen_by_all)
+    compared = None if token_types is None else like(tokens, token_types, "token_types")
+    return Stream(
+        x=x, positions=positions, real=real.astype(bool), prefix=seen_by_all, types=compared
+    )
 
 
 def _positions(spec: Spec, tokens: Ids, given: ArrayLike | None, prefix: Ids | None) -> Ids:

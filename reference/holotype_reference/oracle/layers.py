@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from holotype_reference.oracle import normalization
 from holotype_reference.oracle.attention import cross_attention, self_attention
 from holotype_reference.oracle.basics import Array, Scope, Stream
@@ -25,6 +27,8 @@ def stack_output(
     """
     if spec.architecture.residual == "parallel":
         return _parallel_stack(spec, p, stack, stream)
+    if stream.order is not None:
+        return _final_norm(spec, p, stack, _query_stream(spec, p, stream))
     x, post = stream.x, spec.architecture.residual in ("post-norm", "deep-norm")
     alpha = math.sqrt(2 * spec.layers) if spec.architecture.residual == "deep-norm" else 1.0
     names = _block_names(spec, stack, source)
@@ -59,13 +63,29 @@ def _enhanced(spec: Spec, p: Scope, stream: Stream, below: Array) -> Array:
     layer = p / f"encoder.layers.{spec.layers - 1}"
     x = below + p["head.position.weight"][stream.positions]
     for _ in range(head.passes):
-        attended = self_attention(
-            spec, p, "encoder", layer / "self_attention", x, stream, memory=below
-        )
-        x = normalization.norm(spec, layer / "self_attention_norm", x + attended)
-        inner = feed_forward(spec, layer / "feed_forward", x)
-        x = normalization.norm(spec, layer / "feed_forward_norm", x + inner)
+        x = _reading(spec, p, layer, x, stream, below, own=True)
     return x
+
+
+def _query_stream(spec: Spec, p: Scope, stream: Stream) -> Array:
+    """h_i ← Attention(Q = h_i, KV = h up to i), g_i ← Attention(Q = g_i, KV = h before i) (Yang et al. 2019, 2.3)."""
+    h = stream.x
+    g = np.broadcast_to(p["embeddings.query_stream.weight"][0], h.shape)
+    for index in range(spec.layers):
+        layer = p / f"encoder.layers.{index}"
+        g, h = (_reading(spec, p, layer, x, stream, h, own=x is h) for x in (g, h))
+    return g
+
+
+def _reading(
+    spec: Spec, p: Scope, layer: Scope, x: Array, stream: Stream, memory: Array, *, own: bool
+) -> Array:
+    """A post-norm layer of an encoder over x, with keys and values from `memory`."""
+    block = layer / "self_attention"
+    attended = self_attention(spec, p, "encoder", block, x, stream, memory, own)
+    x = normalization.norm(spec, layer / "self_attention_norm", x + attended)
+    inner = feed_forward(spec, layer / "feed_forward", x)
+    return normalization.norm(spec, layer / "feed_forward_norm", x + inner)
 
 
 def _parallel_stack(spec: Spec, p: Scope, stack: Stack, stream: Stream) -> Array:

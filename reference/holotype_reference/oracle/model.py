@@ -43,6 +43,7 @@ def logits(
     source_mask: ArrayLike | None = None,
     prefix: ArrayLike | None = None,
     right_to_left: ArrayLike | None = None,
+    order: ArrayLike | None = None,
 ) -> OracleOutput:
     """The logits of the model of `spec`, in float64.
 
@@ -59,6 +60,7 @@ def logits(
         prefix: (batch,) how many places at the start of each row are seen by all of it; None leaves a prefix empty,
             and a mixture of masks without any.
         right_to_left: given, whatever it is, for the mask of a mixture in which a token sees itself and those after it.
+        order: (batch, length), the place of each position in the order of prediction; None shows everything.
 
     Raises:
         ValueError: for weights that are not those of `spec`, or inputs that do not fit the model.
@@ -73,6 +75,7 @@ def logits(
     target = replace(
         embed(spec, tables, tables, token_ids, attention_mask, position_ids, token_types, prefix),
         right_to_left=right_to_left is not None,
+        order=None if order is None else np.asarray(order, dtype=np.int64),
     )
     source = None
     if source_ids is not None:

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from holotype_reference.oracle.basics import Array, Ids, Scope, linear
-from holotype_spec.schema import Disentangled, Spec
+from holotype_reference.oracle.positions import sinusoids
+from holotype_spec.schema import Disentangled, Sinusoidal, Spec, TransformerXLPositions
 
 
 def score_scale(spec: Spec) -> float:
@@ -49,6 +50,38 @@ def disentangled(spec: Spec, table: Array, p: Scope, x: Array, memory: Array) ->
             projected = linear(p / "position_query", table)[:, part][rows]
             k = of_content["key"][:, None, :, part]
             found[..., head] += (k * projected[None]).sum(axis=-1)
+    return found * score_scale(spec)
+
+
+def transformer_xl(spec: Spec, p: Scope, x: Array, memory: Array, types: Ids | None) -> Array:
+    """All but the product of contents in A_ij (Dai et al. 2019, section 3.3), scaled: the terms with u, W R and v.
+
+    A_ij = q_i k_j + q_i W R_(i-j) + u k_j + v W R_(i-j); and (q_i + b) s_ij of segments (Yang et al. 2019, 2.5).
+
+    Args:
+        x: (batch, length, hidden_size), what queries are made of.
+        memory: the same, of which keys are made.
+        types: (batch, length), the segments.
+
+    Returns: (batch, length, length, heads).
+    """
+    described, length = spec.architecture.positions, x.shape[1]
+    assert isinstance(described, TransformerXLPositions)
+    layout = Sinusoidal(theta=described.theta, layout="halves", offset=0)
+    place = np.arange(length)
+    distances = place[:, None] - place[None, :]
+    rows = linear(p / "position_key", sinusoids(layout, distances, spec.hidden_size))
+    queries, keys = linear(p / "query", x), linear(p / "key", memory)
+    found = np.zeros((*x.shape[:2], length, spec.heads))
+    for head in range(spec.heads):
+        part = slice(head * spec.head_dim, (head + 1) * spec.head_dim)
+        q, k, r = queries[:, :, None, part], keys[:, None, :, part], rows[None, :, :, part]
+        found[..., head] = (p["content_bias"][part] * k).sum(axis=-1)
+        found[..., head] += ((q + p["position_bias"][part]) * r).sum(axis=-1)
+        if types is not None:
+            other = (types[:, :, None] != types[:, None, :]).astype(np.int64)
+            s = p["segments"][:, part][other]
+            found[..., head] += ((q + p["segment_bias"][part]) * s).sum(axis=-1)
     return found * score_scale(spec)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from holotype_spec.schema.attention import Attention, LatentAttention
+from holotype_spec.schema.attention import Attention, LatentAttention, Permutation
 from holotype_spec.schema.embeddings import Embeddings, FactorisedEmbedding
 from holotype_spec.schema.family import Family, PublishedCount, StatedPart
 from holotype_spec.schema.feed_forward import Experts, FeedForward
@@ -160,6 +160,22 @@ class Spec(Sizes):
     def distances_only(self) -> bool:
         """Whether nothing but distances, from token to token, is known of positions: they have no ids then."""
         return isinstance(self.architecture.positions, BETWEEN_TOKENS) and not self.added_positions
+
+    @property
+    def segments(self) -> int:
+        """Token types that may be told, 0 for none: the rows of their table.
+
+        Where attention compares them there may be any number; XLNet's data have three (the release, data_utils.py: two
+        texts, and the token that stands for both).
+        """
+        positions = self.architecture.positions
+        compared = isinstance(positions, TransformerXLPositions) and positions.relative_segments
+        return 3 if compared else self.architecture.token_types
+
+    @property
+    def permuted(self) -> bool:
+        """Whether the tokens are predicted in an order that a caller may give."""
+        return isinstance(self.architecture.attention.pattern, Permutation)
 
     @property
     def logit_size(self) -> int:
