@@ -116,7 +116,7 @@ MASKS = ("mask.dropped", "mask.one-ahead", "prefix", "mixture", "two-positions")
 def test_a_candidate_that_ignores_the_prefix_agrees_with_the_deviation_that_says_so_and_with_no_other(
     kind: type[Model], spec: Spec, deviation: str
 ) -> None:
-    case = BatchCase(length=13, batch=3, tokens=3)
+    case = BatchCase(length=13, batch=3, tokens=3, padding="right")
     scene = Scene(subject=subject(kind, spec), case=case, path="default", regime="bold")
     residuals = {
         each.slug: scene.residual(each)
