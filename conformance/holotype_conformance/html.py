@@ -26,6 +26,7 @@ def html(reports: Sequence[Report]) -> str:
         reports=reports,
         rows=_rows(reports),
         failures=[(report, result) for report in reports for result in _shown(report)],
+        skipped=[(report, *each) for report in reports for each in _skipped(report).items()],
         marks=MARKS,
         outcomes=OUTCOMES,
     )
@@ -45,6 +46,15 @@ def _rows(reports: Sequence[Report]) -> list[dict[str, Any]]:
         }
         for slug, result in facts.items()
     ]
+
+
+def _skipped(report: Report) -> dict[str, list[str]]:
+    """Reason -> the properties that were skipped for it."""
+    found: dict[str, list[str]] = {}
+    for result in report.results:
+        if result.outcome == "skipped":
+            found.setdefault(result.reason or "", []).append(result.property)
+    return found
 
 
 def _shown(report: Report) -> list[Result]:

@@ -135,6 +135,12 @@ def test_a_candidate_whose_numbers_were_compared_with_nothing_conforms_only_as_f
     assert "no number was compared: it defines no `load`" in html([uncompared(conforms=True)])
 
 
+def test_the_page_says_in_words_why_what_was_skipped():
+    page = html([report()])
+    assert "<td>the spec has no cache</td><td>b.skipped</td>" in page
+    assert "<h2>Skipped</h2>" not in html([report(RESULTS[:1])])
+
+
 def test_a_generic_spec_has_no_numbers_to_compare_and_its_verdict_is_whole():
     generic = uncompared(conforms=True, parameters=None)
     assert report_text(generic, Painter()).endswith("\nmine.py:build conforms to gpt2")
