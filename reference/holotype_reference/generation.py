@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from holotype_reference.masks import Prefix
 from holotype_reference.model import Model
+from holotype_reference.positions import has_two_positions, spans
 from holotype_spec import schema
 
 
@@ -21,6 +24,7 @@ def greedy(
     source_ids: Tensor | None = None,
     source_mask: Tensor | None = None,
     start_id: int | None = None,
+    prefix: Prefix | None = None,
 ) -> Tensor:
     """Extend each row by the token with the largest logit (the first of equals), up to `steps` times.
 
@@ -33,6 +37,8 @@ def greedy(
         end_id: a row that has produced it goes on with nothing else; when all rows have, generation stops.
         source_ids, source_mask: (batch, source length) what an encoder-decoder reads.
         start_id: the token with which a decoder without a prompt begins.
+        prefix: so many places of each prompt, padding included, are seen by all of it, of a model with a visible
+            prefix: all but the start token behind them.
 
     Returns:
         (batch, length + at most `steps`): the prompts with what was generated after them.
@@ -55,10 +61,11 @@ def greedy(
         output = model(
             fresh,
             attention_mask=mask,
-            position_ids=_positions(model.spec, mask, fresh.shape[1]),
+            position_ids=_positions(model.spec, mask, fresh.shape[1], prefix),
             source_ids=source_ids,
             source_mask=source_mask,
             cache=cache,
+            prefix=prefix,
         )
         following = output.logits[:, -1].argmax(dim=-1)
         if end_id is not None:
@@ -94,8 +101,11 @@ def _mask(tokens: Tensor, attention_mask: Tensor | None) -> Tensor | None:
     return mask
 
 
-def _positions(spec: schema.Spec, mask: Tensor | None, length: int) -> Tensor | None:
-    """(batch, length) positions of the last `length` tokens, counted from each row's first real one.
+def _positions(
+    spec: schema.Spec, mask: Tensor | None, length: int, prefix: Prefix | None
+) -> Tensor | None:
+    """(batch, length) positions of the last `length` tokens, counted from each row's first real one; where a token has
+    two, (batch, 2, length).
 
     None where the model counts right by itself: without padding, or when it knows distances only.
     """
@@ -103,4 +113,17 @@ def _positions(spec: schema.Spec, mask: Tensor | None, length: int) -> Tensor | 
         return None
     if spec.distances_only:
         return None
+    if has_two_positions(spec):
+        return _two_positions(mask, prefix)[..., -length:]
     return (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
+
+
+def _two_positions(mask: Tensor, prefix: Prefix | None) -> Tensor:
+    """(batch, 2, length): the two places of each token in its row without the padding in front."""
+    rows = []
+    for row, real in enumerate(mask):
+        padding = int((real == 0).sum())
+        seen = prefix[row] if isinstance(prefix, tuple) else prefix or 0
+        places = spans(0, len(real) - padding, max(seen - padding, 0), mask.device)[0]
+        rows.append(F.pad(places, (padding, 0)))
+    return torch.stack(rows)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import holotype_spec
 from holotype_reference import oracle
+from holotype_reference.generation import greedy
 from holotype_reference.model import Model, build
 from holotype_reference.positions import TwoDimensionalRotary, spans
 from holotype_reference.weights import Weights, random_weights
@@ -275,6 +276,20 @@ def test_what_a_model_cannot_be_told_is_refused(
     built, _ = model(name)
     with pytest.raises(ValueError, match=message):
         built(tokens(), **options)
+
+
+@pytest.mark.parametrize("name", ["glm-10b", "glm-130b", "chatglm-6b"])
+def test_prompts_of_two_lengths_are_continued_as_each_is_alone(name: str) -> None:
+    # A prompt is a text that ends in a mask, and behind it the start token of the span.
+    built, _ = model(name)
+    long, short = tokens(1, 8), tokens(1, 5)
+    batch = torch.cat([long, torch.nn.functional.pad(short, (3, 0))])
+    mask = torch.tensor([[1] * 8, [0] * 3 + [1] * 5])
+    found = greedy(built, batch, steps=6, attention_mask=mask, prefix=(7, 7))
+    assert torch.equal(found[:1], greedy(built, long, steps=6, prefix=7))
+    assert torch.equal(found[1:, 3:], greedy(built, short, steps=6, prefix=4))
+    whole = built(found[:1], prefix=7).logits.argmax(dim=-1)
+    assert torch.equal(whole[:, 7:-1], found[:1, 8:])
 
 
 def test_packed_documents_of_glm_give_what_they_give_alone() -> None:

@@ -142,7 +142,7 @@ def relative_future_bucket(model: Model) -> None:
 
 @patches(
     "equivalent.alibi-symmetric",
-    "ALiBi lowers keys behind the query and before it alike, in a causal model",
+    "keys behind the query and before it are lowered alike by ALiBi, in a causal model",
     "The later keys are masked, whatever is taken from their scores.",
     applies=both(has_alibi, decodes),
     equivalent=True,
@@ -153,7 +153,7 @@ def alibi_symmetric(model: Model) -> None:
 
 @patches(
     "equivalent.alibi-by-key",
-    "ALiBi raises each score by the slope times the key's place instead of lowering it by the distance",
+    "each score is raised by the slope times the key's place instead of being lowered by the distance",
     "The query's own place adds the same to all of its scores, and a softmax does not see a constant.",
     applies=has_alibi,
     equivalent=True,
@@ -164,7 +164,7 @@ def alibi_by_key(model: Model) -> None:
 
 @patches(
     "equivalent.alibi-of-first-queries",
-    "ALiBi takes the queries behind a cache for the first ones",
+    "the queries behind a cache are taken for the first ones by ALiBi",
     "All scores of a query are off by one constant, and a softmax does not see it.",
     applies=both(has_alibi, decodes),
     equivalent=True,
