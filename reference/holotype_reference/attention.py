@@ -21,6 +21,7 @@ from holotype_reference.cache import KeysValues
 from holotype_reference.linear import Linear
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
+from holotype_reference.positions import score_factor
 from holotype_reference.weighted_sum import PATHS, Path
 from holotype_spec import schema
 
@@ -29,47 +30,42 @@ if TYPE_CHECKING:
 
 
 class Attention(nn.Module):
-    """What self- and cross-attention share: projections, heads, scale, and the weighted sum."""
+    """What all kinds of attention share: the scale, the weighted sum, and the matrix that writes its result."""
+
+    output: Linear
 
     def __init__(self, spec: schema.Spec, *, path: Path) -> None:
         super().__init__()
-        d, biases = spec.hidden_size, spec.architecture.attention.biases
-        queries, keys = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-        self.query = Linear(d, queries, bias="query" in biases)
-        self.key = Linear(d, keys, bias="key" in biases)
-        self.value = Linear(d, keys, bias="value" in biases)
-        self.output = Linear(queries, d, bias="output" in biases)
         self.head_dim = spec.head_dim
         self.group = spec.heads // spec.kv_heads
         self.scaling = spec.architecture.attention.scale
+        self.lifted = score_factor(spec)
         self.dropout = spec.architecture.dropout.at("attention")
         self.weighted_sum = PATHS[path]
-
-    def split(self, x: Tensor) -> Tensor:
-        """(batch, length, heads · head_dim) -> (batch, heads, length, head_dim)"""
-        return rearrange(
-            x,
-            "batch length (heads head_dim) -> batch heads length head_dim",
-            head_dim=self.head_dim,
-        )
 
     def scale(self) -> float:
         """What the products of queries and keys are multiplied by (Vaswani et al. 2017, section 3.2.1)."""
         match self.scaling:
             case "inverse-sqrt-head-dim" | "inverse-sqrt-head-dim-log-length":
-                return float(self.head_dim**-0.5)
+                return self.lifted * float(self.head_dim**-0.5)
             case "inverse-sqrt-three-head-dims":
-                return float((3 * self.head_dim) ** -0.5)
+                return self.lifted * float((3 * self.head_dim) ** -0.5)
             case "none":
-                return 1.0
+                return self.lifted
             case other:
                 raise ValueError(f"the reference has no formula for the scale {other!r}")
+
+    def placed(
+        self, query: Tensor, key: Tensor, turn: Callable[[Tensor], Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Queries and keys, or what turns of them, rotated to their positions."""
+        return (query, key) if turn is None else (turn(query), turn(key))
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: Tensor | None
     ) -> Tensor:
-        """Query (batch, heads, queries, head_dim), key and value (batch, kv_heads, keys, head_dim), bias (1, heads,
-        queries, keys) or None -> (batch, queries, hidden_size)."""
+        """Query (batch, heads, queries, head_dim), key and value (batch, kv_heads, keys, head_dim; values may have
+        another width), bias (1, heads, queries, keys) or None -> (batch, queries, hidden_size)."""
         mixed = self.weighted_sum(
             query,
             key,
@@ -85,7 +81,28 @@ class Attention(nn.Module):
         return y
 
 
-class SelfAttention(Attention):
+class MultiHeadAttention(Attention):
+    """Each head has matrices of its own for queries, and each group of heads for keys and values."""
+
+    def __init__(self, spec: schema.Spec, *, path: Path) -> None:
+        super().__init__(spec, path=path)
+        d, biases = spec.hidden_size, spec.architecture.attention.biases
+        queries, keys = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+        self.query = Linear(d, queries, bias="query" in biases)
+        self.key = Linear(d, keys, bias="key" in biases)
+        self.value = Linear(d, keys, bias="value" in biases)
+        self.output = Linear(queries, d, bias="output" in biases)
+
+    def split(self, x: Tensor) -> Tensor:
+        """(batch, length, heads · head_dim) -> (batch, heads, length, head_dim)"""
+        return rearrange(
+            x,
+            "batch length (heads head_dim) -> batch heads length head_dim",
+            head_dim=self.head_dim,
+        )
+
+
+class SelfAttention(MultiHeadAttention):
     """Queries, keys and values from one sequence."""
 
     def forward(
@@ -108,8 +125,7 @@ class SelfAttention(Attention):
         read = x if memory is None else memory
         query = self.split(self.query(x))
         key, value = self.split(self.key(read)), self.split(self.value(read))
-        if turn is not None:
-            query, key = turn(query), turn(key)
+        query, key = self.placed(query, key, turn)
         if sharpen is not None:
             query = sharpen(query)
         if cache is not None:
@@ -152,7 +168,7 @@ def log_length(spec: schema.Spec) -> LogLength | None:
     return LogLength(spec.max_positions) if grows else None
 
 
-class CrossAttention(Attention):
+class CrossAttention(MultiHeadAttention):
     """Queries from the decoder, keys and values from the encoder's output (Vaswani et al. 2017, section 3.2.3)."""
 
     def forward(

@@ -199,7 +199,7 @@ class _ByFormula(torch.autograd.Function):
         added: Additive,
         scale: float,
     ) -> Tensor:
-        output = torch.empty_like(query)
+        output = query.new_empty((*query.shape[:-1], value.shape[-1]))
         scores = Scores(query, added, parts, scale)
         for portion in scores.portions():
             q, out = query[portion], output[portion]

@@ -18,7 +18,9 @@ from holotype_reference.masks import Prefix
 class KeysValues:
     """The keys and values of one attention block: (batch, kv_heads, cached, head_dim) each, or None while empty.
 
-    Keys are stored as they are used: rotary positions have already turned them.
+    Keys are stored as they are used: rotary positions have already turned them. Latent attention keeps its latent
+    vectors (batch, 1, cached, kv_rank) as keys and its rotary keys (batch, 1, cached, rope_head_dim) as values, and
+    makes the keys and values of all heads from them.
     """
 
     keys: Tensor | None = None

@@ -36,7 +36,9 @@ class VocabularyMatrix(nn.Module):
 class LanguageModelHead(nn.Module):
     """One matrix to the vocabulary; T5 scales its input by hidden_size^-0.5 where the matrix is tied (its release)."""
 
-    def __init__(self, spec: schema.Spec, head: schema.LanguageModelHead) -> None:
+    def __init__(
+        self, spec: schema.Spec, head: schema.LanguageModelHead | schema.MultiTokenHead
+    ) -> None:
         super().__init__()
         # A narrow token table is met half-way (the OPT release, project_out).
         factorised = isinstance(spec.architecture.embeddings.width, schema.FactorisedEmbedding)
@@ -143,7 +145,8 @@ Head = LanguageModelHead | MaskedLanguageModelHead | ReplacedTokenHead
 def head(spec: schema.Spec) -> Head:
     """The head of a spec."""
     match spec.architecture.head:
-        case schema.LanguageModelHead() as described:
+        # The modules that predict further tokens are left out in use (DeepSeek-AI 2024, V3, section 2.2).
+        case schema.LanguageModelHead() | schema.MultiTokenHead() as described:
             return LanguageModelHead(spec, described)
         case schema.MaskedLanguageModelHead() as described:
             return MaskedLanguageModelHead(spec, described)

@@ -10,10 +10,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from holotype_reference.attention import CrossAttention, log_length
+from holotype_reference.attention import Attention, CrossAttention, log_length
 from holotype_reference.cache import Cache, LayerCache
 from holotype_reference.experts import Experts
 from holotype_reference.feed_forward import FeedForward, dense
+from holotype_reference.latent import LatentAttention
 from holotype_reference.masks import Documents, Mask, Ordered, Prefix, drawn
 from holotype_reference.normalization import norm
 from holotype_reference.positions import relative_bias, rotary
@@ -117,7 +118,7 @@ class Layer(nn.Module):
         super().__init__()
         if spec.architecture.residual == "parallel":
             self.norm = norm(spec)
-        self.self_attention = self_attention(spec, path=path)
+        self.self_attention = own_attention(spec, path=path)
         if spec.architecture.residual != "parallel":
             self.self_attention_norm = norm(spec)
         if cross:
@@ -208,6 +209,15 @@ def residual_scale(spec: schema.Spec) -> float:
     """What a residual connection multiplies the stream by: √(2 layers) under "deep-norm" (Zeng et al. 2022, section
     2.1; the form is that of Wang et al. 2022, DeepNet, section 3, whose factor for a decoder is the root of this)."""
     return float((2 * spec.layers) ** 0.5) if spec.architecture.residual == "deep-norm" else 1.0
+
+
+def own_attention(spec: schema.Spec, *, path: Path) -> Attention:
+    """The self-attention of a layer."""
+    match spec.architecture.attention:
+        case schema.LatentAttention() as kind:
+            return LatentAttention(spec, kind, path=path)
+        case schema.MultiHeadAttention():
+            return self_attention(spec, path=path)
 
 
 class Stack(nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cache
-from math import tau
+from math import ceil, floor, log, tau
 from typing import Literal
 
 import torch
@@ -130,8 +130,39 @@ class Rotary(nn.Module):
                 return self.unscaled(like) / factor
             case schema.Llama3Scaling() as scaling:
                 return scaled_frequencies(self.unscaled(like), scaling)
+            case schema.YarnScaling(factor=factor) as scaling:
+                slow = self.ramp(scaling).to(like)
+                return self.unscaled(like) * (1 - slow + slow / factor)
             case other:
                 raise ValueError(f"the reference has no formula for {other!r}")
+
+    def ramp(self, scaling: schema.YarnScaling) -> Tensor:
+        """How slow each pair is, from 0 for fast ones to 1, by its index (Peng et al. 2023b, section 3.2, who say it
+        by wavelength; the DeepSeek-V2 release, yarn_find_correction_range and yarn_linear_ramp_mask). (d / 2)"""
+        low, high = self.bounds(scaling)
+        pairs = torch.arange(self.rotary_dim // 2, dtype=torch.float64)
+        # Where both bounds are one pair it is fast, and the next one slow.
+        return ((pairs - low) / (high - low or 0.001)).clamp(0, 1)
+
+    def bounds(self, scaling: schema.YarnScaling) -> tuple[int, int]:
+        """The last fast pair and the first slow one, rounded outwards: those that turn `beta_fast` and `beta_slow`
+        times within the original length."""
+        low, high = (self.turning(n, scaling) for n in (scaling.beta_fast, scaling.beta_slow))
+        return max(floor(low), 0), min(ceil(high), self.rotary_dim - 1)
+
+    def turning(self, times: float, scaling: schema.YarnScaling) -> float:
+        """The index i, not whole, of the pair that turns so often: 2π · times = original length · theta^(-2i / d)."""
+        wavelength = scaling.original_max_positions / (tau * times)
+        return self.rotary_dim * log(wavelength) / (2 * log(self.theta))
+
+    @property
+    def amplitude(self) -> float:
+        """What cosines and sines are multiplied by (Peng et al. 2023b, section 3.3)."""
+        if not isinstance(self.scaling, schema.YarnScaling):
+            return 1.0
+        return yarn_factor(self.scaling, self.scaling.mscale) / yarn_factor(
+            self.scaling, self.scaling.mscale_all_dim
+        )
 
     def unscaled(self, like: Tensor) -> Tensor:
         """θ_i for each pair: (rotary_dim / 2), in the dtype and on the device of `like`."""
@@ -168,7 +199,7 @@ class Rotary(nn.Module):
         if context is not None:
             angles = angles * self.slowed(context, wide)
         angles = rearrange(angles, "batch length pair -> batch 1 length pair")
-        return Turns(cos=angles.cos(), sin=angles.sin())
+        return Turns(cos=angles.cos() * self.amplitude, sin=angles.sin() * self.amplitude)
 
     def rotate(self, x: Tensor, turns: Turns) -> Tensor:
         """(batch, heads, length, head_dim) -> the same: each pair (a, b) turned (their equation 34).
@@ -260,6 +291,20 @@ def scaled_frequencies(frequencies: Tensor, scaling: schema.Llama3Scaling) -> Te
     turns = frequencies * (scaling.original_max_positions / tau)
     kept = ((turns - low) / (high - low)).clamp(0, 1)
     return kept * frequencies + (1 - kept) * frequencies / scaling.factor
+
+
+def yarn_factor(scaling: schema.YarnScaling, slope: float) -> float:
+    """m(s) = 0.1 s ln(factor) + 1 (Peng et al. 2023b, equation 22; the DeepSeek-V2 release, yarn_get_mscale)."""
+    return 0.1 * slope * log(max(scaling.factor, 1.0)) + 1
+
+
+def score_factor(spec: schema.Spec) -> float:
+    """What all scores are multiplied by beside their scale: under YaRN m(mscale_all_dim)² (the DeepSeek-V2 release)."""
+    match spec.architecture.positions:
+        case schema.Rotary(scaling=schema.YarnScaling(mscale_all_dim=slope) as scaling):
+            return yarn_factor(scaling, slope) ** 2
+        case _:
+            return 1.0
 
 
 class RelativeBias(nn.Module):

@@ -25,10 +25,6 @@ class UnsupportedMechanism(ValueError):
         )
 
 
-def _latent(spec: schema.Spec) -> bool:
-    return isinstance(spec.architecture.attention, schema.LatentAttention)
-
-
 def _positions(kind: type) -> Uses:
     return lambda spec: isinstance(spec.architecture.positions, kind)
 
@@ -41,14 +37,6 @@ def _head(kind: type) -> Uses:
     return lambda spec: isinstance(spec.architecture.head, kind)
 
 
-def _scaling(kind: type) -> Uses:
-    def uses(spec: schema.Spec) -> bool:
-        positions = spec.architecture.positions
-        return isinstance(positions, schema.Rotary) and isinstance(positions.scaling, kind)
-
-    return uses
-
-
 def _no_shift(spec: schema.Spec) -> bool:
     return isinstance(spec.architecture.normalization, schema.BiaslessLayerNorm)
 
@@ -59,7 +47,6 @@ def _typed_source(spec: schema.Spec) -> bool:
 
 
 MISSING: tuple[tuple[str, Uses], ...] = (
-    ("attention over latent vectors (DeepSeek-AI 2024, V2)", _latent),
     (
         "relative positions of each layer's own (GLaM)",
         _positions(schema.LayerwiseRelativeBuckets),
@@ -67,8 +54,6 @@ MISSING: tuple[tuple[str, Uses], ...] = (
     ("layers of a band beside dense ones (GPT-3)", _pattern(schema.AlternatingBanded)),
     ("gated relative positions (Chi et al. 2021)", _positions(schema.GatedRelativeBuckets)),
     ("layer norm without a bias (Chowdhery et al. 2022)", _no_shift),
-    ("YaRN (Peng et al. 2023)", _scaling(schema.YarnScaling)),
-    ("multi-token prediction (DeepSeek-AI 2024, V3)", _head(schema.MultiTokenHead)),
     ("token types of a source (AlexaTM)", _typed_source),
 )
 

@@ -128,7 +128,7 @@ def _is_normalized(spec: Spec, parameter: Parameter) -> bool:
     """Whether a norm comes next: after the stream, and in the head of a masked language model."""
     if parameter.name.startswith("head.transform."):
         return not isinstance(spec.architecture.head, ReplacedTokenHead)
-    return parameter.residual
+    return parameter.residual or _part(parameter) in ("latent", "query_latent")
 
 
 def _joins_tied_logits(spec: Spec, parameter: Parameter) -> bool:

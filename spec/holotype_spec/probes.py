@@ -119,9 +119,7 @@ def _exposing(spec: Spec, layers: int, window: int) -> Architecture:
     if isinstance(positions, RelativeBuckets | LayerwiseRelativeBuckets):
         positions = msgspec.structs.replace(positions, buckets=BUCKETS, max_distance=MAX_DISTANCE)
     if isinstance(positions, Rotary) and (scaling := _scaling(spec)):
-        grows = isinstance(scaling, DynamicScaling)
-        original = GROWING_FROM if grows else ORIGINAL_POSITIONS
-        scaling = msgspec.structs.replace(scaling, original_max_positions=original)
+        scaling = _nearer(scaling)
         positions = msgspec.structs.replace(positions, scaling=scaling)
     if isinstance(positions, GatedRelativeBuckets):
         positions = GatedRelativeBuckets(buckets=BUCKETS, max_distance=MAX_DISTANCE)
@@ -153,10 +151,10 @@ def _deeper(
 
 
 def _thin(attention: LatentAttention) -> LatentAttention:
-    """Of the 16 dimensions of a query's head 6 turn."""
+    """Of the 16 dimensions of a query's head 10 turn."""
     query_rank: int | Literal["none"] = "none" if attention.query_rank == "none" else 21
     return msgspec.structs.replace(
-        attention, query_rank=query_rank, kv_rank=12, rope_head_dim=6, value_head_dim=9
+        attention, query_rank=query_rank, kv_rank=12, rope_head_dim=10, value_head_dim=9
     )
 
 
@@ -175,6 +173,16 @@ def _fewer(blocks: FeedForward) -> FeedForward:
         first_layer=min(blocks.first_layer, 1),
         routing=routing,
     )
+
+
+def _nearer(
+    scaling: Llama3Scaling | YarnScaling | DynamicScaling,
+) -> Llama3Scaling | YarnScaling | DynamicScaling:
+    """Within a short input; but that of YaRN stays, whose five pairs are two fast ones, two between and a slow one."""
+    if isinstance(scaling, YarnScaling):
+        return scaling
+    original = GROWING_FROM if isinstance(scaling, DynamicScaling) else ORIGINAL_POSITIONS
+    return msgspec.structs.replace(scaling, original_max_positions=original)
 
 
 def _sharpened(spec: Spec) -> bool:

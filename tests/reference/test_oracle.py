@@ -92,6 +92,8 @@ FLOORS = {
     "giraffe-13b-16k": 1e-6,
     "mistral-7b-v0.1": 1e-6,
     "mixtral-8x7b": 1e-6,
+    "deepseek-v2-lite": 1e-6,
+    "deepseek-v3": 1e-6,
 }
 Read = Callable[[Any, dict[str, torch.Tensor]], None]
 

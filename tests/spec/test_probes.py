@@ -18,6 +18,7 @@ from holotype_spec.schema import (
     RelativeBuckets,
     Rotary,
     SlidingWindow,
+    YarnScaling,
 )
 
 
@@ -105,6 +106,23 @@ def test_a_scaling_starts_inside_a_probe_and_all_its_cases_occur(name: str) -> N
     fast = [n for n in turns if n > scaling.high_freq_factor]
     slow = [n for n in turns if n < scaling.low_freq_factor]
     assert (len(fast), len(slow)) == (1, 6)  # of eight: one lies between
+
+
+@pytest.mark.parametrize("name", ["deepseek-v2-lite", "deepseek-v2", "deepseek-v3"])
+def test_of_the_pairs_that_yarn_scales_some_are_fast_some_slow_and_some_between(name: str) -> None:
+    small = load(name).probe()
+    positions = small.architecture.positions
+    assert isinstance(positions, Rotary)
+    assert isinstance(positions.scaling, YarnScaling)
+    # Pair i turns n times within the original length where i = d ln(length / 2 pi n) / (2 ln theta).
+    fast, slow = (
+        small.rotary_dim
+        * math.log(positions.scaling.original_max_positions / (2 * math.pi * n))
+        / (2 * math.log(positions.theta))
+        for n in (positions.scaling.beta_fast, positions.scaling.beta_slow)
+    )
+    # Rounded inwards the bounds are other pairs, and both ways a pair lies between.
+    assert (math.floor(fast), math.ceil(slow), small.rotary_dim // 2) == (1, 4, 5)
 
 
 @pytest.mark.parametrize("name", originals())

@@ -11,6 +11,8 @@ from holotype_conformance.deviations import (  # noqa: F401  (they fill the cata
     attention,
     rotary,
     lengths,
+    yarn,
+    latent,
     positions,
     alibi,
     sinusoids,

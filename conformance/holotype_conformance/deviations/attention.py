@@ -11,6 +11,7 @@ from holotype_conformance.deviations.features import (
     both,
     grouped,
     has_source,
+    multi_head,
     scaled,
     set_otherwise,
     ungrouped,
@@ -27,7 +28,12 @@ from holotype_conformance.deviations.patching import (
     weigh,
     wide,
 )
-from holotype_reference.attention import Attention, CrossAttention, SelfAttention
+from holotype_reference.attention import (
+    Attention,
+    CrossAttention,
+    MultiHeadAttention,
+    SelfAttention,
+)
 from holotype_reference.linear import Linear
 from holotype_reference.masks import Mask
 from holotype_reference.model import Model
@@ -228,13 +234,13 @@ def _first(attention: Attention, x: Tensor) -> Tensor:
     "the heads are split the other way: neighbouring features belong to different heads",
     "A reshape to (head_dim, heads) instead of (heads, head_dim). Shapes fit after a transpose,"
     " and every head gets a bit of all others.",
-    applies=lambda spec: spec.heads > 1,
+    applies=both(multi_head, lambda spec: spec.heads > 1),
 )
 def interleaved(model: Model) -> None:
-    override_all(model, Attention, split=_deal)
+    override_all(model, MultiHeadAttention, split=_deal)
 
 
-def _deal(attention: Attention, x: Tensor) -> Tensor:
+def _deal(attention: MultiHeadAttention, x: Tensor) -> Tensor:
     return rearrange(
         x, "batch length (width heads) -> batch heads length width", width=attention.head_dim
     )
@@ -245,7 +251,7 @@ def _deal(attention: Attention, x: Tensor) -> Tensor:
     "the projections of queries and keys are swapped",
     "Scores are transposed: i attends to j as j should to i. Look at the order in which a fused"
     " matrix is cut.",
-    applies=ungrouped,
+    applies=both(ungrouped, multi_head),
 )
 def query_key_swapped(model: Model) -> None:
     for attention in parts(model, SelfAttention):
@@ -314,8 +320,9 @@ for _part in ("query", "value", "output"):
     "No position knows of another. Look for a block whose result is not used.",
 )
 def attention_dropped(model: Model) -> None:
-    for attention in parts(model, SelfAttention):
-        override(attention.output, forward=lambda self, x: Linear.forward(self, x) * 0)
+    for attention in parts(model, Attention):
+        if not isinstance(attention, CrossAttention):
+            override(attention.output, forward=lambda self, x: Linear.forward(self, x) * 0)
 
 
 @patches(

@@ -18,6 +18,7 @@ from holotype_conformance.deviations.features import (
     has_ids,
     has_source,
     has_window,
+    multi_head,
 )
 from holotype_conformance.deviations.patching import (
     MaskRule,
@@ -255,7 +256,9 @@ class LastDropped(KeysValues):
         return result
 
 
-def _keep_in(model: Model, kind: Callable[[], KeysValues]) -> None:
+def keep_in(model: Model, kind: Callable[[], KeysValues]) -> None:
+    """Keep keys and values of self-attention in a cache of another kind."""
+
     def new_cache(self: Model) -> Cache:
         rows = Model.new_cache(self).layers
         return Cache(layers=[LayerCache(self_attention=kind()) for _ in rows])
@@ -271,7 +274,7 @@ def _keep_in(model: Model, kind: Callable[[], KeysValues]) -> None:
     applies=decodes,
 )
 def prepended(model: Model) -> None:
-    _keep_in(model, Prepending)
+    keep_in(model, Prepending)
 
 
 @patches(
@@ -279,11 +282,11 @@ def prepended(model: Model) -> None:
     "what the cache keeps as values are the keys",
     "The prompt is read rightly, every later step mixes keys where values belong. Two lines that"
     " were copied from each other.",
-    applies=decodes,
+    applies=both(decodes, multi_head),
     reports=("huggingface/transformers#34232",),
 )
 def values_from_keys(model: Model) -> None:
-    _keep_in(model, KeysTwice)
+    keep_in(model, KeysTwice)
 
 
 @patches(
@@ -294,7 +297,7 @@ def values_from_keys(model: Model) -> None:
     applies=decodes,
 )
 def last_key_lost(model: Model) -> None:
-    _keep_in(model, LastDropped)
+    keep_in(model, LastDropped)
 
 
 @patches(

@@ -213,7 +213,7 @@ def scaled_keys(model: Model) -> None:
     equivalent=True,
 )
 def heads_in_turn(model: Model) -> None:
-    width = model.spec.head_dim
+    width = model.spec.value_head_dim
 
     def forward(output: Linear, x: Tensor) -> Tensor:
         parts = rearrange(x, "batch length (heads width) -> heads batch length width", width=width)

@@ -84,6 +84,24 @@ def has_any_scaling(spec: Spec) -> bool:
     )
 
 
+def multi_head(spec: Spec) -> bool:
+    """Keys and values are made from the residual stream, and cached."""
+    return isinstance(spec.architecture.attention, schema.MultiHeadAttention)
+
+
+def latent(spec: Spec) -> bool:
+    """Keys and values are made from a latent vector."""
+    return isinstance(spec.architecture.attention, schema.LatentAttention)
+
+
+def has_yarn(spec: Spec) -> bool:
+    """Rotary positions scaled as YaRN does."""
+    positions = spec.architecture.positions
+    return isinstance(positions, schema.Rotary) and isinstance(
+        positions.scaling, schema.YarnScaling
+    )
+
+
 def has_growing_theta(spec: Spec) -> bool:
     """Rotary positions whose theta grows with the input."""
     positions = spec.architecture.positions
@@ -96,7 +114,7 @@ def has_scaling(spec: Spec) -> bool:
     """Rotary positions whose slow pairs are slowed down."""
     positions = spec.architecture.positions
     return isinstance(positions, schema.Rotary) and isinstance(
-        positions.scaling, schema.Llama3Scaling
+        positions.scaling, schema.Llama3Scaling | schema.YarnScaling
     )
 
 

@@ -18,7 +18,7 @@ from holotype_conformance.deviations.patching import (
     override_all,
     override_feed_forward,
     parts,
-    prepare,
+    place,
     redraw_masks,
     said,
 )
@@ -92,7 +92,7 @@ def attention_missing(model: Model) -> None:
     " `.data`, often around a cache.",
 )
 def keys_detached(model: Model) -> None:
-    prepare(model, lambda query, key, value, turn: (turn(query), turn(key).detach(), value))
+    place(model, lambda query, key, turn: (turn(query), turn(key).detach()))
 
 
 @patches(

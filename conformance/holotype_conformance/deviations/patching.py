@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
-from holotype_reference.attention import Attention, SelfAttention
+from holotype_reference.attention import Attention, CrossAttention, SelfAttention
 from holotype_reference.cache import KeysValues
 from holotype_reference.experts import Blocks
 from holotype_reference.feed_forward import FeedForward
@@ -28,6 +28,7 @@ Norm = LayerNorm | RMSNorm
 MaskRule = Callable[[Mask], Tensor]
 Softmax = Callable[[Tensor, Mask], Tensor]
 Turn = Callable[[Tensor], Tensor]
+Placed = Callable[[Tensor, Tensor, Turn], tuple[Tensor, Tensor]]
 Prepare = Callable[[Tensor, Tensor, Tensor, Turn], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -133,6 +134,13 @@ def softmax_by(softmax: Softmax) -> WeightedSum:
 def wide(x: Tensor) -> Tensor:
     """In at least float32."""
     return x.to(compute_dtype(x.dtype))
+
+
+def place(model: nn.Module, placed: Placed) -> None:
+    """Replace in every self-attention what is done to queries and keys, or what turns of them, before they meet."""
+    for module in parts(model, Attention):
+        if not isinstance(module, CrossAttention):
+            override(module, placed=lambda self, q, k, turn: placed(q, k, turn or (lambda x: x)))
 
 
 def prepare(model: nn.Module, prepared: Prepare) -> None:

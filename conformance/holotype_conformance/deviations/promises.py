@@ -20,6 +20,7 @@ from holotype_conformance.deviations.features import (
 from holotype_conformance.deviations.heads import fill_when_loaded
 from holotype_conformance.deviations.patching import override, parts
 from holotype_reference.attention import SelfAttention
+from holotype_reference.latent import LatentAttention
 from holotype_reference.layers import Stack
 from holotype_reference.model import Model, Output
 from holotype_spec.schema import Spec
@@ -36,7 +37,7 @@ from holotype_spec.schema import Spec
 )
 def bias_added(model: Model) -> None:
     for name, module in model.named_modules():
-        if isinstance(module, SelfAttention):
+        if isinstance(module, SelfAttention | LatentAttention):
             zeros = torch.zeros_like(module.value.weight[:, 0]).detach()
             module.value.bias = nn.Parameter(zeros)
             fill_when_loaded(model, f"{name}.value.bias", partial(_constant, zeros))

@@ -14,12 +14,13 @@ from holotype_conformance.deviations.features import (
     has_learned,
     has_rotary,
     has_scaling,
+    multi_head,
     rotates,
     rotates_all,
     rotates_part,
     set_otherwise,
 )
-from holotype_conformance.deviations.patching import override_all, prepare
+from holotype_conformance.deviations.patching import override_all, place, prepare
 from holotype_reference.model import Model
 from holotype_reference.positions import Rotary, Turns
 from holotype_spec import schema
@@ -82,7 +83,7 @@ def _backward(
     applies=rotates,
 )
 def rotary_dropped(model: Model) -> None:
-    prepare(model, lambda query, key, value, turn: (query, key, value))
+    place(model, lambda query, key, turn: (query, key))
 
 
 @patches(
@@ -93,7 +94,7 @@ def rotary_dropped(model: Model) -> None:
     applies=rotates,
 )
 def queries_only(model: Model) -> None:
-    prepare(model, lambda query, key, value, turn: (turn(query), key, value))
+    place(model, lambda query, key, turn: (turn(query), key))
 
 
 @patches(
@@ -101,7 +102,7 @@ def queries_only(model: Model) -> None:
     "values are rotated too, not only queries and keys",
     "What is read from a key depends on where it stands. Look at where a fused projection is cut:"
     " before the rotation or after it.",
-    applies=rotates,
+    applies=both(rotates, multi_head),
 )
 def values_too(model: Model) -> None:
     prepare(model, lambda query, key, value, turn: (turn(query), turn(key), turn(value)))
@@ -167,7 +168,7 @@ def frequencies_reversed(model: Model) -> None:
     lambda spec: f"{spec.head_dim // 2} of the {spec.head_dim} dimensions of each head are rotated",
     "Some families rotate a fraction of each head, this one rotates all. Look at the rotary"
     " fraction of the configuration.",
-    applies=rotates_all,
+    applies=both(rotates_all, multi_head),
 )
 def partial(model: Model) -> None:
     def slow_half_still(self: Rotary, like: Tensor) -> Tensor:
@@ -273,13 +274,13 @@ def scaling_left_out(spec: Spec) -> Spec:
 @patches(
     "rotary.scaling-of-all-pairs",
     "the scaling slows down all rotary pairs instead of the slow ones alone",
-    "The scaling of LLaMA 3.1 leaves pairs that turn often as they are; dividing every frequency, or"
+    "The scalings of LLaMA 3.1 and YaRN leave pairs that turn often as they are; dividing every frequency, or"
     " every position, by the factor is another scaling, under which near tokens blur.",
     applies=has_scaling,
 )
 def scaling_of_all_pairs(model: Model) -> None:
     def slower(self: Rotary, like: Tensor) -> Tensor:
-        assert isinstance(self.scaling, schema.Llama3Scaling)
+        assert isinstance(self.scaling, schema.Llama3Scaling | schema.YarnScaling)
         return self.unscaled(like) / self.scaling.factor
 
     override_all(model, Rotary, frequencies=slower)

@@ -37,6 +37,7 @@ from holotype_reference.weights import Weights
 from holotype_spec.parameters import Parameter, parameter_table
 from holotype_spec.probes import LONG, ROWS
 from holotype_spec.schema import Rotary, Spec, TwoDimensionalRotary
+from holotype_spec.tensors import tensor_table
 
 LowPrecision = Literal["float32", "bfloat16", "float16"]
 PLAIN_PATHS: tuple[Path, ...] = ("fused", "eager")
@@ -301,8 +302,8 @@ def gradients(subject: Subject, case: AgreementCase) -> None:
     directions = Weights(
         weights.spec,
         {
-            name: value.roll(1, 0)
-            for name, value in subject.weights(case.layers, case.weights + 7).items()
+            row.name: subject.weights(case.layers, case.weights + 7)[row.name].roll(1, 0)
+            for row in parameter_table(weights.spec)
         },
     )
     reference = subject.reference(Setup(layers=case.layers, weights=case.weights))
@@ -491,7 +492,7 @@ def loud_weights(subject: Subject, case: BatchCase) -> Weights:
     factor = LOUD / (weights.spec.hidden_size**0.5 if scaled else 1.0)
     loud = {
         row.name: weights[row.name] * (factor if _is_embedded(row) else 1.0)
-        for row in parameter_table(weights.spec)
+        for row in tensor_table(weights.spec)
     }
     return Weights(weights.spec, loud)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from holotype_reference.oracle import normalization
 from holotype_reference.oracle.basics import Array, Mask, Scope, Stream, linear
 from holotype_reference.oracle.positions import (
     alibi_slopes,
     log_length,
+    mscale,
     relative_buckets,
     rotate,
 )
@@ -16,12 +18,14 @@ from holotype_spec.parameters import Stack
 from holotype_spec.schema import (
     Alibi,
     Disentangled,
+    LatentAttention,
     RelativeBuckets,
     Rotary,
     SlidingWindow,
     Spec,
     TransformerXLPositions,
     TwoDimensionalRotary,
+    YarnScaling,
 )
 
 
@@ -44,6 +48,8 @@ def self_attention(
     if stream.order is not None:
         later = stream.order[:, :, None] - stream.order[:, None, :]
         allowed = allowed & (later >= 0 if own else later > 0)
+    if isinstance(spec.architecture.attention, LatentAttention):
+        return _latent_attention(spec, spec.architecture.attention, block, x, allowed, stream)
     bias = None
     if isinstance(positions, RelativeBuckets):
         bidirectional = stack == "encoder"
@@ -109,10 +115,42 @@ def _attention(
     return linear(p / "output", np.concatenate(heads, axis=-1))
 
 
+def _latent_attention(
+    spec: Spec, kind: LatentAttention, p: Scope, x: Array, allowed: Mask, stream: Stream
+) -> Array:
+    """DeepSeek-AI 2024, V2, appendix C, head by head: q = [q^C, q^R], k = [k^C, k^R], scores q k / √(d_h + d_h^R).
+
+    x is (batch, length, hidden_size). Compressed vectors are normalised (section 3.1.2), and their release multiplies
+    scores by the square of YaRN's m.
+    """
+    rotary, d = spec.architecture.positions, spec.head_dim
+    assert isinstance(rotary, Rotary)
+    nope, width = d - kind.rope_head_dim, kind.value_head_dim
+    read = x
+    if kind.query_rank != "none":
+        read = normalization.norm(spec, p / "query_norm", linear(p / "query_latent", x))
+    latent = normalization.norm(spec, p / "latent_norm", linear(p / "latent", x))
+    queries, keys, values = (
+        linear(p / part, y) for part, y in (("query", read), ("key", latent), ("value", latent))
+    )
+    turned_key = rotate(rotary, linear(p / "rotary_key", x), stream)
+    scale = _scale(spec, stream)
+    heads = []
+    for h in range(spec.heads):
+        q, k = queries[..., h * d : (h + 1) * d], keys[..., h * nope : (h + 1) * nope]
+        scores = q[..., :nope] @ k.transpose(0, 2, 1)
+        scores = scores + rotate(rotary, q[..., nope:], stream) @ turned_key.transpose(0, 2, 1)
+        heads.append(_softmax(scores * scale, allowed) @ values[..., h * width : (h + 1) * width])
+    return linear(p / "output", np.concatenate(heads, axis=-1))
+
+
 def _scale(spec: Spec, places: Stream | None) -> Array | float:
     """What scores are multiplied by, where it differs (batch, length, 1) by the query."""
     attention = spec.architecture.attention
     scale = score_scale(spec)
+    rotary = spec.architecture.positions
+    if isinstance(rotary, Rotary) and isinstance(rotary.scaling, YarnScaling):
+        scale *= mscale(rotary.scaling, rotary.scaling.mscale_all_dim) ** 2
     if places is None or attention.scale != "inverse-sqrt-head-dim-log-length":
         return scale
     return scale * log_length(places.positions, spec.max_positions)[..., None]

@@ -16,6 +16,7 @@ from holotype_spec.schema import (
     Rotary,
     Sinusoidal,
     TwoDimensionalRotary,
+    YarnScaling,
 )
 
 
@@ -44,8 +45,12 @@ def rotate(rotary: Rotary | TwoDimensionalRotary, x: Array, stream: Stream) -> A
     second = pairs + len(pairs) if half_split else 2 * pairs + 1
     a, b = x[..., first], x[..., second]
     rotated = x.copy()
-    rotated[..., first] = a * np.cos(angles) - b * np.sin(angles)
-    rotated[..., second] = a * np.sin(angles) + b * np.cos(angles)
+    size = 1.0
+    if isinstance(rotary.scaling, YarnScaling):  # of all cosines and sines
+        size = mscale(rotary.scaling, rotary.scaling.mscale)
+        size /= mscale(rotary.scaling, rotary.scaling.mscale_all_dim)
+    rotated[..., first] = size * (a * np.cos(angles) - b * np.sin(angles))
+    rotated[..., second] = size * (a * np.sin(angles) + b * np.cos(angles))
     return rotated
 
 
@@ -90,7 +95,35 @@ def _frequencies(rotary: Rotary, d: int, tokens: int) -> list[float]:
                     scaling.high_freq_factor - scaling.low_freq_factor
                 )
                 frequencies[i] = (1 - smooth) * frequency / scaling.factor + smooth * frequency
+    if isinstance(scaling, YarnScaling):
+        frequencies = _yarn(frequencies, scaling, theta, d)
     return frequencies
+
+
+def _yarn(frequencies: list[float], scaling: YarnScaling, theta: float, d: int) -> list[float]:
+    """Fast pairs stay, slow ones are interpolated (Peng et al. 2023b, section 3.2); between by the index of the pair.
+
+    Pair i turns θ_i L / 2π times within L positions, so that i = d ln(L / 2πn) / (2 ln theta) turns n times; the
+    DeepSeek-V2 release rounds the two ends outwards (yarn_find_correction_range).
+    """
+
+    def index(times: float) -> float:
+        length = scaling.original_max_positions
+        return d * math.log(length / (2 * math.pi * times)) / (2 * math.log(theta))
+
+    last_fast = max(math.floor(index(scaling.beta_fast)), 0)
+    first_slow = min(math.ceil(index(scaling.beta_slow)), d - 1)
+    if first_slow == last_fast:
+        first_slow = last_fast + 1
+    slow = [
+        min(max((i - last_fast) / (first_slow - last_fast), 0), 1) for i in range(len(frequencies))
+    ]
+    return [f * (1 - s) + f / scaling.factor * s for f, s in zip(frequencies, slow, strict=True)]
+
+
+def mscale(scaling: YarnScaling, slope: float) -> float:
+    """0.1 s ln(factor) + 1 (Peng et al. 2023b, section 3.3; the DeepSeek-V2 release, yarn_get_mscale)."""
+    return 0.1 * slope * math.log(scaling.factor) + 1.0 if scaling.factor > 1 else 1.0
 
 
 def ntk_alpha(tokens: int, trained: int) -> int:
