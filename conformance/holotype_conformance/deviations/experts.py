@@ -40,6 +40,11 @@ _active = _of(lambda blocks: blocks.active_experts, 0)
 _number = _of(lambda blocks: blocks.experts, 0)
 _normalised = _of(lambda blocks: blocks.routing.normalised, otherwise=False)
 _dense_after = _of(lambda blocks: blocks.dense_after, otherwise=False)
+_factor = _of(lambda blocks: blocks.routing.factor, 1.0)
+_groups = _of(lambda blocks: blocks.routing.active_groups, 1)
+_grouped = _of(lambda blocks: blocks.routing.groups > 1, otherwise=False)
+_shared = _of(lambda blocks: blocks.shared_experts > 0, otherwise=False)
+_by_sigmoid = both(has_experts, without(by_softmax))
 _capped = _of(lambda blocks: blocks.capacity != "none", otherwise=False)
 
 
@@ -216,3 +221,127 @@ def dense_after_dropped(model: Model) -> None:
     for layer in parts(model, Layer):
         if layer.dense_after is not None:
             override(layer.dense_after, forward=lambda self, x: 0 * said(self, x))
+
+
+# DeepSeek's routing ---------------------------------------------------------------------------------------------
+
+
+@patches(
+    "experts.softmax",
+    "scores are a softmax over all experts instead of logistic functions",
+    "Each expert is judged by itself here. Code that knows the softmax of the predecessors chooses others.",
+    applies=_by_sigmoid,
+    reports=("NVIDIA/TensorRT-Model-Connect#669",),
+)
+def softmax(model: Model) -> None:
+    override_all(model, Router, scores=lambda self, x: self.logits(x).softmax(dim=-1))
+
+
+@patches(
+    "experts.gates-corrected",
+    "gates are the scores with the bias that corrects the choice",
+    "The bias balances how often experts are chosen, and nothing else: what an expert says counts by the score without"
+    " it. Freshly initialised biases are zero and show nothing.",
+    applies=_by_sigmoid,
+    reports=("vllm-project/vllm#12002", "huggingface/transformers#41647"),
+)
+def gates_corrected(model: Model) -> None:
+    override_all(
+        model,
+        Router,
+        gates=lambda self, scores, experts: Router.gates(self, scores + self.correction, experts),
+    )
+
+
+@patches(
+    "experts.correction-dropped",
+    "experts are chosen without the bias that corrects the choice",
+    "It is no parameter, and easily left behind in a checkpoint's buffers. Zeros in a fresh model show nothing.",
+    applies=_by_sigmoid,
+)
+def correction_dropped(model: Model) -> None:
+    override_all(
+        model,
+        Router,
+        preferences=lambda self, scores: Router.preferences(self, scores - self.correction),
+    )
+
+
+@respecifies(
+    "experts.groups-ignored",
+    "experts are chosen among all groups instead of the best ones",
+    "Groups stand for devices, and a limit on them saves communication; but the model was trained with it.",
+    applies=_grouped,
+    reports=("EricLBuehler/mistral.rs#1278",),
+)
+def groups_ignored(spec: Spec) -> Spec:
+    ungrouped = set_otherwise(spec, "feed_forward.routing.groups", value=1)
+    return set_otherwise(ungrouped, "feed_forward.routing.active_groups", value=1)
+
+
+@respecifies(
+    "experts.group-fewer",
+    "experts are chosen in one group fewer",
+    "The limit on groups is off by one: what stands in the last of them is never chosen.",
+    applies=lambda spec: _groups(spec) > 1,
+)
+def group_fewer(spec: Spec) -> Spec:
+    return set_otherwise(spec, "feed_forward.routing.active_groups", value=_groups(spec) - 1)
+
+
+@patches(
+    "experts.groups-by-best",
+    "a group is as good as its best expert instead of the sum of its two best",
+    "So it is in the predecessor of these models. Other groups are chosen for some tokens, and all else is right.",
+    applies=both(_grouped, _by_sigmoid),
+    reports=("vllm-project/vllm#13474",),
+)
+def groups_by_best(model: Model) -> None:
+    override_all(model, Router, goodness=lambda self, by_group: by_group.amax(dim=-1))
+
+
+@patches(
+    "experts.groups-by-two",
+    "a group is as good as the sum of its two best experts instead of its best",
+    "So it is in the successor of these models. Other groups are chosen for some tokens, and all else is right.",
+    applies=both(_grouped, by_softmax),
+)
+def groups_by_two(model: Model) -> None:
+    override_all(
+        model, Router, goodness=lambda self, by_group: by_group.topk(2, dim=-1).values.sum(dim=-1)
+    )
+
+
+@respecifies(
+    "experts.factor-dropped",
+    lambda spec: f"gates are not multiplied by {_factor(spec):g}",
+    "The experts say too little beside the residual stream and what all tokens share.",
+    applies=lambda spec: _factor(spec) != 1.0,
+)
+def factor_dropped(spec: Spec) -> Spec:
+    return set_otherwise(spec, "feed_forward.routing.factor", value=1.0)
+
+
+@patches(
+    "experts.shared-dropped",
+    "the experts that all tokens share are left out",
+    "Their parameters are loaded and not used. What is routed is right.",
+    applies=_shared,
+)
+def shared_dropped(model: Model) -> None:
+    for block in parts(model, Experts):
+        assert block.shared_experts is not None
+        override(block.shared_experts, forward=lambda self, x: 0 * said(self, x))
+
+
+@patches(
+    "experts.shared-scaled",
+    lambda spec: f"what all tokens share is multiplied by {_factor(spec):g} as well",
+    "The factor of the gates is applied to the sum of both. It belongs to the routed experts alone.",
+    applies=lambda spec: _shared(spec) and _factor(spec) != 1.0,
+)
+def shared_scaled(model: Model) -> None:
+    for block in parts(model, Experts):
+        assert block.shared_experts is not None
+        factor = block.router.routing.factor
+        override(block.shared_experts, forward=lambda self, x, by=factor: by * said(self, x))
