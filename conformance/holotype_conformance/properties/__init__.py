@@ -7,6 +7,7 @@ that follows.
 # isort: off
 from holotype_conformance.properties import interface as interface
 from holotype_conformance.properties import agreement as agreement
+from holotype_conformance.properties import rounding as rounding
 from holotype_conformance.properties import long_rows as long_rows
 from holotype_conformance.properties import parameters as parameters
 from holotype_conformance.properties import causality as causality

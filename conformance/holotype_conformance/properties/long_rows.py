@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from holotype_conformance.properties.agreement import RoundingCase, check_rounding
 from holotype_conformance.properties.cases import BatchCase, always
+from holotype_conformance.properties.rounding import RoundingCase, check_rounding
 from holotype_conformance.property import claim
 from holotype_conformance.subject import Subject
 from holotype_reference.weights import Weights

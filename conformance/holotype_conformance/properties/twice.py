@@ -12,13 +12,13 @@ from torch import Tensor
 
 from holotype_conformance.candidate import Inputs
 from holotype_conformance.compare import demand_equal, rms_error
-from holotype_conformance.properties.agreement import (
+from holotype_conformance.properties.cases import BatchCase, asked, paddings
+from holotype_conformance.properties.rounding import (
     ROUNDING_FACTOR,
     own_error,
     rounded_to,
     run_oracle,
 )
-from holotype_conformance.properties.cases import BatchCase, asked, paddings
 from holotype_conformance.property import ALL_DTYPES, Undecided, Violation, measured
 from holotype_conformance.records import DType
 from holotype_conformance.subject import Subject
