@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from holotype_spec.catalogue import load as load
     from holotype_spec.catalogue import names as names
     from holotype_spec.catalogue import originals as originals
+    from holotype_spec.counts import Counts as Counts
+    from holotype_spec.counts import count_parameters as count_parameters
     from holotype_spec.errors import NoSpec as NoSpec
     from holotype_spec.errors import Problem as Problem
     from holotype_spec.errors import SpecError as SpecError
@@ -34,9 +36,7 @@ if TYPE_CHECKING:
     from holotype_spec.errors import UnknownSpec as UnknownSpec
     from holotype_spec.files import Entry as Entry
     from holotype_spec.networks import Network as Network
-    from holotype_spec.parameters import Counts as Counts
     from holotype_spec.parameters import Parameter as Parameter
-    from holotype_spec.parameters import count_parameters as count_parameters
     from holotype_spec.parameters import parameter_table as parameter_table
     from holotype_spec.probes import probe as probe
     from holotype_spec.schema import Spec as Spec
@@ -61,9 +61,9 @@ _HOMES = {
     "UnknownSpec": "errors",
     "Entry": "files",
     "Network": "networks",
-    "Counts": "parameters",
+    "Counts": "counts",
     "Parameter": "parameters",
-    "count_parameters": "parameters",
+    "count_parameters": "counts",
     "parameter_table": "parameters",
     "probe": "probes",
     "Spec": "schema",

@@ -13,13 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from holotype_spec.counts import count_matrix_weights, count_parameters, count_source_weights
 from holotype_spec.networks import Network
-from holotype_spec.parameters import (
-    count_matrix_weights,
-    count_parameters,
-    count_source_weights,
-    stacks,
-)
+from holotype_spec.parameters import stacks
 from holotype_spec.schema import (
     AlternatingBanded,
     Disentangled,

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from holotype_spec.errors import Problem
-from holotype_spec.rules import nearest
+from holotype_spec.errors import Problem, nearest
 
 Tree = dict[str, Any]
 

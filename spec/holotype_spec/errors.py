@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,3 +73,11 @@ class UndisclosedValue(ValueError):
         what = f"the {field} of {model}" if question is None else f"{question} of {model}"
         why = "is undisclosed" if question is None else f"depends on {field}, which is undisclosed"
         super().__init__(f"{what} {why}")
+
+
+def nearest(word: str, known: Collection[str]) -> str | None:
+    """ "did you mean …?", or None where nothing is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, known, n=1)
+    return f'did you mean "{near[0]}"?' if near else None

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import msgspec
 
+from holotype_spec.broken_rules import broken_rules
 from holotype_spec.descent import Finder, trees
 from holotype_spec.errors import Problem, SpecError
 from holotype_spec.networks import Network
-from holotype_spec.rules import broken_rules
 from holotype_spec.schema import Architecture, Spec, Strict
 from holotype_spec.sketch import Sketch, checked, sketch
 

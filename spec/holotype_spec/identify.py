@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from holotype_spec.catalogue import complete, line_of_descent
+from holotype_spec.counts import count_parameters
 from holotype_spec.field_names import FIELD_NAMES, ours
 from holotype_spec.gguf_header import MAGIC, GGUFError, Length, read_header
-from holotype_spec.parameters import count_parameters
 from holotype_spec.schema import SIZES, LayerNorm, RMSNorm, Rotary, Spec, Transformers
 
 DEFAULTS = Path(__file__).parent / "transformers_defaults.json"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
+from holotype_spec.counts import Counts
 from holotype_spec.networks import (
     BidirectionalLstm,
     Network,
@@ -16,7 +17,7 @@ from holotype_spec.networks import (
     Rwkv4,
     SelectiveStateSpace,
 )
-from holotype_spec.parameters import Counts, Parameter, Role
+from holotype_spec.parameters import Parameter, Role
 
 
 def table(network: Network) -> tuple[Parameter, ...]:

@@ -6,10 +6,10 @@ import re
 from functools import cache
 from typing import Literal
 
+from holotype_spec.counts import count_parameters
 from holotype_spec.errors import UndisclosedValue
 from holotype_spec.files import Entry
 from holotype_spec.networks import Network
-from holotype_spec.parameters import count_parameters
 from holotype_spec.schema import Spec
 from holotype_spec.sketch import UNDISCLOSED
 

@@ -9,7 +9,6 @@ inputs). Tied parameters stand once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
@@ -28,7 +27,6 @@ from holotype_spec.schema import (
     LayerwiseRelativeBuckets,
     LearnedPositions,
     MaskedLanguageModelHead,
-    MultiTokenHead,
     Permutation,
     RelativeBuckets,
     ReplacedTokenHead,
@@ -70,21 +68,6 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
         return prod(self.shape)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """Exact numbers of unique trainable parameters; buffers are not parameters.
-
-    `active` leaves out the experts that a token does not use. `apart` are modules that only training needs and
-    that are in none of the other numbers.
-    """
-
-    total: int
-    backbone: int
-    components: dict[str, int]
-    active: int
-    apart: dict[str, int]
-
-
 def stacks(spec: Spec) -> tuple[Stack, ...]:
     """The stacks of layers, in the order in which the data passes them."""
     match spec.architecture.structure:
@@ -107,10 +90,10 @@ def parameter_table(spec: Spec) -> tuple[Parameter, ...]:
     """Every trainable parameter of the pretraining model, tied ones once, in the order of the data."""
     shared = spec.architecture.layer_sharing == "all"
     depths = {stack: 1 if shared else stack_layers(spec, stack) for stack in stacks(spec)}
-    return tuple(_rows(spec, {stack: range(depth) for stack, depth in depths.items()}))
+    return tuple(rows(spec, {stack: range(depth) for stack, depth in depths.items()}))
 
 
-def _rows(spec: Spec, layers: Mapping[Stack, Iterable[int]]) -> Iterator[Parameter]:
+def rows(spec: Spec, layers: Mapping[Stack, Iterable[int]]) -> Iterator[Parameter]:
     """The table with these layers of each stack."""
     yield from _embeddings(spec)
     for stack, indices in layers.items():
@@ -121,109 +104,6 @@ def _rows(spec: Spec, layers: Mapping[Stack, Iterable[int]]) -> Iterator[Paramet
 def stack_layers(spec: Spec, stack: Stack) -> int:
     """How many layers a stack runs."""
     return spec.encoder_depth if stack == "encoder" else spec.layers
-
-
-def _network_count(network: Network) -> Counts:
-    from holotype_spec.network_parameters import count
-
-    return count(network)
-
-
-@answers("the parameter count", network=_network_count)
-def count_parameters(spec: Spec) -> Counts:
-    """Exact counts, without building the full table of a deep model: one layer of a kind, times those of its kind."""
-    components: dict[str, int] = {}
-    backbone = active = 0
-    for parameter, runs in _distinct(spec):
-        times = 1 if spec.architecture.layer_sharing == "all" else runs
-        size = parameter.size * times
-        components[parameter.component] = components.get(parameter.component, 0) + size
-        backbone += size if parameter.backbone else 0
-        active += _used(spec, parameter) * times
-    return Counts(
-        total=sum(components.values()),
-        backbone=backbone,
-        components=components,
-        active=active,
-        apart=_apart(spec),
-    )
-
-
-# Run once a sequence, or once for each distance, however many tokens there are.
-NOT_PER_TOKEN = (
-    "pooler.weight",
-    "next_sentence.weight",
-    "position_key.weight",
-    "position_query.weight",
-)
-
-
-def count_matrix_weights(spec: Spec) -> int:
-    """Weights of all matrices that every token is multiplied with, the output matrix among them, tied or not.
-
-    A layer whose parameters serve all layers counts once for each. What runs once a sequence (the pooler and
-    the matrix of sentence pairs) or once for each distance (projections of relative positions) is left out.
-    """
-    weights = sum(
-        _used(spec, parameter) * runs
-        for parameter, runs in _distinct(spec)
-        if parameter.role == "matrix" and not parameter.name.endswith(NOT_PER_TOKEN)
-    )
-    if not spec.architecture.tied_embeddings or spec.logit_size != spec.vocab_size:
-        return weights
-    return weights + spec.vocab_size * spec.embedding_size
-
-
-SOURCE_ONLY = ("cross_attention.key.weight", "cross_attention.value.weight")
-
-
-def count_source_weights(spec: Spec) -> int:
-    """Of an encoder-decoder, those of these weights that a token of the source is multiplied with and no other.
-
-    The encoder's, and the projections to the keys and values of cross-attention.
-    """
-    return sum(
-        _used(spec, parameter) * runs
-        for parameter, runs in _distinct(spec)
-        if parameter.role == "matrix"
-        and (parameter.name.startswith("encoder.") or parameter.name.endswith(SOURCE_ONLY))
-    )
-
-
-def _distinct(spec: Spec) -> Iterator[tuple[Parameter, int]]:
-    """Every parameter, of layers that are alike that of the first one alone, and how many layers run with it."""
-    alike = {stack: _layers_alike(spec, stack) for stack in stacks(spec)}
-    for parameter in _rows(spec, alike):
-        name, _, within = parameter.name.partition(".layers.")
-        stack: Stack = "encoder" if name == "encoder" else "decoder"
-        yield parameter, alike[stack][int(within.partition(".")[0])] if within else 1
-
-
-def _layers_alike(spec: Spec, stack: Stack) -> dict[int, int]:
-    """The first layer of each kind, and how many layers are of that kind."""
-    depth = stack_layers(spec, stack)
-    if not isinstance(spec.architecture.feed_forward, Experts):
-        return {0: depth}
-    kinds = [spec.has_experts(layer) for layer in range(depth)]
-    return {kinds.index(kind): kinds.count(kind) for kind in sorted({*kinds})}
-
-
-def _used(spec: Spec, parameter: Parameter) -> int:
-    """How many numbers of a parameter one token uses."""
-    blocks = spec.architecture.feed_forward
-    if parameter.component == EXPERTS and isinstance(blocks, Experts):
-        return parameter.size // blocks.experts * blocks.active_experts
-    return parameter.size
-
-
-def _apart(spec: Spec) -> dict[str, int]:
-    """The modules that predict the tokens after the next one, in training alone."""
-    head, d, last = spec.architecture.head, spec.hidden_size, spec.layers - 1
-    if not isinstance(head, MultiTokenHead):
-        return {}
-    norms = 3 * sum(parameter.size for parameter in _norm(spec, "", ""))
-    layer = sum(parameter.size for parameter in _layer(spec, "decoder", "", last))
-    return {"multi-token prediction": head.depth * (norms + 2 * d * d + layer)}
 
 
 # Embeddings ------------------------------------------------------------------------------------------------
@@ -273,7 +153,7 @@ def _placed(spec: Spec, name: str) -> Iterator[Parameter]:
     if architecture.token_types and not of_target:
         yield _table(f"{name}.token_type", architecture.token_types, size, "token-type embeddings")
     if architecture.normalization.embedding:
-        yield from _norm(spec, f"{name}.norm", "norms", residual=True, size=size)
+        yield from norm_rows(spec, f"{name}.norm", "norms", residual=True, size=size)
 
 
 def _table(name: str, rows: int, size: int, component: str) -> Parameter:
@@ -287,7 +167,7 @@ def _table(name: str, rows: int, size: int, component: str) -> Parameter:
     )
 
 
-def _norm(
+def norm_rows(
     spec: Spec, name: str, component: str, *, residual: bool = False, size: int | None = None
 ) -> Iterator[Parameter]:
     shape = (size or spec.hidden_size,)
@@ -326,9 +206,9 @@ def _linear(
 def _stack(spec: Spec, stack: Stack, layers: Iterable[int]) -> Iterator[Parameter]:
     yield from _positions(spec, stack)
     for layer in layers:
-        yield from _layer(spec, stack, f"{stack}.layers.{layer}", layer)
+        yield from layer_rows(spec, stack, f"{stack}.layers.{layer}", layer)
     if spec.architecture.normalization.final:
-        yield from _norm(spec, f"{stack}.final_norm", "norms")
+        yield from norm_rows(spec, f"{stack}.final_norm", "norms")
 
 
 def _positions(spec: Spec, stack: Stack) -> Iterator[Parameter]:
@@ -350,9 +230,9 @@ def _positions(spec: Spec, stack: Stack) -> Iterator[Parameter]:
             )
 
 
-def _layer(spec: Spec, stack: Stack, name: str, layer: int) -> Iterator[Parameter]:
+def layer_rows(spec: Spec, stack: Stack, name: str, layer: int) -> Iterator[Parameter]:
     if spec.architecture.residual == "parallel":
-        yield from _norm(spec, f"{name}.norm", "norms")
+        yield from norm_rows(spec, f"{name}.norm", "norms")
         yield from _attention(spec, f"{name}.self_attention", "self-attention")
         yield from _feed_forward(spec, f"{name}.feed_forward", layer)
         return
@@ -362,9 +242,9 @@ def _layer(spec: Spec, stack: Stack, name: str, layer: int) -> Iterator[Paramete
         blocks.append("cross_attention")
     for block in blocks:
         yield from _attention(spec, f"{name}.{block}", block.replace("_", "-"))
-        yield from _norm(spec, f"{name}.{block}_norm", "norms", residual=post)
+        yield from norm_rows(spec, f"{name}.{block}_norm", "norms", residual=post)
     yield from _feed_forward(spec, f"{name}.feed_forward", layer)
-    yield from _norm(spec, f"{name}.feed_forward_norm", "norms", residual=post)
+    yield from norm_rows(spec, f"{name}.feed_forward_norm", "norms", residual=post)
     blocks_of_experts = spec.architecture.feed_forward
     if isinstance(blocks_of_experts, Experts) and blocks_of_experts.dense_after:
         yield from _dense_after(spec, blocks_of_experts, name, layer, post=post)
@@ -377,7 +257,7 @@ def _dense_after(
     if spec.has_experts(layer):
         gated = blocks.dense == "gated"
         yield from _block(spec, f"{name}.dense_after", "feed-forward", spec.ffn_size, gated=gated)
-        yield from _norm(spec, f"{name}.dense_after_norm", "norms", residual=post)
+        yield from norm_rows(spec, f"{name}.dense_after_norm", "norms", residual=post)
 
 
 def _attention(spec: Spec, name: str, component: str) -> Iterator[Parameter]:
@@ -451,11 +331,11 @@ def _latent_attention(
         yield from linear("query", query, d)
     else:
         yield from linear("query_latent", attention.query_rank, d)
-        yield from _norm(spec, f"{name}.query_norm", component, size=attention.query_rank)
+        yield from norm_rows(spec, f"{name}.query_norm", component, size=attention.query_rank)
         yield from linear("query", query, attention.query_rank)
     yield from linear("latent", rank, d)
     yield from linear("rotary_key", attention.rope_head_dim, d)
-    yield from _norm(spec, f"{name}.latent_norm", component, size=rank)
+    yield from norm_rows(spec, f"{name}.latent_norm", component, size=rank)
     yield from linear("key", heads * spec.nope_head_dim, rank)
     yield from linear("value", value, rank)
     yield from linear("output", d, value)
@@ -524,7 +404,7 @@ def _pretraining_head(spec: Spec) -> Iterator[Parameter]:
         )
     if isinstance(head, MaskedLanguageModelHead | EnhancedMaskDecoder):
         yield from _linear("head.transform", width, d, "head", bias=True)
-        yield from _norm(spec, "head.norm", "head", size=width)
+        yield from norm_rows(spec, "head.norm", "head", size=width)
     elif isinstance(spec.architecture.embeddings.width, FactorisedEmbedding):
         yield from _linear("head.projection", width, d, "head", bias=False)
     for parameter in _linear("head.output", spec.vocab_size, width, "head", bias=head.bias):

@@ -17,11 +17,11 @@ from typing import Annotated, Any
 import msgspec
 from jsonschema import Draft202012Validator, ValidationError
 
+from holotype_spec.broken_rules import MISSING, Sound, at, broken_rules, key_of
 from holotype_spec.descent import INHERITED_HEAD
-from holotype_spec.errors import Problem
+from holotype_spec.errors import Problem, nearest
 from holotype_spec.field_names import ours
 from holotype_spec.networks import Network
-from holotype_spec.rules import MISSING, Sound, at, broken_rules, key_of, nearest
 from holotype_spec.schema import Architecture, Family, Name, Sizes, Spec, StatedPart, Strict
 from holotype_spec.sketch import OPEN, UNDISCLOSED
 

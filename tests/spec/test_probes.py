@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from holotype_spec import count_parameters, load, originals, probe
-from holotype_spec.rules import broken_rules
+from holotype_spec.broken_rules import broken_rules
 from holotype_spec.schema import (
     Disentangled,
     Dropout,

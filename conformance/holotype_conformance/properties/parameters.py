@@ -21,7 +21,8 @@ from holotype_conformance.properties.cases import always
 from holotype_conformance.property import Case, Violation, claim
 from holotype_conformance.subject import Setup, Subject, candidate_code, real_rows
 from holotype_reference.checkpoints import CheckpointError, published
-from holotype_spec.parameters import count_parameters, parameter_table
+from holotype_spec.counts import count_parameters
+from holotype_spec.parameters import parameter_table
 from holotype_spec.schema import Spec
 
 

@@ -13,10 +13,9 @@ from holotype_spec.claims.judging import figure
 from holotype_spec.claims.schema import Claim, ClaimsFile, Passage
 from holotype_spec.claims.values import FACTS, NOTHING, Value, known_fields, values_of
 from holotype_spec.conversion import converted
-from holotype_spec.errors import Problem
+from holotype_spec.errors import Problem, nearest
 from holotype_spec.facts import KINDS, UNDISCLOSED, Kind, matching, unknown_model, wanted
 from holotype_spec.files import parsed
-from holotype_spec.rules import nearest
 
 Tree = dict[str, Any]
 RATIOS = ("times", "times-more")

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 
 from holotype_spec.catalogue import find
+from holotype_spec.counts import count_parameters
 from holotype_spec.errors import UndisclosedValue
 from holotype_spec.facts import KINDS, UNDISCLOSED, facts_of
 from holotype_spec.files import Entry
 from holotype_spec.networks import Network
-from holotype_spec.parameters import count_parameters
 from holotype_spec.schema import Spec
 from holotype_spec.sketch import Sketch
 

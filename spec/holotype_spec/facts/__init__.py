@@ -17,10 +17,9 @@ import msgspec
 
 from holotype_spec.catalogue import families, names
 from holotype_spec.conversion import converted
-from holotype_spec.errors import Problem
+from holotype_spec.errors import Problem, nearest
 from holotype_spec.figures import UNITS, Dimension
 from holotype_spec.files import parsed
-from holotype_spec.rules import nearest
 from holotype_spec.schema import Source, Strict
 
 FOLDER = Path(__file__).parent

@@ -12,13 +12,13 @@ import msgspec
 from holotype_spec.catalogue import entries, families, find, names
 from holotype_spec.claims import Audit, Judgement, audit_all
 from holotype_spec.claims import counts as verdicts_of
+from holotype_spec.counts import Counts, count_parameters
 from holotype_spec.errors import UndisclosedValue
 from holotype_spec.facts import UNDISCLOSED, KnownFact, facts_of
 from holotype_spec.figures import printed
 from holotype_spec.files import Entry
 from holotype_spec.networks import Network
 from holotype_spec.pages.markdown import bars, leaves, link, table, told
-from holotype_spec.parameters import Counts, count_parameters
 from holotype_spec.schema import SIZES, PublishedCount
 from holotype_spec.sketch import Sketch
 
