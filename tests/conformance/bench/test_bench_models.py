@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from holotype_conformance.bench import models
 from holotype_conformance.bench.protocol import Count, Counted, Open, Prepare, Prepared
 from holotype_conformance.bench.run import measure
 from holotype_conformance.bench.server import Server
@@ -80,6 +81,7 @@ def test_the_size_keeps_what_the_spec_fixes() -> None:
     assert small.architecture == spec.architecture
 
 
-def test_what_cannot_be_verified_is_refused() -> None:
-    with pytest.raises(BadRequest, match="no result could be verified"):
-        opened("reference", "deepseek-v2")
+def test_what_cannot_be_verified_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "unsupported", lambda spec: ("such positions",))
+    with pytest.raises(BadRequest, match=r"it has no such positions.*no result could be verified"):
+        opened("reference", "gpt2")
