@@ -15,6 +15,7 @@ import importlib.abc
 import importlib.util
 import json
 import os
+import resource
 import selectors
 import signal
 import subprocess
@@ -28,7 +29,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-LIMIT = 300.0  # seconds for one edit on one spec
+LIMIT = 300  # seconds of computing for one edit on one spec, however busy the machine is
+PATIENCE = 3600.0  # seconds of waiting for one that does not even compute
 UNUSABLE = "(could not be run)"
 
 
@@ -184,7 +186,7 @@ def _answer(job: Mapping[str, Any]) -> dict[str, Any]:
 def _read(reading: int, child: int) -> dict[str, Any]:
     """The child's whole answer, or what became of it instead."""
     text = bytearray()
-    end = time.monotonic() + LIMIT
+    end = time.monotonic() + PATIENCE
     with selectors.DefaultSelector() as selector:
         selector.register(reading, selectors.EVENT_READ)
         while selector.select(max(0.0, end - time.monotonic())):
@@ -194,9 +196,9 @@ def _read(reading: int, child: int) -> dict[str, Any]:
             text += chunk
         else:
             os.kill(child, signal.SIGKILL)
-            return _nothing(f"no answer within {LIMIT:g} s")
+            return _nothing(f"no answer within {PATIENCE:g} s")
     if not text:
-        return _nothing("the child died without an answer")
+        return _nothing(f"no answer: a crash, or more than {LIMIT} s of computing")
     found: dict[str, Any] = json.loads(text)
     return found
 
@@ -206,6 +208,7 @@ def _nothing(error: str) -> dict[str, Any]:
 
 
 def _child(job: Mapping[str, Any], writing: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
     try:
         if job["source"] is not None:
             sys.meta_path.insert(0, _Edited(job["module"], job["source"]))
