@@ -85,8 +85,10 @@ def offset_of_retained(model: Model) -> None:
     assert isinstance(pattern, schema.SlidingWindow)
     window = pattern.window
 
-    def positions(self: Model, ids: Tensor, told: Tensor | None, cached: int) -> Tensor:
-        return Model.positions(self, ids, told, min(cached, window))
+    def positions(
+        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None
+    ) -> Tensor:
+        return Model.positions(self, ids, told, min(cached, window), prefix)
 
     override(model, positions=positions)
 
@@ -100,10 +102,12 @@ def offset_of_retained(model: Model) -> None:
     reports=("Xilinx/mlir-air#1948", "unslothai/unsloth#6197"),
 )
 def rotary_unscaled(model: Model) -> None:
-    def positions(self: Model, ids: Tensor, told: Tensor | None, cached: int) -> Tensor:
+    def positions(
+        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None
+    ) -> Tensor:
         for rotary in parts(self, Rotary):
             override(rotary, frequencies=Rotary.unscaled if cached else Rotary.frequencies)
-        return Model.positions(self, ids, told, cached)
+        return Model.positions(self, ids, told, cached, prefix)
 
     override(model, positions=positions)
 
