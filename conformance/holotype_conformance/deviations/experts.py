@@ -120,6 +120,37 @@ def gates_on_inputs(model: Model) -> None:
     override_all(model, Blocks, forward=forward)
 
 
+@patches(
+    "experts.gates-over-tokens",
+    "gates are normalised over the tokens instead of over the experts of each",
+    "What an expert says to a token counts the less, the more tokens there are, later ones among them. Look at `dim`,"
+    " and at an axis of one expert that was squeezed away.",
+    applies=_normalised,
+    reports=("databricks/megablocks#87",),
+)
+def gates_over_tokens(model: Model) -> None:
+    def gates(self: Router, scores: Tensor, experts: Tensor) -> Tensor:
+        chosen = scores.gather(-1, experts)
+        return self.routing.factor * chosen / chosen.sum(dim=0, keepdim=True)
+
+    override_all(model, Router, gates=gates)
+
+
+@patches(
+    "experts.gates-from-logits",
+    "the gates are the router's products themselves, without a softmax",
+    "The same experts are chosen, since a softmax keeps the order. Products may be negative, and have no sum.",
+    applies=has_experts,
+    reports=("sgl-project/sglang#35160",),
+)
+def gates_from_logits(model: Model) -> None:
+    def forward(self: Router, x: Tensor) -> Choice:
+        choice = Router.forward(self, x)
+        return choice._replace(gates=self.logits(x).gather(-1, choice.experts))
+
+    override_all(model, Router, forward=forward)
+
+
 # Which are chosen -----------------------------------------------------------------------------------------------
 
 
@@ -175,6 +206,26 @@ def router_in_bfloat16(model: Model) -> None:
 )
 def sigmoid(model: Model) -> None:
     override_all(model, Router, scores=lambda self, x: self.logits(x).sigmoid())
+
+
+@patches(
+    "experts.chosen-by-experts",
+    "each expert chooses its best tokens instead of each token its best experts",
+    "A later token displaces an earlier one: the future decides who computes, and so do the other rows of the batch."
+    " Right for encoders that were trained so (Zhou et al. 2022).",
+    applies=has_experts,
+    reports=("piotrpiekos/MoSA#3", "allenai/OLMoE#46"),
+)
+def chosen_by_experts(model: Model) -> None:
+    def forward(self: Router, x: Tensor) -> Choice:
+        scores = self.scores(x)
+        tokens, experts = scores.shape
+        room = max(1, tokens * self.active // experts)
+        taken = torch.zeros_like(scores).scatter(0, scores.topk(room, dim=0).indices, 1.0)
+        numbers = torch.arange(experts, device=x.device).expand(tokens, -1)
+        return Choice(experts=numbers, gates=scores * taken)
+
+    override_all(model, Router, forward=forward)
 
 
 # Where the results go -------------------------------------------------------------------------------------------
