@@ -9,7 +9,13 @@ from __future__ import annotations
 
 import msgspec
 
-from holotype_spec.schema import EnhancedMaskDecoder, LearnedPositions, Spec
+from holotype_spec.schema import (
+    Architecture,
+    EnhancedMaskDecoder,
+    Experts,
+    LearnedPositions,
+    Spec,
+)
 
 LAYERS, HEADS, VOCABULARY, POSITIONS = 2, 8, 4096, 2048
 
@@ -34,7 +40,18 @@ def scaled(spec: Spec) -> Spec:
         ffn_size=_share(spec.ffn_size, hidden_size, spec.hidden_size),
         vocab_size=min(spec.vocab_size, VOCABULARY),
         max_positions=min(spec.max_positions, POSITIONS) if learned else spec.max_positions,
+        architecture=_narrower(spec, hidden_size),
     )
+
+
+def _narrower(spec: Spec, hidden_size: int) -> Architecture:
+    """Experts keep their ratio to the hidden size too."""
+    blocks = spec.architecture.feed_forward
+    if not isinstance(blocks, Experts):
+        return spec.architecture
+    size = _share(blocks.expert_size, hidden_size, spec.hidden_size)
+    blocks = msgspec.structs.replace(blocks, expert_size=size)
+    return msgspec.structs.replace(spec.architecture, feed_forward=blocks)
 
 
 def _share(size: int, part: int, whole: int) -> int:
