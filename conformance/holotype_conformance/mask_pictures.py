@@ -291,7 +291,7 @@ def _route(
     if biased and isinstance(spec.architecture.positions, BIASED):
         way, share = "dense", 1.0  # a bias is a matrix of all scores
     else:
-        way, share = route(mask), cost(mask)
+        way, share = route(mask, spec.heads), cost(mask, spec.heads)
     return (
         f"At {length:,} tokens, none of them padding, it is computed {ROUTES[way]}: {share:.0%} of all scores.",
         share,

@@ -119,7 +119,7 @@ def attend(
 
     What a mask may be stands at `holotype_reference.masks.Mask`. With a bias the dense way is the only one.
     """
-    chosen = "dense" if bias is not None else route(mask)
+    chosen = "dense" if bias is not None else route(mask, query.shape[0] * query.shape[1])
     if chosen == "tiles" and (dropout or not _suits_flash(query, key, value)):
         chosen = "causal" if mask.is_causal else "dense"
     whole = partial(attend, bias=bias, scale=scale, dropout=dropout)
@@ -141,8 +141,8 @@ def attend(
 PATHS: dict[Path, WeightedSum] = {"fused": attend, "blocks": blocks, "eager": eager}
 
 
-def route(mask: Mask) -> Route:
-    """The way that `attend` goes for a mask: the first of these that is exact and pays.
+def route(mask: Mask, heads: int) -> Route:
+    """The way that `attend` goes for a mask, with so many heads in all rows: the first of these that is exact and pays.
 
     full        nothing is hidden, and nothing is said to the kernel
     causal      a lower triangle, which kernels know by a flag
@@ -161,43 +161,49 @@ def route(mask: Mask) -> Route:
         return "rows"
     if mask.documents is not None:
         return "documents"
-    return "tiles" if _tiling_pays(mask) else "dense"
+    return "tiles" if _tiling_pays(mask, heads) else "dense"
 
 
-# What a call of a kernel for one tile costs, and each key that it reads, in scores that could be computed meanwhile;
-# and the square from which on memory decides. Measured on a CPU.
-CALL = 8192
+# What a call of a kernel for one tile costs, and each key that a head reads, in scores that could be computed
+# meanwhile; and the square from which on memory decides. Measured on a CPU.
+CALL = 32768
 READ = 16
 LARGE = 1024 * 1024
 
 
-def _tiling_pays(mask: Mask) -> bool:
+def _tiling_pays(mask: Mask, heads: int) -> bool:
     square = mask.queries * mask.keys
     if square >= LARGE:
         return True
-    dense = square + READ * mask.keys
-    return dense > CALL and dense > sum(
-        tile.area + READ * tile.width + CALL for tile in tiles(mask)
+    dense, call = square + READ * mask.keys, CALL / max(heads, 1)
+    return dense > call and dense > sum(
+        tile.area + READ * tile.width + call for tile in tiles(mask)
     )
 
 
-def cost(mask: Mask) -> float:
-    """The scores that the route of a mask computes, as a share of all queries times all keys.
+def cost(mask: Mask, heads: int) -> float:
+    """The scores that the route of a mask computes for so many heads, as a share of all queries times all keys.
 
     Kernels that know a triangle are taken to go by blocks of 64.
     """
     square = mask.queries * mask.keys
-    match route(mask):
+    match route(mask, heads):
         case "full" | "dense":
             return 1.0
         case "causal" | "tiles":
             return area(tiles(mask)) / square
         case "rows":
-            return fmean(cost(mask.row(index)) for index in range(mask.rows))
+            return fmean(cost(mask.row(index), heads // mask.rows) for index in range(mask.rows))
         case "documents":
             alone = mask.by_document()
             several = mask.queries // sum(part.queries for part in alone)
-            return sum(cost(part) * part.queries * part.keys * several for part in alone) / square
+            return (
+                sum(
+                    cost(part, heads * several) * part.queries * part.keys * several
+                    for part in alone
+                )
+                / square
+            )
 
 
 def share(x: Tensor, heads: int) -> Tensor:

@@ -208,22 +208,27 @@ WINDOW = SlidingWindow(window=64)
     ids=str,
 )
 def test_each_mask_goes_the_way_that_pays(described: Mask, way: str) -> None:
-    assert route(described) == way
+    assert route(described, heads=4) == way
+
+
+def test_a_call_for_each_tile_pays_with_more_heads() -> None:
+    short = mask(SlidingWindow(window=128), 256)
+    assert [route(short, heads) for heads in (1, 8)] == ["dense", "tiles"]
 
 
 def test_what_a_way_costs_is_worked_by_hand() -> None:
     # blocks of 64: 16 on the diagonal and 15 + … + 1 below it, of 256
-    assert cost(mask(Causal(), 1024)) == 136 / 256
+    assert cost(mask(Causal(), 1024), heads=4) == 136 / 256
     # the first block sees itself, each other one itself and the 63 keys before it
-    assert cost(mask(WINDOW, 1024)) == pytest.approx((64 + 15 * 127) / (16 * 1024))
-    assert cost(mask(Causal(), 1024, documents=((256,) * 4,))) == 40 / 256
-    assert cost(mask(Bidirectional(), 1024, documents=((256, 768),))) == 0.25**2 + 0.75**2
-    assert cost(mask(Causal(), 1024, prefix=(1024, 0))) == (1 + 136 / 256) / 2
+    assert cost(mask(WINDOW, 1024), heads=4) == pytest.approx((64 + 15 * 127) / (16 * 1024))
+    assert cost(mask(Causal(), 1024, documents=((256,) * 4,)), heads=4) == 40 / 256
+    assert cost(mask(Bidirectional(), 1024, documents=((256, 768),)), heads=4) == 0.25**2 + 0.75**2
+    assert cost(mask(Causal(), 1024, prefix=(1024, 0)), heads=4) == (1 + 136 / 256) / 2
     # 16 · 8 blocks see the prefix; the other half is causal among itself
-    assert cost(mask(Causal(), 1024, prefix=512)) == (16 * 8 + 36) / 256
+    assert cost(mask(Causal(), 1024, prefix=512), heads=4) == (16 * 8 + 36) / 256
     # all against the cache, a block of 64 and one last query among themselves
     expected = (1025 * 100 + 136 * 64**2 + 1025) / (1025 * 1125)
-    assert cost(mask(Causal(), 1025, 1125, cached=100)) == expected
+    assert cost(mask(Causal(), 1025, 1125, cached=100), heads=4) == expected
 
 
 class Drawn(Mask):
