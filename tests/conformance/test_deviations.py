@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from holotype_conformance.deviations import (
     find,
     names,
 )
+from holotype_conformance.properties.cases import BatchCase, batch_inputs
 from holotype_conformance.subject import CandidateUnusable, Setup, Subject
 from holotype_conformance.targets import TargetError, resolve
 from holotype_reference.model import Model, build
@@ -151,6 +153,32 @@ def test_a_patch_leaves_all_other_models_alone(deviation: Deviation) -> None:
     fresh.load_state_dict(weights)
     assert torch.equal(logits_of(plain, inputs), before)
     assert torch.equal(logits_of(fresh, inputs), before)
+
+
+RAISES = {"interface.view-of-strided"}  # by its title
+
+
+@pytest.mark.parametrize(
+    "deviation",
+    [each for each in all_deviations() if each.slug not in RAISES],
+    ids=lambda deviation: deviation.slug,
+)
+def test_a_deviated_model_answers_whatever_the_reference_answers(deviation: Deviation) -> None:
+    """A deviation that raises would be caught by everything, for what it is not."""
+    specs = [spec for spec in CATALOGUE if deviation.applies(spec)]
+    for spec in {type(spec.architecture.positions): spec for spec in specs}.values():
+        subject = Subject(DeviatedCandidate(deviation), spec)
+        model = subject.fresh_model(Setup(path="fused"))
+        for padding in ("none", "right"):
+            case = BatchCase(length=7, batch=2, padding=padding)
+            inputs = batch_inputs(subject, case)
+            subject.call(model, inputs)
+        if subject.has("cache"):
+            inputs = subject.inputs(tokens=(2, 7), seed=0)
+            first, then = (
+                replace(inputs, token_ids=part) for part in inputs.token_ids.split([5, 2], dim=1)
+            )
+            subject.call_cached(model, then, subject.call_cached(model, first, None).cache)
 
 
 # The same model by other weights --------------------------------------------------------------------------------

@@ -95,12 +95,13 @@ class ModelBench(Bench[ModelWork, ModelInputs]):
         written = next(each for each in self.ask.specs if holotype_spec.load(each).name == name)
         own = self._subject(written)
         other = Sized(resolve("reference"), own.spec, seed=self.seed, device=self.ask.device)
-        self.subjects = {"candidate": own, "reference": other}
+        subjects: dict[Role, Sized] = {"candidate": own, "reference": other}
         self.models = {
             role: subject.fresh_model(Setup(dtype="float32", path=subject.paths[0]))
-            for role, subject in self.subjects.items()
+            for role, subject in subjects.items()
         }
         self.exact = other.fresh_reference(Setup(dtype="float64", regime="steady"))
+        self.subjects = subjects  # last: a model that could not be built is asked for again
 
     def _lack(self) -> str | None:
         own = self.subjects["candidate"].capabilities

@@ -45,12 +45,13 @@ def scaled(spec: Spec) -> Spec:
 
 
 def _narrower(spec: Spec, hidden_size: int) -> Architecture:
-    """Experts keep their ratio to the hidden size too."""
+    """Experts keep their ratio to the hidden size too, and stand in the second layer at the latest."""
     blocks = spec.architecture.feed_forward
     if not isinstance(blocks, Experts):
         return spec.architecture
     size = _share(blocks.expert_size, hidden_size, spec.hidden_size)
-    blocks = msgspec.structs.replace(blocks, expert_size=size)
+    first = min(blocks.first_layer, 1)
+    blocks = msgspec.structs.replace(blocks, expert_size=size, first_layer=first)
     return msgspec.structs.replace(spec.architecture, feed_forward=blocks)
 
 

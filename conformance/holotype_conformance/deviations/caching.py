@@ -49,7 +49,7 @@ from holotype_spec import schema
 def offset_forgotten(model: Model) -> None:
     override(
         model,
-        positions=lambda self, ids, told, cached, prefix: Model.positions(
+        positions=lambda self, ids, told, cached, prefix=None: Model.positions(
             self, ids, told, 0, prefix
         ),
     )
@@ -65,7 +65,7 @@ def offset_forgotten(model: Model) -> None:
 )
 def offset_by_one(model: Model) -> None:
     def positions(
-        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None
+        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None = None
     ) -> Tensor:
         return Model.positions(self, ids, told, cached + 1 if cached else 0, prefix)
 
@@ -86,7 +86,7 @@ def offset_of_retained(model: Model) -> None:
     window = pattern.window
 
     def positions(
-        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None
+        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None = None
     ) -> Tensor:
         return Model.positions(self, ids, told, min(cached, window), prefix)
 
@@ -103,7 +103,7 @@ def offset_of_retained(model: Model) -> None:
 )
 def rotary_unscaled(model: Model) -> None:
     def positions(
-        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None
+        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None = None
     ) -> Tensor:
         for rotary in parts(self, Rotary):
             override(rotary, frequencies=Rotary.unscaled if cached else Rotary.frequencies)

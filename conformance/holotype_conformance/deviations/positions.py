@@ -102,7 +102,11 @@ def learned_dropped(model: Model) -> None:
 )
 def from_the_end(model: Model) -> None:
     def counted_back(
-        self: Model, token_ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None
+        self: Model,
+        token_ids: Tensor,
+        told: Tensor | None,
+        cached: int,
+        prefix: Prefix | None = None,
     ) -> Tensor:
         positions = Model.positions(self, token_ids, told, cached, prefix)
         return positions if told is not None else positions.flip(-1)
@@ -124,7 +128,7 @@ def from_the_end(model: Model) -> None:
 def ids_ignored(model: Model) -> None:
     override(
         model,
-        positions=lambda self, ids, told, cached, prefix: Model.positions(
+        positions=lambda self, ids, told, cached, prefix=None: Model.positions(
             self, ids, None, cached, prefix
         ),
     )
@@ -139,7 +143,11 @@ def ids_ignored(model: Model) -> None:
 )
 def ids_from_one(model: Model) -> None:
     def shifted(
-        self: Model, token_ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None
+        self: Model,
+        token_ids: Tensor,
+        told: Tensor | None,
+        cached: int,
+        prefix: Prefix | None = None,
     ) -> Tensor:
         told = None if told is None else (told - 1).clamp(min=0)
         return Model.positions(self, token_ids, told, cached, prefix)
@@ -155,7 +163,11 @@ def ids_from_one(model: Model) -> None:
 )
 def ids_of_first_row(model: Model) -> None:
     def first(
-        self: Model, token_ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None
+        self: Model,
+        token_ids: Tensor,
+        told: Tensor | None,
+        cached: int,
+        prefix: Prefix | None = None,
     ) -> Tensor:
         told = None if told is None else told[:1]
         return Model.positions(self, token_ids, told, cached, prefix)

@@ -50,6 +50,10 @@ def test_a_model_that_is_a_thousandth_off_gets_no_time(tmp_path: Path) -> None:
     assert found.seconds == ()
 
 
+def test_a_model_with_experts_is_measured_with_experts() -> None:
+    assert scaled(load("st-moe-32b")).has_experts(1)
+
+
 def test_an_encoder_has_no_cache_to_fill() -> None:
     parts = {
         work.part for work in model_grid("bert-base-uncased", "quick", decodes=False, longest=512)
