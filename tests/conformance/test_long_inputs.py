@@ -7,7 +7,7 @@ from torch import nn
 from holotype_conformance.adapters.reference import ReferenceCandidate, run_reference
 from holotype_conformance.candidate import Inputs, Outputs
 from holotype_conformance.engine import Settings, judge
-from holotype_conformance.properties import agreement
+from holotype_conformance.properties import agreement, rounding
 from holotype_conformance.subject import Subject
 from holotype_spec import load
 
@@ -64,10 +64,10 @@ def test_what_goes_wrong_far_into_an_input_is_found_and_shrunk_to_where_it_begin
 
 
 def test_angles_that_are_far_off_in_low_precision_are_found_where_positions_cannot_be_told():
-    result = judge(Subject(CountingInBfloat16(), load("llama2-7b")), agreement.bfloat16, Settings())
+    result = judge(Subject(CountingInBfloat16(), load("llama2-7b")), rounding.bfloat16, Settings())
     assert result.outcome == "failed"
     assert (
-        judge(Subject(Fused(), load("llama2-7b")), agreement.bfloat16, Settings()).outcome
+        judge(Subject(Fused(), load("llama2-7b")), rounding.bfloat16, Settings()).outcome
         == "passed"
     )
 

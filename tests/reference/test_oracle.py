@@ -214,14 +214,12 @@ def test_rotary_turns_the_first_pair_by_the_position_and_the_second_by_a_hundred
     pairing: Any,
 ) -> None:
     # Four dimensions, theta 10,000: angles m and m / 100. At m = pi/2 the first pair (a, b) becomes (-b, a).
-    spec = changed(
-        probe("llama-7b"),
-        positions=Rotary(theta=1e4, pairing=pairing, fraction=1.0, scaling=NoScaling()),
+    rotary = Rotary(theta=1e4, pairing=pairing, fraction=1.0, scaling=NoScaling())
+    x = np.array([[[1.0, 2.0, 3.0, 4.0]]])
+    stream = oracle.basics.Stream(
+        x=x, positions=np.array([[math.pi / 2]]), real=np.ones((1, 1), dtype=bool)
     )
-    spec = msgspec.structs.replace(spec, head_dim=4)
-    rotated = oracle.positions.rotate(
-        spec, np.array([[[1.0, 2.0, 3.0, 4.0]]]), np.array([[math.pi / 2]])
-    )
+    rotated = oracle.positions.rotate(rotary, x, stream)
     sine, cosine = math.sin(math.pi / 200), math.cos(math.pi / 200)
     expected = {
         "half-split": [-3, 2 * cosine - 4 * sine, 1, 2 * sine + 4 * cosine],
@@ -243,7 +241,7 @@ def test_scaling_slows_down_pairs_that_turn_too_seldom(original: float, kept: fl
         original_max_positions=original,  # type: ignore[arg-type]  # no whole number lies half-way
     )
     rotary = Rotary(theta=1e4, pairing="half-split", fraction=1.0, scaling=scaling)
-    assert oracle.positions._frequencies(rotary, 2).tolist() == pytest.approx([kept], rel=1e-12)
+    assert oracle.positions._frequencies(rotary, 2, 1) == pytest.approx([kept], rel=1e-12)
 
 
 def test_window_of_two_sees_a_token_and_the_one_before() -> None:
@@ -252,10 +250,11 @@ def test_window_of_two_sees_a_token_and_the_one_before() -> None:
     spec = changed(
         spec, attention=msgspec.structs.replace(spec.architecture.attention, pattern=pattern)
     )
-    assert oracle.attention._allowed(spec, "decoder", 3).astype(int).tolist() == [
-        [1, 0, 0],
-        [1, 1, 0],
-        [0, 1, 1],
+    three = oracle.basics.Stream(
+        x=np.zeros((1, 3, 1)), positions=np.arange(3)[None], real=np.ones((1, 3), dtype=bool)
+    )
+    assert oracle.attention._allowed(spec, "decoder", three).astype(int).tolist() == [
+        [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
     ]
 
 

@@ -144,7 +144,10 @@ def _commit(version: str, top: Path, stack: ExitStack) -> Path:
         raise BadRequest(f"git could not give out the commit {version!r} of {top}")
     folder = _scratch(stack)
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(folder, filter="data")
+        if hasattr(tarfile, "data_filter"):
+            archive.extractall(folder, filter="data")
+        else:  # Python 3.11.3 and older
+            archive.extractall(folder)
     return folder
 
 
