@@ -137,13 +137,11 @@ def test_the_reference_takes_no_more_of_sdpas_time_than(
     timed(benchmark, opened("reference:fused"), target)
 
 
-# Targets are 1.0, 1.1 and 1.2, and are not reached: 1.3 and 1.4 forward, 1.3 with backward, on a loaded machine. The
-# gates hold what there is.
 @pytest.mark.benchmark(group="readable blocks beside SDPA", timer=time.process_time)
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize(
     ("length", "ratio"),
-    [(512, 1.3), (1024, 1.4), pytest.param(2048, 1.5, marks=pytest.mark.full)],
+    [(512, 1.0), (1024, 1.1), pytest.param(2048, 1.2, marks=pytest.mark.full)],
 )
 def test_the_readable_blocks_keep_up_with_sdpa(
     benchmark: BenchmarkFixture, length: int, ratio: float, part: Part
