@@ -247,7 +247,8 @@ def _suits_flash(query: Tensor, key: Tensor, value: Tensor) -> bool:
 def _by_row(query: Tensor, key: Tensor, value: Tensor, mask: Mask, attend: _Given) -> Tensor:
     """Each row of the batch by itself."""
     rows = zip(*(torch.split(x, 1) for x in (query, key, value)), strict=True)
-    return torch.cat([attend(*row, mask=mask.row(index)) for index, row in enumerate(rows)])
+    found = [attend(*row, mask=mask.row(index)) for index, row in enumerate(rows)]
+    return _swapped(torch.cat([_swapped(x) for x in found]))
 
 
 def _by_document(query: Tensor, key: Tensor, value: Tensor, mask: Mask, attend: _Given) -> Tensor:
@@ -262,8 +263,21 @@ def _by_document(query: Tensor, key: Tensor, value: Tensor, mask: Mask, attend: 
         query, key, value = (rearrange(x, apart, number=number) for x in (query, key, value))
         together = "(batch number) heads length width -> batch heads (number length) width"
         return rearrange(attend(query, key, value, mask=alone[0]), together, number=number)
-    queries = torch.split(query, [part.queries for part in alone], dim=2)
-    keys, values = (torch.split(x, [part.keys for part in alone], dim=2) for x in (key, value))
+    queries = _split(query, [part.queries for part in alone])
+    keys, values = (_split(x, [part.keys for part in alone]) for x in (key, value))
     parts = zip(queries, keys, values, alone, strict=True)
     found = [attend(*part, mask=its_mask) for *part, its_mask in parts if its_mask.queries]
-    return torch.cat(found, dim=2)
+    return _swapped(torch.cat([_swapped(x) for x in found], dim=1))
+
+
+def _split(x: Tensor, lengths: list[int]) -> list[Tensor]:
+    """(batch, heads, length, width) -> parts of such lengths, whose gradients are joined token by token."""
+    return [_swapped(part) for part in torch.split(_swapped(x), lengths, dim=1)]
+
+
+def _swapped(x: Tensor) -> Tensor:
+    """(batch, heads, length, width) -> (batch, length, heads, width), or back.
+
+    Projections and kernels give heads of a token side by side, and what lies side by side is copied in one go.
+    """
+    return x.transpose(1, 2)
