@@ -12,8 +12,8 @@ section 3.1):
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from math import prod
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
-from holotype_reference.tiles import Additive, Tile, area, blocks_of, tiles
+from holotype_reference.tiles import Additive, Tile, area, blocks_of, halved, striped, tiles, whole
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -44,15 +44,53 @@ def by_kernel(
     scale: float,
     height: int | None = None,
 ) -> Tensor:
-    """Attention under a described mask without documents, the same prefix in all rows, on the CPU.
+    """Attention under a described mask, the same in all rows but for the padding, on the CPU.
 
     Query (batch, heads, queries, head_dim), key and value (batch, kv_heads, keys, head_dim) -> as query. The height of
     the tiles is as in `holotype_reference.tiles.tiles`. A query that sees nothing gets zero, and zero gradients.
     """
-    parts = tiles(mask, height)
-    added = Additive(mask, parts, query.dtype)
-    output: Tensor = _ByKernel.apply(query, key, value, parts, added, scale)  # type: ignore[no-untyped-call]
+    # Of narrower numbers the kernel is so fast that more calls of it do not pay.
+    fine = query.dtype == compute_dtype(query.dtype)
+    forwards = halved if fine and mask.padding is None else whole
+    pieces: list[Piece] = []
+    back: list[Piece] = []
+    first, start = 0, 0  # query and key of a document
+    for part in (mask,) if mask.documents is None else mask.by_document():
+        if part.queries:
+            parts = tiles(part, height, forwards)
+            added = Additive(part, parts, query.dtype)
+            pieces += (Piece(tile, first, start, added) for tile in parts)
+            parts = tiles(part, height, striped if fine else whole)
+            back += (Piece(tile, first, start, added) for tile in parts)
+        first, start = first + part.queries, start + part.keys
+    output: Tensor = _ByKernel.apply(query, key, value, pieces, back, scale)  # type: ignore[no-untyped-call]
     return output
+
+
+class Piece:
+    """A tile of a document, and where it lies among the queries and keys of all documents."""
+
+    def __init__(self, tile: Tile, query: int, key: int, added: Additive) -> None:
+        self.tile = tile
+        self.added = added
+        self.rows = slice(query + tile.queries.start, query + tile.queries.stop)
+        self.columns = slice(key + tile.keys.start, key + tile.keys.stop)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """Its part of (batch, heads, queries, …)."""
+        return x.narrow(2, self.rows.start, self.rows.stop - self.rows.start)
+
+    def keys(self, x: Tensor) -> Tensor:
+        """Its part of (batch, kv_heads, keys, head_dim)."""
+        return x.narrow(2, self.columns.start, self.columns.stop - self.columns.start)
+
+    def rules(self, scale: float) -> dict[str, Any]:
+        """What the kernel is told beside the tensors."""
+        return {
+            "is_causal": self.tile.corner,
+            "attn_mask": self.added.of(self.tile),
+            "scale": scale,
+        }
 
 
 def by_formula(
@@ -63,17 +101,20 @@ def by_formula(
     mask: Mask,
     scale: float,
     height: int | None = None,
+    keep: bool = False,
 ) -> Tensor:
-    """The same in matrix products, in at least float32 and on any device, without corners.
+    """The same in matrix products, in at least float32 and on any device, without documents and corners.
 
-    The queries of a group of heads stand side by side, so that they read keys and values together.
+    The queries of a group of heads stand side by side, so that they read keys and values together. The weights may be
+    kept for the way back instead of being computed again: that is faster, and takes memory for all of them.
     """
     group = query.shape[1] // max(key.shape[1], 1)
     parts = blocks_of(mask) if height is None else tiles(mask, height)
     wide = compute_dtype(query.dtype)
     queries = rearrange(query, f"{BY_HEAD} -> {BY_GROUP}", group=group).to(wide)
     added = Additive(mask, parts, wide)
-    output: Tensor = _ByFormula.apply(queries, key.to(wide), value.to(wide), parts, added, scale)  # type: ignore[no-untyped-call]
+    given = (queries, key.to(wide), value.to(wide), parts, added, scale, keep)
+    output: Tensor = _ByFormula.apply(*given)  # type: ignore[no-untyped-call]
     return rearrange(output, f"{BY_GROUP} -> {BY_HEAD}", group=group).to(query.dtype)
 
 
@@ -87,60 +128,88 @@ class _ByKernel(torch.autograd.Function):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        parts: tuple[Tile, ...],
-        added: Additive,
+        pieces: list[Piece],
+        back: list[Piece],
         scale: float,
     ) -> Tensor:
-        output = _like(query)
-        log_sum = query.new_empty(query.shape[:3], dtype=compute_dtype(query.dtype))
-        done = 0
-        for tile in parts:
-            rows, columns = tile.queries, tile.keys
+        joined = Joined(query)
+        for piece in pieces:
             found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                query[:, :, rows],
-                key[:, :, columns],
-                value[:, :, columns],
-                0.0,
-                tile.corner,
-                attn_mask=added.of(tile),
-                scale=scale,
+                piece.queries(query), piece.keys(key), piece.keys(value), **piece.rules(scale)
             )
-            if rows.start < done:
-                _join(output[:, :, rows], log_sum[:, :, rows], *found)
-            elif tile.height == query.shape[2]:
-                output, log_sum = found
-            else:
-                output[:, :, rows], log_sum[:, :, rows] = found
-            done = max(done, rows.stop)
+            joined.add(found, piece.rows)
             del found  # not alive beside the next one
+        output, log_sum = joined.result()
         ctx.save_for_backward(query, key, value, output, log_sum)
-        ctx.parts, ctx.added, ctx.scale = parts, added, scale
+        ctx.back, ctx.scale = back, scale
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Gradients:
         query, key, value, output, log_sum = ctx.saved_tensors
+        # Otherwise the kernel would copy it anew for each piece.
+        upstream = upstream.transpose(1, 2).contiguous().transpose(1, 2)
         sums = [Sum(x) for x in (query, key, value)]
-        for tile in ctx.parts:
-            rows, columns = tile.queries, tile.keys
+        for piece in ctx.back:
             found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                upstream[:, :, rows],
-                query[:, :, rows],
-                key[:, :, columns],
-                value[:, :, columns],
-                output[:, :, rows],
-                log_sum[:, :, rows],
-                0.0,
-                tile.corner,
-                attn_mask=ctx.added.of(tile),
-                scale=ctx.scale,
+                piece.queries(upstream),
+                piece.queries(query),
+                piece.keys(key),
+                piece.keys(value),
+                piece.queries(output),
+                piece.queries(log_sum),
+                dropout_p=0.0,
+                **piece.rules(ctx.scale),
             )
-            for total, part, where in zip(sums, found, (rows, columns, columns), strict=True):
+            places = (piece.rows, piece.columns, piece.columns)
+            for total, part, where in zip(sums, found, places, strict=True):
                 total.add(part, where)
             del found, part  # not alive beside the next ones
         d_query, d_key, d_value = (total.result() for total in sums)
         return d_query, d_key, d_value, None, None, None
+
+
+class Joined:
+    """The outputs of tiles of queries (batch, heads, some of the queries, head_dim), and their log-sums.
+
+    Where queries come in several tiles, the result is that over the keys of all. What comes first is only kept.
+    """
+
+    def __init__(self, query: Tensor) -> None:
+        self.output = query
+        self.log_sum = query.new_empty(0, dtype=compute_dtype(query.dtype))
+        self.end = 0  # so far there are results
+
+    def add(self, found: tuple[Tensor, Tensor], where: slice) -> None:
+        output, log_sum = found
+        if self.end == 0:
+            if output.shape[2] == self.output.shape[2]:
+                self.output, self.log_sum, self.end = output, log_sum, where.stop
+                return
+            self._open()
+        if where.start < self.end:
+            self._join(output, log_sum, where)
+        else:
+            self.output[:, :, where], self.log_sum[:, :, where] = output, log_sum
+            self.end = where.stop
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        if self.end == 0:
+            self._open()
+        return self.output, self.log_sum
+
+    def _open(self) -> None:
+        self.log_sum = self.log_sum.new_empty(self.output.shape[:3])
+        self.output = _like(self.output)
+
+    def _join(self, other: Tensor, other_sum: Tensor, where: slice) -> None:
+        """Each counts by its share of the sum of powers."""
+        output, log_sum = self.output[:, :, where], self.log_sum[:, :, where]
+        share = torch.sigmoid(other_sum - log_sum).unsqueeze(-1)
+        wide = output.to(share.dtype)  # the output itself, unless its dtype is a low one
+        output.copy_(wide.lerp_(other.to(share.dtype), share))
+        torch.logaddexp(log_sum, other_sum, out=log_sum)
 
 
 class Sum:
@@ -178,14 +247,6 @@ class Sum:
             self.end = stop
 
 
-def _join(output: Tensor, log_sum: Tensor, other: Tensor, other_sum: Tensor) -> None:
-    """The first two become the result over the keys of both: each counts by its share of the sum of powers."""
-    share = torch.sigmoid(other_sum - log_sum).unsqueeze(-1)
-    wide = output.to(share.dtype)  # the output itself, unless its dtype is a low one
-    output.copy_(wide.lerp_(other.to(share.dtype), share))
-    torch.logaddexp(log_sum, other_sum, out=log_sum)
-
-
 class _ByFormula(torch.autograd.Function):
     """Query (batch, kv_heads, queries · group, head_dim)."""
 
@@ -198,38 +259,46 @@ class _ByFormula(torch.autograd.Function):
         parts: tuple[Tile, ...],
         added: Additive,
         scale: float,
+        keep: bool,
     ) -> Tensor:
         output = query.new_empty((*query.shape[:-1], value.shape[-1]))
         scores = Scores(query, added, parts, scale)
+        kept = []
         for portion in scores.portions():
             q, out = query[portion], output[portion]
             k, v = (scores.packed(x[portion]) for x in (key, value))
             for tile in parts:
                 rows, columns = scores.rows(tile), tile.keys
-                weights = scores.weights(q[:, rows], k[:, columns], tile, portion)
+                weights = scores.weights(q[:, rows], k[:, columns], tile, portion, own=keep)
                 torch.bmm(weights, v[:, columns], out=out[:, rows])
-        ctx.save_for_backward(query, key, value)
+                if keep:
+                    kept.append(weights)
+        ctx.save_for_backward(query, key, value, *kept)
         ctx.parts, ctx.added, ctx.scale = parts, added, scale
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Gradients:
-        query, key, value = ctx.saved_tensors
-        d_query = torch.empty_like(query)
-        d_key, d_value = torch.zeros_like(key), torch.zeros_like(value)
+        query, key, value, *kept = ctx.saved_tensors
+        d_query, d_key, d_value = (torch.empty_like(x) for x in (query, key, value))
         scores = Scores(query, ctx.added, ctx.parts, ctx.scale)
+        known = iter(kept)
         for portion in scores.portions():
             q, k, v, g = (scores.packed(x[portion]) for x in (query, key, value, upstream))
             d_q, d_k, d_v = (x[portion] for x in (d_query, d_key, d_value))
+            d_k.zero_()
+            d_v.zero_()
             for tile in ctx.parts:
                 rows, columns = scores.rows(tile), tile.keys
-                weights = scores.weights(q[:, rows], k[:, columns], tile, portion)
+                weights = next(known, None)
+                if weights is None:
+                    weights = scores.weights(q[:, rows], k[:, columns], tile, portion)
                 d_v[:, columns].baddbmm_(weights.mT, g[:, rows])
                 d_scores = scores.gradient(weights, g[:, rows], v[:, columns])
                 d_q[:, rows].baddbmm_(d_scores, k[:, columns], beta=0, alpha=ctx.scale)
                 d_k[:, columns].baddbmm_(d_scores.mT, q[:, rows], alpha=ctx.scale)
-        return d_query, d_key, d_value, None, None, None
+        return d_query, d_key, d_value, None, None, None, None
 
 
 Portion = tuple[int, slice] | tuple[slice, int]
@@ -248,7 +317,9 @@ class Scores:
         largest = max((tile.height * tile.width * self.group for tile in parts), default=0)
         self.number = min(max(CACHED // max(largest, 1), 1), max(self.batch, self.heads))
         self.packs = area(parts) >= OFTEN * added.mask.keys
-        self.rooms = [query.new_empty(self.number * largest)]
+        self.size = self.number * largest
+        self.rooms: dict[str, Tensor] = {}
+        self.like = query
 
     def portions(self) -> Iterator[Portion]:
         """Some heads of a row of the batch, or a head of some rows, of a tensor (batch, kv_heads, …)."""
@@ -270,10 +341,13 @@ class Scores:
         """The queries of a tile, those of a group side by side."""
         return slice(tile.queries.start * self.group, tile.queries.stop * self.group)
 
-    def weights(self, query: Tensor, key: Tensor, tile: Tile, portion: Portion) -> Tensor:
-        """The softmax (heads, queries · group, keys) of a tile."""
+    def weights(
+        self, query: Tensor, key: Tensor, tile: Tile, portion: Portion, own: bool = False
+    ) -> Tensor:
+        """The softmax (heads, queries · group, keys) of a tile, perhaps in memory of its own."""
         number = query.shape[0]
-        scores = self._room(0, (number, query.shape[1], tile.width))
+        size = (number, query.shape[1], tile.width)
+        scores = query.new_empty(size) if own else self._room("weights", size)
         scores.baddbmm_(query, key.mT, beta=0, alpha=self.scale)
         by_query = scores.view(number, tile.height, self.group, tile.width)
         for columns, numbers in self.added.edges(tile):
@@ -286,15 +360,15 @@ class Scores:
 
     def gradient(self, weights: Tensor, upstream: Tensor, value: Tensor) -> Tensor:
         """What the scores of a tile get from (heads, queries · group, head_dim): as its weights."""
-        d_weights = self._room(1, weights.shape)
+        d_weights = self._room("gradient", weights.shape)
         torch.bmm(upstream, value.mT, out=d_weights)
         torch._softmax_backward_data(d_weights, weights, -1, weights.dtype, grad_input=d_weights)
         return d_weights
 
-    def _room(self, which: int, size: tuple[int, ...]) -> Tensor:
-        if which == len(self.rooms):
-            self.rooms.append(torch.empty_like(self.rooms[0]))
-        return self.rooms[which][: prod(size)].view(size)
+    def _room(self, name: str, size: tuple[int, ...]) -> Tensor:
+        if name not in self.rooms:
+            self.rooms[name] = self.like.new_empty(self.size)
+        return self.rooms[name][: math.prod(size)].view(size)
 
     def _own(self, x: Tensor, portion: Portion) -> Tensor:
         """(batch or 1, queries or 1, 1, keys) -> the same of the portion's rows, or of its only row."""

@@ -210,22 +210,23 @@ class Mask:
         )
 
     def by_document(self) -> tuple[Mask, ...]:
-        """The mask of each document by itself, of a mask that does not vary; documents without queries have none.
-
-        If all documents are alike there is one mask for all of them: its batch is (batch documents).
-        """
+        """The mask of each document by itself, of a mask that does not vary; documents may be without queries."""
         assert self.documents is not None
-        assert isinstance(self.prefix, int)
         lengths = self.documents[0]
-        if len(set(lengths)) == 1 and self.prefix == 0 and self.queries == self.keys:
-            padding = self.padding
-            if padding is not None:
-                padding = rearrange(padding, "batch (n keys) -> (batch n) keys", keys=lengths[0])
-            return (
-                replace(self, queries=lengths[0], keys=lengths[0], padding=padding, documents=None),
-            )
         ends = accumulate(lengths)
         return tuple(self._document(end - n, end) for n, end in zip(lengths, ends, strict=True))
+
+    @property
+    def of_any_document(self) -> Mask | None:
+        """If the documents of a mask that does not vary are alike: that of them all, in a batch (batch documents)."""
+        assert self.documents is not None
+        length = self.documents[0][0]
+        if set(self.documents[0]) != {length} or self.prefix != 0 or self.queries != self.keys:
+            return None
+        padding = self.padding
+        if padding is not None:
+            padding = rearrange(padding, "batch (n keys) -> (batch n) keys", keys=length)
+        return replace(self, queries=length, keys=length, padding=padding, documents=None)
 
     def _document(self, start: int, end: int) -> Mask:
         """The mask of the document that has the keys [start, end)."""

@@ -7,13 +7,13 @@ in the length.
     window                  causal after a cache or a prefix
     ██                      ██████▄
     ▀███                    ████████▄
-      ▀███                  ██████████▄      a full tile, and a corner
+      ▀███                  ██████████▄      a full tile, and a corner, perhaps in stripes of keys
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -30,10 +30,6 @@ LOW = (128, BLOCK)
 # Higher tiles keep matrix products busy, lower ones follow the edge of the mask more closely: the highest is taken
 # whose rectangles hold at most so much more than those of one block.
 WASTE = 1.06
-# The CPU's kernel takes 512 keys at a time, and of a triangle that is no larger it computes the whole square. Two
-# triangles of half the size and the square between them cost three quarters of it, and two more calls: measured, that
-# pays from 384 on.
-HALVED = range(384, 513)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +39,7 @@ class Tile:
     Attributes:
         queries, keys: which ones; no keys at all if these queries see none.
         full: every query here sees every key here that is real, so that no matrix of the pattern is needed.
-        corner: as many queries as keys, and query i sees the real ones up to i: a triangle, which kernels know.
+        corner: query i sees the real keys up to the i-th: a triangle, which kernels know, and those below it see all.
     """
 
     queries: slice
@@ -56,8 +52,9 @@ class Tile:
         """How many scores are computed. Kernels that know a triangle are taken to go by blocks."""
         if not self.corner:
             return self.height * self.width
-        whole, rest = divmod(self.height, BLOCK)
-        return BLOCK * BLOCK * whole * (whole + 1) // 2 + rest * self.width
+        whole, rest = divmod(min(self.height, self.width), BLOCK)
+        triangle = BLOCK * BLOCK * whole * (whole + 1) // 2 + rest * self.width
+        return triangle + max(self.height - self.width, 0) * self.width
 
     @property
     def height(self) -> int:
@@ -72,7 +69,33 @@ class Tile:
         return width
 
 
-def tiles(mask: Mask, height: int | None = None) -> tuple[Tile, ...]:
+Stripe = Callable[[int], int]
+"""How many keys of a triangle with such a side make a stripe."""
+
+
+def whole(side: int) -> int:
+    """The triangle in one piece."""
+    return side
+
+
+# Of a triangle the CPU's kernel computes, for each 64 to 256 queries, whole lots of 512 keys: of one that is no larger,
+# the whole square. With fewer keys a call it follows the triangle more closely. Forwards several calls must be joined,
+# which pays for two halves of these sizes; on the way back they are only added, which pays for stripes.
+HALVED = range(384, 513)
+STRIPED, STRIPE = range(320, 2049), 192
+
+
+def halved(side: int) -> int:
+    """For outputs."""
+    return BLOCK * math.ceil(side / 2 / BLOCK) if side in HALVED else side
+
+
+def striped(side: int) -> int:
+    """For gradients."""
+    return STRIPE if side in STRIPED else side
+
+
+def tiles(mask: Mask, height: int | None = None, stripe: Stripe = whole) -> tuple[Tile, ...]:
     """A described mask without documents, the same prefix in all rows, as tiles over all queries in their order.
 
     Args:
@@ -80,16 +103,14 @@ def tiles(mask: Mask, height: int | None = None) -> tuple[Tile, ...]:
         height: of the tiles, unless several of them join to a full one. By default it is chosen for the mask, or what
             is causal becomes a full tile and corners that have some of its queries again: the only ones in several
             tiles. Each tile begins where those before it ended, or has queries of theirs alone.
+        stripe: how wide the corners are. Under padding a query may see nothing in one of several.
     """
     shape = _shape(mask)
     if height is not None:
         return _joined(_tiles(shape, height))
     start = max(shape.cached, shape.prefix)
-    # Under padding a query may see nothing in one of several tiles, of which not every kernel gives account.
-    if shape.causal and mask.padding is None:
-        return _around_corners(shape, start, HALVED)
-    if shape.causal and start == 0:
-        return _around_corners(shape, start, range(0))
+    if shape.causal and (mask.padding is None or start == 0):
+        return _around_corners(shape, start, stripe)
     return _joined(_highest(shape))
 
 
@@ -154,28 +175,19 @@ def _joined(parts: tuple[Tile, ...]) -> tuple[Tile, ...]:
     return tuple(found)
 
 
-def _around_corners(shape: Shape, start: int, halved: range) -> tuple[Tile, ...]:
-    """The keys before `start` are seen by every query; from there on the pattern is a triangle."""
+def _around_corners(shape: Shape, start: int, stripe: Stripe) -> tuple[Tile, ...]:
+    """The keys before `start` are seen by every query; from there on the pattern is a triangle, in such stripes."""
     found = []
     if start:
         queries, keys = slice(0, shape.queries), slice(0, min(start, shape.keys))
         found.append(Tile(queries=queries, keys=keys, full=True))
     first = start - shape.cached  # the query that stands at `start`
-    height = shape.queries - first
-    if height in halved:
-        half = BLOCK * math.ceil(height / 2 / BLOCK)
-        found.append(_corner(slice(first, first + half), start))
-        below = slice(first + half, shape.queries)
-        found.append(Tile(queries=below, keys=slice(start, start + half), full=True))
-        found.append(_corner(below, start + half))
-    elif height > 0:
-        found.append(_corner(slice(first, shape.queries), start))
+    side = max(shape.queries - first, 0)
+    for past in range(0, side, max(stripe(side), 1)):
+        queries = slice(first + past, shape.queries)
+        keys = slice(start + past, start + min(past + stripe(side), side))
+        found.append(Tile(queries=queries, keys=keys, full=False, corner=True))
     return tuple(found)
-
-
-def _corner(queries: slice, start: int) -> Tile:
-    keys = slice(start, start + queries.stop - queries.start)
-    return Tile(queries=queries, keys=keys, full=False, corner=True)
 
 
 def _cuts(shape: Shape, height: int) -> list[int]:

@@ -22,7 +22,7 @@ from torch import Tensor, finfo
 from holotype_reference.blocks import by_formula, by_kernel
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
-from holotype_reference.tiles import HALVED, area, tiles
+from holotype_reference.tiles import area, halved, striped, tiles
 
 Path = Literal["fused", "blocks", "eager"]
 Route = Literal["full", "causal", "rows", "documents", "tiles", "dense"]
@@ -119,19 +119,25 @@ def attend(
 
     What a mask may be stands at `holotype_reference.masks.Mask`. With a bias the dense way is the only one.
     """
-    chosen = "dense" if bias is not None else route(mask, query.shape[0] * query.shape[1])
-    if chosen == "tiles" and (dropout or not _suits_flash(query, key, value)):
-        chosen = "causal" if mask.is_causal else "dense"
+    heads = query.shape[0] * query.shape[1]
+    chosen = "dense" if bias is not None else route(mask, heads)
+    by_name = not dropout and _suits_flash(query, key, value)
     whole = partial(attend, bias=bias, scale=scale, dropout=dropout)
     match chosen:
-        case "full" | "causal":
-            causal = chosen == "causal"
-            return _sdpa(query, key, value, None, scale, dropout, is_causal=causal)
+        case "full":
+            return _sdpa(query, key, value, None, scale, dropout)
+        case "causal":
+            found = _triangle(query, key, value, mask, scale) if by_name else None
+            if found is not None:
+                return found
+            return _sdpa(query, key, value, None, scale, dropout, is_causal=True)
         case "rows":
             return _by_row(query, key, value, mask, whole)
         case "documents":
+            if by_name and _tiled_alone(mask, heads):
+                return by_kernel(query, key, value, mask=mask, scale=scale)
             return _by_document(query, key, value, mask, whole)
-        case "tiles":
+        case "tiles" if by_name:
             return by_kernel(query, key, value, mask=mask, scale=scale)
     # Kernels differ in what they make of a row without any key: it sees everything, and its result is left out.
     told = mask.open if bias is None else bias.masked_fill(~mask.open, float("-inf"))
@@ -154,7 +160,7 @@ def route(mask: Mask, heads: int) -> Route:
     if mask.is_full:
         return "full"
     if mask.is_causal:
-        return "tiles" if mask.queries in HALVED else "causal"
+        return "causal"
     if not mask.is_described:
         return "dense"
     if mask.varies:
@@ -195,15 +201,12 @@ def cost(mask: Mask, heads: int) -> float:
         case "rows":
             return fmean(cost(mask.row(index), heads // mask.rows) for index in range(mask.rows))
         case "documents":
+            any_of_them = mask.of_any_document
+            if any_of_them is not None:
+                number = mask.queries // any_of_them.queries
+                return cost(any_of_them, heads * number) / number
             alone = mask.by_document()
-            several = mask.queries // sum(part.queries for part in alone)
-            return (
-                sum(
-                    cost(part, heads * several) * part.queries * part.keys * several
-                    for part in alone
-                )
-                / square
-            )
+            return sum(cost(part, heads) * part.queries * part.keys for part in alone) / square
 
 
 def share(x: Tensor, heads: int) -> Tensor:
@@ -238,6 +241,31 @@ def _sdpa(
     )
 
 
+# Of triangles with such a side the weights are kept for the way back, which spares it a product of five and the
+# softmax. Those of larger ones would be too many to stay near.
+KEPT = range(192, 257)
+
+
+def _triangle(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor | None:
+    """The way of a square and causal mask on the CPU, or None where nothing is faster than a flag for the kernel."""
+    if query.dtype != compute_dtype(query.dtype):
+        return None
+    gradients = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+    if gradients and mask.queries in KEPT:
+        return by_formula(query, key, value, mask=mask, scale=scale, keep=True)
+    stripe = striped if gradients else halved
+    if stripe(mask.queries) < mask.queries:
+        return by_kernel(query, key, value, mask=mask, scale=scale)
+    return None
+
+
+def _tiled_alone(mask: Mask, heads: int) -> bool:
+    """Whether documents that are not alike can go through the kernel by their tiles, one after the other."""
+    if mask.of_any_document is not None:
+        return False
+    return all(route(part, heads) != "dense" for part in mask.by_document() if part.queries)
+
+
 def _suits_flash(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether the kernel of a tile takes these; the public function takes more, and elsewhere has its own kernels."""
     alike = query.dtype == key.dtype == value.dtype and query.shape[-1] == value.shape[-1]
@@ -256,17 +284,18 @@ def _by_document(query: Tensor, key: Tensor, value: Tensor, mask: Mask, attend: 
 
     Split, not sliced: the gradient of each slice would be as long as the whole sequence.
     """
-    alone = mask.by_document()
-    if len(alone) == 1:
-        number = query.shape[2] // alone[0].queries
+    any_of_them = mask.of_any_document
+    if any_of_them is not None:
+        number = query.shape[2] // any_of_them.queries
         apart = "batch heads (number length) width -> (batch number) heads length width"
         query, key, value = (rearrange(x, apart, number=number) for x in (query, key, value))
         together = "(batch number) heads length width -> batch heads (number length) width"
-        return rearrange(attend(query, key, value, mask=alone[0]), together, number=number)
+        return rearrange(attend(query, key, value, mask=any_of_them), together, number=number)
+    alone = mask.by_document()
     queries = _split(query, [part.queries for part in alone])
     keys, values = (_split(x, [part.keys for part in alone]) for x in (key, value))
     parts = zip(queries, keys, values, alone, strict=True)
-    found = [attend(*part, mask=its_mask) for *part, its_mask in parts if its_mask.queries]
+    found = [attend(*part, mask=its_mask) for *part, its_mask in parts]
     return _swapped(torch.cat([_swapped(x) for x in found], dim=1))
 
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from holotype_reference import blocks, weighted_sum
+from holotype_reference import tiles as tiling
 from holotype_reference.blocks import by_formula, by_kernel
 from holotype_reference.masks import Band, Mask
-from holotype_reference.tiles import Additive, tiles
+from holotype_reference.tiles import Additive, Stripe, halved, striped, tiles, whole
 from holotype_reference.weighted_sum import PATHS, cost, eager, route
 from holotype_spec.schema import Bidirectional, Causal, SlidingWindow
 
@@ -106,12 +107,20 @@ def nothing_is_zero_by_chance() -> Iterator[None]:
 def eager_to_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small problems take the ways of large ones."""
     monkeypatch.setattr(weighted_sum, "LARGE", 0)
+    monkeypatch.setattr(weighted_sum, "KEPT", range(30, 60))
+    monkeypatch.setattr(tiling, "HALVED", range(70, 110))
+    monkeypatch.setattr(tiling, "STRIPED", range(20, 140))
+    monkeypatch.setattr(tiling, "STRIPE", 16)
 
 
 @pytest.mark.usefixtures("eager_to_tile")
 @pytest.mark.parametrize("name", ["fused", "blocks"])
 @settings(deadline=None, max_examples=40)
 @given(described=masks())
+@example(mask(Causal(), 40, prefix=5, documents=((20, 20),)))
+@example(mask(Causal(), 99, padding=(torch.arange(99) < 64).repeat(2, 1)))  # no key in a half
+@example(mask(Causal(), 0))
+@example(mask(Causal(), 0, 3, documents=((2, 1),), cached=3))
 def test_every_path_is_the_formula_forwards_and_backwards(name: str, described: Mask) -> None:
     given = numbers(described)
     expected = both_ways(eager, described, given)
@@ -120,12 +129,21 @@ def test_every_path_is_the_formula_forwards_and_backwards(name: str, described: 
         torch.testing.assert_close(found, right, rtol=0, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=50)
-@given(described=masks(batch=1), height=st.sampled_from([None, 1, 16, 64, 256]))
-def test_tiles_hold_exactly_what_is_visible(described: Mask, height: int | None) -> None:
+@pytest.mark.usefixtures("eager_to_tile")
+@settings(deadline=None, max_examples=80)
+@given(
+    described=masks(batch=1),
+    height=st.sampled_from([None, None, 1, 16, 64, 256]),
+    stripe=st.sampled_from([whole, halved, striped]),
+)
+@example(mask(Causal(), 99, 112, cached=13), None, halved)
+@example(mask(Causal(), 99, prefix=40), None, striped)
+def test_tiles_hold_exactly_what_is_visible(
+    described: Mask, height: int | None, stripe: Stripe
+) -> None:
     described = replace(described.row(0) if described.varies else described, documents=None)
     drawn = torch.zeros(len(described.visible), 1, described.queries, described.keys).bool()
-    parts = tiles(described, height)
+    parts = tiles(described, height, stripe)
     added = Additive(described, parts, torch.float32)
     for tile in parts:
         part = added.of(tile)
@@ -137,8 +155,13 @@ def test_tiles_hold_exactly_what_is_visible(described: Mask, height: int | None)
     assert drawn.equal(described.visible)
 
 
-@settings(deadline=None, max_examples=40)
-@given(described=masks(batch=1), way=st.sampled_from([by_formula, by_kernel]))
+def kept(*given: Tensor, mask: Mask, scale: float, height: int | None) -> Tensor:
+    return by_formula(*given, mask=mask, scale=scale, height=height, keep=True)
+
+
+@pytest.mark.usefixtures("eager_to_tile")
+@settings(deadline=None, max_examples=60)
+@given(described=masks(batch=1), way=st.sampled_from([by_formula, kept, by_kernel]))
 @example(described=mask(SlidingWindow(window=3), 5, 28, cached=20), way=by_kernel)
 @example(described=mask(SlidingWindow(window=3), 5, 28, cached=20), way=by_formula)
 def test_tiles_of_any_height_give_the_same(described: Mask, way: Way) -> None:
@@ -168,17 +191,44 @@ def test_more_rows_than_heads_are_computed_together(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("cached", [0, 3])
-def test_a_triangle_in_halves_is_the_formula(cached: int, dtype: torch.dtype) -> None:
-    described = mask(Causal(), 400, 400 + cached, cached=cached)
-    # two triangles, the square between them, and what all see
-    assert len(tiles(described)) == 3 + (cached > 0)
+@pytest.mark.parametrize(
+    "described",
+    [
+        mask(Causal(), 400),
+        mask(Causal(), 400, 403, cached=3),
+        mask(Causal(), 600, prefix=70),
+        mask(Causal(), 1000, documents=((1, 599, 400),)),
+    ],
+    ids=str,
+)
+def test_long_triangles_are_the_formula(described: Mask, dtype: torch.dtype) -> None:
     given = numbers(described, batch=1)
     expected = both_ways(eager, described, given)
     found = both_ways(PATHS["fused"], described, [x.to(dtype) for x in given])
     budget = {torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
     for result, right in zip(found, expected, strict=True):
         torch.testing.assert_close(result.double(), right, rtol=budget, atol=budget)
+
+
+def test_a_triangle_in_stripes_is_worked_by_hand() -> None:
+    found = tiles(mask(Causal(), 400, 403, cached=3), stripe=striped)
+    corners = [(400, 192), (208, 192), (16, 16)]
+    assert [(tile.height, tile.width) for tile in found] == [(400, 3), *corners]
+    # In blocks of 64: a stripe's triangle has six of nine, and below it all is seen.
+    assert found[1].area == 6 * 64**2 + (400 - 192) * 192
+    assert [tile.width for tile in tiles(mask(Causal(), 400), stripe=halved)] == [256, 144]
+
+
+def test_gradients_may_be_asked_for_twice() -> None:
+    described = mask(Causal(), 300)
+    given = numbers(described)
+    leaves = [x.clone().requires_grad_() for x in given[:3]]
+    output = PATHS["fused"](*leaves, mask=described, bias=None, scale=0.4, dropout=0.0)
+    once, again = (
+        torch.autograd.grad(output, leaves, given[3], retain_graph=True) for _ in range(2)
+    )
+    for first, second in zip(once, again, strict=True):
+        assert first.equal(second)
 
 
 WINDOW = SlidingWindow(window=64)
@@ -191,7 +241,7 @@ WINDOW = SlidingWindow(window=64)
         (mask(Causal(), 9, prefix=9), "full"),
         (mask(Causal(), 1, 9, cached=8), "full"),
         (mask(Causal(), 1024), "causal"),
-        (mask(Causal(), 512), "tiles"),
+        (mask(Causal(), 512), "causal"),
         (mask(SlidingWindow(window=1024), 1024), "causal"),
         (mask(WINDOW, 16), "causal"),
         (mask(WINDOW, 192), "dense"),
