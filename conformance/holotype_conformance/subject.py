@@ -220,11 +220,16 @@ class Subject:
         """The reference for `setup`, in eval mode; cached, so never change its weights."""
         return self.fresh_reference(setup)
 
-    def fresh_reference(self, setup: Setup, *, path: AttentionPath = "fused") -> Model:
-        """A reference of one's own, with the candidate's weights and dtype; `path` is that of its attention."""
+    def fresh_reference(
+        self, setup: Setup, *, path: AttentionPath = "fused", weights: Weights | None = None
+    ) -> Model:
+        """A reference of one's own with the candidate's dtype, and its weights unless others are given.
+
+        `path` is that of its attention.
+        """
         model = build_reference(self.probe(setup.layers, setup.long), path=path)
         model.to(self.device, DTYPES[setup.dtype])
-        model.load_state_dict(self._weights_of(setup))
+        model.load_state_dict(self._weights_of(setup) if weights is None else weights)
         return model.eval()
 
     def restored(self, setup: Setup, folder: Path) -> nn.Module:

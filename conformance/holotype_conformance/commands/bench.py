@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -237,9 +238,15 @@ def _report(
 
 @contextmanager
 def _watching(total: int) -> Iterator[Callable[[str], None]]:
-    """Says what is measured now, on a terminal only."""
+    """Says what is measured now: a bar on a terminal, elsewhere a line each, since it may take minutes."""
     if not sys.stderr.isatty():
-        yield lambda name: None
+        numbers = count(1)
+
+        def tell(name: str) -> None:
+            number = "" if name.startswith("memory ") else f"{next(numbers)} of {total}: "
+            click.echo(f"{number}{name}", err=True)
+
+        yield tell
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn

@@ -287,12 +287,10 @@ def slopes(
 def gradients(subject: Subject, case: AgreementCase) -> None:
     inputs = agreement_inputs(subject, case)
     weights = subject.weights(case.layers, case.weights)
+    others = subject.weights(case.layers, case.weights + 7)
     directions = Weights(
         weights.spec,
-        {
-            row.name: subject.weights(case.layers, case.weights + 7)[row.name].roll(1, 0)
-            for row in parameter_table(weights.spec)
-        },
+        {row.name: others[row.name].roll(1, 0) for row in parameter_table(weights.spec)},
     )
     reference = subject.reference(Setup(layers=case.layers, weights=case.weights))
     backward(subject, reference, inputs, case.tokens)

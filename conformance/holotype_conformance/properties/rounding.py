@@ -127,8 +127,7 @@ def own_error(
     rows = real_rows(inputs)
     errors = []
     for path in PLAIN_PATHS:
-        reference = subject.fresh_reference(setup, path=path)
-        reference.load_state_dict(weights)
+        reference = subject.fresh_reference(setup, path=path, weights=weights)
         with torch.no_grad():
             errors.append(rms_error(run_reference(reference, inputs).logits[rows], exact[rows]))
     return max(errors)

@@ -27,6 +27,7 @@ def test_a_kernel_that_is_right_passes_and_its_files_are_read_by_others(tmp_path
     assert done.exit_code == 0, done.output
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "right passes all gates" in done.stdout
+    assert done.stderr.splitlines() == ["1 of 1: causal 1x8x256x64 forward"]  # no terminal
     assert "roof" in next(line for line in done.stdout.splitlines() if "GFLOP/s" in line)
 
     logger = Logger(0)  # type: ignore[no-untyped-call]
