@@ -2,7 +2,8 @@
 
     eager    the formula, step by step, with all scores in memory at once
     blocks   the formula, tile by tile, forwards and backwards (`holotype_reference.blocks`)
-    fused    through `torch.nn.functional.scaled_dot_product_attention`, in the cheapest way that is exact: `route`
+    fused    through `torch.nn.functional.scaled_dot_product_attention`, in the cheapest way that is exact: `route`;
+             on the CPU tile by tile where that is cheaper (`holotype_reference.flash`)
 
 Where heads are grouped, query head h reads key-value head h // group: neighbouring query heads share (Ainslie et al.
 2023, section 2.2).
@@ -19,7 +20,8 @@ import torch.nn.functional as F
 from einops import einsum, rearrange, repeat
 from torch import Tensor, finfo
 
-from holotype_reference.blocks import by_formula, by_kernel
+from holotype_reference.blocks import by_formula
+from holotype_reference.flash import by_kernel
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
 from holotype_reference.tiles import area, halved, striped, tiles

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from holotype_reference import blocks, weighted_sum
 from holotype_reference import tiles as tiling
-from holotype_reference.blocks import by_formula, by_kernel
+from holotype_reference.blocks import by_formula
+from holotype_reference.flash import by_kernel
 from holotype_reference.masks import Band, Mask
 from holotype_reference.tiles import Additive, Stripe, halved, striped, tiles, whole
 from holotype_reference.weighted_sum import PATHS, cost, eager, route
