@@ -54,7 +54,8 @@ class AttentionCase(Case, frozen=True, kw_only=True, omit_defaults=True):
 
     `size` is the window's, band's or prefix's, or the length of a document or of the shortest padded row; `documents`
     are lengths of documents of their own, instead; with `by_row` each row of the batch has another prefix, or its
-    documents in another order; `form` is how the kernel is told the mask; `data` chooses the contents.
+    documents in another order; `form` is how the kernel is told the mask; `percent` is the scale that it is told, in
+    hundredths, None for none; `data` chooses the contents.
     """
 
     queries: int
@@ -69,6 +70,7 @@ class AttentionCase(Case, frozen=True, kw_only=True, omit_defaults=True):
     size: int = 1
     documents: tuple[int, ...] = ()
     by_row: bool = False
+    percent: int | None = None
     data: int = 0
 
 
@@ -147,7 +149,8 @@ def problem(
     v = tensor(case.kv_heads, case.keys, 1.0)
     upstream = tensor(case.heads, case.queries, 1.0)
     visible = visibility(case)
-    call = told(case, Call(q=q, k=k, v=v), visible)
+    scale = None if case.percent is None else case.percent / 100
+    call = told(case, Call(q=q, k=k, v=v, scale=scale), visible)
     return Problem(call=call, visible=visible, bias=None, upstream=upstream)
 
 

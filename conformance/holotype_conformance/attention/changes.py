@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,12 +29,63 @@ class Terms:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a kernel that is wrong gives.
+
+    Attributes:
+        output: (batch, heads, queries, head_dim).
+        size: the same sum over absolute values, the unit of rounding.
+        rows: (batch, heads, queries, 1), false for queries without any weight, for which kernels may give anything.
+    """
+
+    output: Array
+    size: Array
+    rows: Visible
+
+
+def unchanged(terms: Terms, case: AttentionCase) -> Terms | None:
+    """The terms as they are."""
+    return terms
+
+
+def softmaxed(scores: Array, terms: Terms) -> Array | None:
+    """The weights as they should be."""
+    return oracle.softmax(scores)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Change:
-    """One way in which kernels are wrong; `made` returns None where it would change nothing."""
+    """One way in which kernels are wrong: in what they compute from, or in how they weigh.
+
+    Attributes:
+        slug: its name.
+        title: what goes on "agrees with the formula if".
+        made: other terms; None where it would change nothing.
+        weighed: other weights, (batch, heads, queries, keys), of the scores; None where it would change nothing.
+    """
 
     slug: str
     title: str
-    made: Callable[[Terms, AttentionCase], Terms | None]
+    made: Callable[[Terms, AttentionCase], Terms | None] = unchanged
+    weighed: Callable[[Array, Terms], Array | None] = softmaxed
+
+    def result(self, terms: Terms, case: AttentionCase) -> Result | None:
+        """What a kernel with this mistake gives; None where it would change nothing."""
+        made = self.made(terms, case)
+        if made is None:
+            return None
+        group = made.q.shape[1] // made.k.shape[1]
+        keys, values = np.repeat(made.k, group, axis=1), np.repeat(made.v, group, axis=1)
+        weights = self.weighed(
+            oracle.scores(made.q, keys, visible=made.visible, scale=made.scale), made
+        )
+        if weights is None:
+            return None
+        return Result(
+            output=weights @ values,
+            size=weights @ np.abs(values),
+            rows=np.asarray(weights.any(axis=-1, keepdims=True)),
+        )
 
 
 def _mask(draw: Callable[[int, int, int], Visible], *masks: str) -> Any:
@@ -142,6 +194,23 @@ def _without_the_last(queries: int, keys: int, lengths: tuple[int, ...]) -> Visi
     return oracle.documents(queries, keys, lengths) & ~last
 
 
+def _default(terms: Terms) -> float:
+    return float(terms.q.shape[-1] ** -0.5)
+
+
+def _scale(scale: Callable[[Terms], float]) -> Any:
+    """A change of a scale that is told as an argument."""
+
+    def made(terms: Terms, case: AttentionCase) -> Terms | None:
+        return None if case.percent is None else replace(terms, scale=scale(terms))
+
+    return made
+
+
+def _inverse(terms: Terms, case: AttentionCase) -> Terms | None:
+    return replace(terms, scale=1.0 / terms.scale) if terms.scale else None
+
+
 def _inverted(terms: Terms, case: AttentionCase) -> Terms | None:
     if terms.visible is None or case.form == "arguments":
         return None
@@ -162,7 +231,32 @@ CHANGES = (
     Change(
         slug="scale.inverse",
         title="the scale is multiplied by where it is divided",
-        made=lambda terms, case: replace(terms, scale=1.0 / terms.scale),
+        made=_inverse,
+    ),
+    Change(
+        slug="scale.ignored",
+        title="the scale that was told is ignored",
+        made=_scale(_default),
+    ),
+    Change(
+        slug="scale.zero-ignored",
+        title="a scale of zero is taken for none",
+        made=_scale(lambda terms: terms.scale or _default(terms)),
+    ),
+    Change(
+        slug="scale.on-top",
+        title="the scale that was told is applied on top of 1/√head_dim",
+        made=_scale(lambda terms: terms.scale * _default(terms)),
+    ),
+    Change(
+        slug="softmax.base-two",
+        title="the softmax has the base 2: exp2 without the factor log2(e)",
+        made=lambda terms, case: replace(terms, scale=terms.scale * math.log(2.0)),
+    ),
+    Change(
+        slug="softmax.log2e-left",
+        title="exp is taken of scores that were multiplied by log2(e), as for exp2",
+        made=lambda terms, case: replace(terms, scale=terms.scale * math.log2(math.e)),
     ),
     Change(
         slug="heads.tiled",

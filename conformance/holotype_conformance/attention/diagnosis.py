@@ -1,27 +1,60 @@
 """Diagnosis of a kernel: with which single change the formula agrees with what the kernel did.
 
-The kernel is observed again on the failing case and on a larger one of the same kind, in the most precise dtype that
-it takes, and compared with the float64 formula changed in each way of a small catalogue. What explains the failure
-agrees to rounding with both; nothing else comes near by chance.
+The kernel is observed again on the failing case and on larger ones of the same kind, in the most precise dtype that it
+takes, and compared with the float64 formula changed in each way of a catalogue. What explains the failure agrees to
+rounding with all; nothing else comes near by chance. The larger ones are seen only by what explains the failing case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import torch
 
-from holotype_conformance.attention import oracle
 from holotype_conformance.attention.budget import error, rounding
-from holotype_conformance.attention.cases import AttentionCase, Problem, as_array
-from holotype_conformance.attention.changes import CHANGES, Terms
+from holotype_conformance.attention.cases import AttentionCase, as_array
+from holotype_conformance.attention.changes import CHANGES, Change, Terms
 from holotype_conformance.attention.subject import KernelSubject
+from holotype_conformance.attention.tiled_changes import LENGTHS, tiled_changes
 from holotype_conformance.property import Property, Violation
-from holotype_conformance.records import Diagnosis
+from holotype_conformance.records import Diagnosis, DType
 
 SLACK = 4.0  # times the floor of a comparison with the formula: a change may amplify rounding
+NOTHING = Change(slug="", title="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """What a kernel did with a case.
+
+    Attributes:
+        case: as it was given.
+        terms: what the kernel was to compute from.
+        output: its result.
+        rich: whether a change that gives no query any weight, which agrees with all kernels, is left out here.
+    """
+
+    case: AttentionCase
+    terms: Terms
+    output: torch.Tensor
+    rich: bool
+
+    def residual(self, change: Change) -> float:
+        """How far the kernel is from the formula with a change, where a query sees a key; infinite for no change."""
+        found = change.result(self.terms, self.case)
+        if found is None or (self.rich and not found.rows.any()):
+            return float("inf")
+        rows = torch.from_numpy(found.rows).to(self.output.device)
+        return error(self.output.masked_fill(~rows, 0.0), found.output, found.size)
+
+    @property
+    def near(self) -> float:
+        """The residual that is rounding."""
+        return SLACK * rounding(self.output.dtype)
 
 
 def diagnose(
@@ -30,86 +63,100 @@ def diagnose(
     """What explains a failure, best first; empty when nothing in the catalogue does."""
     if not isinstance(case, AttentionCase):
         return []
-    try:
-        scenes = [
-            _observed(subject, each) for each in (_plain(subject, case), _larger(subject, case))
-        ]
-    except Violation:  # it has no result to compare
-        return []
-    if all(_residual(*scene, lambda terms, _: terms) <= _near(scene[0]) for scene in scenes):
-        return []  # the result is right: the failure is one of gradients, say
-    return sorted(_agreeing(scenes), key=lambda found: found.residual or 0.0)
+    for dtype in _dtypes(subject):
+        found = sorted(
+            _explaining(subject, _plain(case, dtype)), key=lambda each: each.residual or 0.0
+        )
+        if found:
+            return found
+    return []
 
 
-def _agreeing(scenes: list[tuple[Problem, AttentionCase, torch.Tensor]]) -> Iterator[Diagnosis]:
-    for change in CHANGES:
-        residuals = [_residual(*scene, change.made) for scene in scenes]
-        if all(r <= _near(scene[0]) for r, scene in zip(residuals, scenes, strict=True)):
-            yield Diagnosis(
-                deviation=change.slug,
-                title=f"agrees with the formula if {change.title}",
-                residual=max(residuals),
-            )
+def _dtypes(subject: KernelSubject) -> list[DType]:
+    """The most precise, and that in which kernels compute inside which take a more precise one."""
+    inside: list[DType] = ["float32"] if subject.has("float32") else []
+    return list(dict.fromkeys([subject.dtype, *inside]))
 
 
-def _near(problem: Problem) -> float:
-    return SLACK * rounding(problem.call.q.dtype)
+def _explaining(subject: KernelSubject, case: AttentionCase) -> Iterator[Diagnosis]:
+    longer = [_longer(case, keys) for keys in LENGTHS]
+    for changes, more in ((CHANGES, _larger(case)), (tiled_changes(), longer)):
+        with suppress(Violation):  # it has no result to compare
+            yield from _agreeing(subject, _observed(subject, case, rich=False), changes, more)
 
 
-def _plain(subject: KernelSubject, case: AttentionCase) -> AttentionCase:
-    """The case without what only its property makes of it, in the most precise dtype."""
+def _agreeing(
+    subject: KernelSubject, first: Scene, changes: Iterable[Change], more: list[AttentionCase]
+) -> Iterator[Diagnosis]:
+    """The changes with which the formula agrees on the first scene and on those of `more` cases."""
+    left, right = _near(dict.fromkeys(changes, 0.0), first), _right(first)
+    for case in more:
+        if not left:
+            return
+        scene = _observed(subject, case, rich=True)
+        left, right = _near(left, scene), right and _right(scene)
+    if right:
+        return  # the results are right: the failure is one of gradients, say
+    for change, residual in left.items():
+        title = f"agrees with the formula if {change.title}"
+        yield Diagnosis(deviation=change.slug, title=title, residual=residual)
+
+
+def _near(changes: dict[Change, float], scene: Scene) -> dict[Change, float]:
+    """Those that agree on a scene too, each with its largest residual."""
+    found = {change: max(residual, scene.residual(change)) for change, residual in changes.items()}
+    return {change: residual for change, residual in found.items() if residual <= scene.near}
+
+
+def _right(scene: Scene) -> bool:
+    return scene.residual(NOTHING) <= scene.near
+
+
+def _plain(case: AttentionCase, dtype: DType) -> AttentionCase:
+    """The case without what only its property makes of it, in another dtype."""
     names = {field.name for field in msgspec.structs.fields(AttentionCase)}
     facts = {name: value for name, value in msgspec.structs.asdict(case).items() if name in names}
-    return AttentionCase(**facts | {"dtype": subject.dtype})
+    return AttentionCase(**facts | {"dtype": dtype})
 
 
-def _larger(subject: KernelSubject, case: AttentionCase) -> AttentionCase:
-    """A rich case of the same kind: small ones look alike under many changes."""
-    few, many = 13, 19
-    grouped = case.heads != case.kv_heads
+def _larger(case: AttentionCase) -> list[AttentionCase]:
+    """Rich cases of the same kind, for small ones look alike under many changes: with its scale, and another."""
+    found = _sized(case, few=13, many=19, batch=2, heads=2, head_dim=12, size=5)
+    if case.percent is None:
+        return [found]
+    return [found, msgspec.structs.replace(found, percent=70)]
+
+
+def _longer(case: AttentionCase, keys: int) -> AttentionCase:
+    """One of many blocks."""
+    few, many = (13, keys) if case.queries <= case.keys else (keys, keys + 13)
+    return _sized(case, few=few, many=many, batch=1, heads=1, head_dim=16, size=300)
+
+
+def _sized(case: AttentionCase, *, few: int, many: int, heads: int, **sizes: int) -> AttentionCase:
+    """A case of the same kind with other sizes: `few` and `many` are the queries and keys, whichever are more."""
     keys = few if case.queries > case.keys else many
     found: AttentionCase = msgspec.structs.replace(
-        _plain(subject, case),
+        case,
         queries=few if case.queries < case.keys else many,
         keys=keys,
-        batch=2,
-        heads=6 if grouped else 2,
-        kv_heads=2,
-        head_dim=12,
-        size=5,
+        heads=3 * heads if case.heads != case.kv_heads else heads,
+        kv_heads=heads,
         documents=(3, 5, 1, keys - 9) if case.mask == "documents" else (),
+        **sizes,
     )
     return found
 
 
-def _observed(
-    subject: KernelSubject, case: AttentionCase
-) -> tuple[Problem, AttentionCase, torch.Tensor]:
+def _observed(subject: KernelSubject, case: AttentionCase, *, rich: bool) -> Scene:
     problem = subject.problem(case)
-    return problem, case, subject.output(problem.call, finite=False)
-
-
-def _residual(
-    problem: Problem,
-    case: AttentionCase,
-    output: torch.Tensor,
-    made: Callable[[Terms, AttentionCase], Terms | None],
-) -> float:
-    """How far the kernel is from the formula with a change, at queries that see a key in it; infinite for no change."""
     call = problem.call
-    terms = made(
-        Terms(
-            q=as_array(call.q),
-            k=as_array(call.k),
-            v=as_array(call.v),
-            visible=problem.visible,
-            scale=call.q.shape[-1] ** -0.5,
-        ),
-        case,
+    terms = Terms(
+        q=as_array(call.q),
+        k=as_array(call.k),
+        v=as_array(call.v),
+        visible=problem.visible,
+        scale=call.q.shape[-1] ** -0.5 if call.scale is None else call.scale,
     )
-    if terms is None:
-        return float("inf")
-    found = oracle.attention(terms.q, terms.k, terms.v, visible=terms.visible, scale=terms.scale)
-    rows = found.weights.any(-1, keepdims=True)
-    seen = output.masked_fill(~torch.from_numpy(rows).to(output.device), 0.0)
-    return error(seen, found.output, found.output_size)
+    output = subject.output(call, finite=False)
+    return Scene(case=case, terms=terms, output=output, rich=rich)

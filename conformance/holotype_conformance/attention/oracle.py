@@ -129,12 +129,7 @@ def attention(
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     group = q.shape[1] // k.shape[1] if k.shape[1] else 1
     keys, values = _repeated(k, group), _repeated(v, group)
-    scores = factor * (q @ _turned(keys))
-    if bias is not None:
-        scores = scores + bias
-    if visible is not None:
-        scores = np.where(visible, scores, -np.inf)
-    weights = softmax(scores)
+    weights = softmax(scores(q, keys, visible=visible, bias=bias, scale=factor))
     inner = (q, keys, values, weights)
     return Attended(
         output=weights @ values,
@@ -145,6 +140,16 @@ def attention(
         if upstream is None
         else _gradient_sizes(*inner, upstream, factor, group),
     )
+
+
+def scores(
+    q: Array, keys: Array, *, visible: Visible | None, bias: Array | None = None, scale: float
+) -> Array:
+    """(batch, heads, queries, keys): of keys that are repeated for all heads; -inf where a key is not seen."""
+    found = scale * (q @ _turned(keys))
+    if bias is not None:
+        found = found + bias
+    return found if visible is None else np.where(visible, found, -np.inf)
 
 
 def softmax(scores: Array) -> Array:

@@ -14,17 +14,33 @@ from holotype_conformance.engine import Settings, judge
 PROPERTIES = {property_.slug: property_ for property_ in kernel_properties()}
 
 
-def kernel(*, power=1.0, ahead=0, wider=0, corner=False, repeat=True, flip=False, deaf=(), off=0.0):
+def told(scale, default):
+    return default if scale is None else scale
+
+
+def kernel(
+    *,
+    power=1.0,
+    base=math.e,
+    told=told,
+    ahead=0,
+    wider=0,
+    corner=False,
+    repeat=True,
+    flip=False,
+    deaf=(),
+    off=0.0,
+):
     """An attention function with a bug or none."""
 
-    def attention(q, k, v, *, mask=None, causal=False, window=None):
+    def attention(q, k, v, *, mask=None, causal=False, window=None, scale=None):
         n, m, group = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
         share = (
             (lambda x: x.repeat_interleave(group, 1))
             if repeat
             else (lambda x: x.repeat(1, group, 1, 1))
         )
-        scores = q @ share(k).mT * (q.shape[-1] ** -0.5) ** power
+        scores = q @ share(k).mT * told(scale, q.shape[-1] ** -0.5) ** power * math.log(base)
         away = torch.arange(n)[:, None] - torch.arange(m) + (0 if corner else m - n)
         seen = torch.ones(n, m, dtype=torch.bool)
         if (causal and "causal" not in deaf) or (window is not None and "band" in deaf):
@@ -99,6 +115,14 @@ FOUND = {
     "scale.missing": ("formula.float64", {"power": 0.0}),
     "scale.twice": ("formula.float64", {"power": 2.0}),
     "scale.inverse": ("formula.float64", {"power": -1.0}),
+    "scale.ignored": ("formula.scale", {"told": lambda scale, default: default}),
+    "scale.zero-ignored": ("formula.scale", {"told": lambda scale, default: scale or default}),
+    "scale.on-top": (
+        "formula.scale",
+        {"told": lambda scale, default: default if scale is None else default * scale},
+    ),
+    "softmax.base-two": ("formula.float64", {"base": 2.0}),
+    "softmax.log2e-left": ("formula.float64", {"base": math.e ** math.log2(math.e)}),
     "heads.tiled": ("algebra.grouped-heads", {"repeat": False}),
     "causal.upper-left": ("masks.diagonal", {"corner": True}),
     "causal.one-ahead": ("masks.causal", {"ahead": 1}),
@@ -148,6 +172,11 @@ def test_a_known_mistake_is_named_and_no_other(deviation):
 def test_what_the_mistakes_are_made_in_is_right_without_them(slug):
     subject = KernelSubject(FunctionKernel(spanned(), "mine"))
     assert judge(subject, PROPERTIES[slug], Settings()).outcome == "passed"
+
+
+def test_a_scale_is_not_said_to_be_ignored_where_another_is_missing_too():
+    found = diagnosed(kernel(told=lambda scale, default: 1.0), "formula.scale")
+    assert found == {"scale.missing"}
 
 
 def test_what_is_wrong_in_another_way_has_no_diagnosis():

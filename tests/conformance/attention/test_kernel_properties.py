@@ -4,6 +4,8 @@ import json
 import math
 import os
 from functools import partial
+from pathlib import Path
+from runpy import run_path
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.attention.targets import resolve_kernel
 from holotype_conformance.engine import Settings, judge
 from holotype_conformance.property import all_properties
+
+tiled = run_path(str(Path(__file__).with_name("tiled_kernels.py")))["tiled"]
 
 # Those of prefixes and documents have tests of their own.
 SPANS = ("prefix.", "documents.")
@@ -316,6 +320,8 @@ BUGS = {
     "masks.together": either,
     "masks.no-key": kernel(weigh=lambda scores: scores.softmax(-1)),
     "lengths.block-edges": kernel(weigh=drops_the_rest),
+    "lengths.rising-scores": tiled(256, "blocks.output-not-rescaled"),
+    "lengths.cache": tiled(128, "blocks.upper-left"),
     "lengths.query-length": kernel(weigh=cuts_the_keys),
     "lengths.head-dim": kernel(prepare=cuts_the_head),
     "lengths.empty": kernel(prepare=refuses_nothing),

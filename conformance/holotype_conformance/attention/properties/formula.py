@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 from hypothesis import strategies as st
 
@@ -44,15 +42,9 @@ for _dtype in DTYPES:
     _forward(_dtype)
 
 
-class ScaleCase(AttentionCase, frozen=True, kw_only=True, omit_defaults=True):
-    """`percent` is the scale in hundredths."""
-
-    percent: int = 100
-
-
-def _scaled(subject: KernelSubject) -> st.SearchStrategy[ScaleCase]:
-    def scaled(case: AttentionCase, percent: int) -> ScaleCase:
-        return ScaleCase(**msgspec.structs.asdict(case), percent=percent)
+def _scaled(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
+    def scaled(case: AttentionCase, percent: int) -> AttentionCase:
+        return msgspec.structs.replace(case, percent=percent)
 
     return st.builds(scaled, cases(subject.dtypes), st.integers(-50, 120))
 
@@ -69,13 +61,10 @@ def _scaled(subject: KernelSubject) -> st.SearchStrategy[ScaleCase]:
     catches=("scale ignored", "zero taken for none", "scale applied on top of the default"),
     needs=("scale",),
     cases=_scaled,
-    case_type=ScaleCase,
     examples=15,
 )
-def scale(subject: KernelSubject, case: ScaleCase) -> None:
-    problem = subject.problem(case)
-    problem = replace(problem, call=replace(problem.call, scale=case.percent / 100))
-    demand_both(subject, problem)
+def scale(subject: KernelSubject, case: AttentionCase) -> None:
+    demand_both(subject, subject.problem(case))
 
 
 def _backward(dtype: DType) -> None:

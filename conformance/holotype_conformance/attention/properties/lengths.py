@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+import torch
 from hypothesis import strategies as st
 
 from holotype_conformance.attention.budget import demand_both
@@ -12,6 +14,17 @@ from holotype_conformance.records import DType
 
 EDGES = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129)
 FAR_EDGES = (255, 256, 257, 257)  # beyond the largest blocks that are customary
+RISING = (
+    9,
+    17,
+    33,
+    65,
+    129,
+    257,
+    521,
+    521,
+    521,
+)  # the last shows a block of any size; the others shrink
 HEAD_DIMS = (1, 2, 3, 5, 7, 12, 20, 24, 33, 40, 48, 65, 72, 80, 96, 112, 160)
 
 
@@ -44,6 +57,73 @@ def _edges(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
     examples=30,
 )
 def block_edges(subject: KernelSubject, case: AttentionCase) -> None:
+    demand_both(subject, subject.problem(case))
+
+
+class RisingCase(AttentionCase, frozen=True, kw_only=True, omit_defaults=True):
+    """The scores rise by about `rise` from the first key to the last."""
+
+    rise: int = 8
+
+
+def _rising(subject: KernelSubject) -> st.SearchStrategy[RisingCase]:
+    def case(queries: int, keys: int, rise: int, data: int, dtype: DType) -> RisingCase:
+        return RisingCase(
+            queries=queries, keys=keys, rise=rise, data=data, head_dim=16, dtype=dtype
+        )
+
+    return st.builds(
+        case,
+        st.integers(1, 9),
+        st.sampled_from(RISING),
+        st.sampled_from((8, 8, -8)),
+        st.integers(0, 9),
+        st.sampled_from((subject.dtype, *subject.dtypes)),
+    )
+
+
+@claim(
+    slug="lengths.rising-scores",
+    clause="Scores may rise from the first key to the last.",
+    meaning=(
+        "Where scores rise from key to key, up to 521 keys, every block raises the maximum, and what the earlier "
+        "blocks gave must shrink with it, the output as much as the sum; where they fall, none does. Random scores "
+        "seldom show it: the maximum of a first block of 256 keys is rarely passed by the one that follows. Look for "
+        "an accumulator or a sum that is not rescaled, and for a factor that has another base or scale than the powers."
+    ),
+    catches=("an accumulator that is not rescaled", "a factor of another base than the powers"),
+    cases=_rising,
+    case_type=RisingCase,
+    examples=20,
+)
+def rising_scores(subject: KernelSubject, case: RisingCase) -> None:
+    problem = subject.problem(case)
+    q, k = problem.call.q, problem.call.k
+    # A score is the sum of 16 products over 4: queries near 1 and keys near r give one near 4 r.
+    ramp = torch.linspace(0.0, case.rise / 4.0, case.keys, dtype=k.dtype, device=k.device)
+    demand_both(subject, problem.changed(q=1.0 + 0.1 * q, k=0.1 * k + ramp[:, None]))
+
+
+def _cached(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
+    keys = st.sampled_from((*(edge for edge in EDGES if edge > 9), *FAR_EDGES))
+    few = cases((subject.dtype, *subject.dtypes), masks=("causal",), most=9, head_dims=(16,))
+    return st.builds(lambda case, keys: msgspec.structs.replace(case, keys=keys), few, keys)
+
+
+@claim(
+    slug="lengths.cache",
+    clause="A few queries may stand behind many keys.",
+    meaning=(
+        "A decoding step has one query and a cache of keys, a prompt that is continued a few: with causal=True the "
+        "last query still sees all keys, up to 257. Look for a loop over blocks that ends at the query's own place, "
+        "as if there were as many keys as queries, although the mask inside a block counts from the last."
+    ),
+    catches=("blocks skipped from the diagonal of the upper left",),
+    needs=("causal",),
+    cases=_cached,
+    examples=15,
+)
+def cache(subject: KernelSubject, case: AttentionCase) -> None:
     demand_both(subject, subject.problem(case))
 
 

@@ -1,0 +1,85 @@
+"""Each mistake of those who go through the keys in blocks is caught, and named with the size of the block."""
+
+from pathlib import Path
+from runpy import run_path
+
+import pytest
+import torch
+
+from holotype_conformance.attention.claims import kernel_properties
+from holotype_conformance.attention.kernel import FunctionKernel
+from holotype_conformance.attention.subject import KernelSubject
+from holotype_conformance.attention.tiled_changes import BLOCKS, LENGTHS, tiled_changes
+from holotype_conformance.engine import Settings, judge
+
+PROPERTIES = {property_.slug: property_ for property_ in kernel_properties()}
+tiled = run_path(str(Path(__file__).with_name("tiled_kernels.py")))["tiled"]
+
+# The property that is sure to catch each, whatever the block.
+CAUGHT = {
+    "blocks.output-not-rescaled": "lengths.rising-scores",
+    "blocks.sum-not-rescaled": "lengths.rising-scores",
+    "blocks.neither-rescaled": "lengths.rising-scores",
+    "blocks.rescaled-by-exp2": "lengths.rising-scores",
+    "blocks.rescaled-by-exp": "lengths.rising-scores",
+    "blocks.rescaled-without-scale": "lengths.rising-scores",
+    "blocks.added": "lengths.block-edges",
+    "blocks.averaged": "lengths.block-edges",
+    "blocks.rest-dropped": "lengths.block-edges",
+    "blocks.padding-counted": "lengths.block-edges",
+    "blocks.diagonal-skipped": "masks.causal",
+    "blocks.upper-left": "lengths.cache",
+}
+
+
+def judged(function, slug, dtypes=()):
+    subject = KernelSubject(FunctionKernel(function, "mine"), dtypes=dtypes)
+    return judge(subject, PROPERTIES[slug], Settings())
+
+
+def named(result):
+    assert result.outcome == "failed", result
+    return {each.deviation for each in result.diagnosis}
+
+
+def test_every_mistake_is_tried_with_every_block():
+    slugs = [change.slug for change in tiled_changes()]
+    assert sorted(slugs) == sorted(f"{bug}.{block}" for bug in CAUGHT for block in BLOCKS)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("bug", CAUGHT)
+def test_a_mistake_in_a_float32_kernel_is_caught_and_named_with_its_block_and_no_other(bug, block):
+    result = judged(tiled(block, bug), CAUGHT[bug], dtypes=("float32",))
+    assert named(result) == {f"{bug}.{block}"}
+    assert (
+        f"{block} keys" in result.diagnosis[0].title
+        or f"block of {block}" in result.diagnosis[0].title
+    )
+
+
+@pytest.mark.parametrize("bug", CAUGHT)
+def test_a_kernel_that_takes_float64_and_computes_in_float32_is_diagnosed_in_float32(bug):
+    result = judged(tiled(32, bug, inside=torch.float32), CAUGHT[bug])
+    assert named(result) == {f"{bug}.32"}
+
+
+@pytest.mark.parametrize("bug", ["softmax.base-two", "softmax.log2e-left"])
+def test_another_base_of_the_softmax_is_named_whatever_the_block(bug):
+    assert named(judged(tiled(32, bug), "formula.float64")) == {bug}
+
+
+@pytest.mark.parametrize("slug", [*sorted(set(CAUGHT.values())), "formula.scale", "masks.diagonal"])
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_kernel_in_blocks_that_is_right_passes(block, slug):
+    assert judged(tiled(block), slug).outcome == "passed"
+
+
+def test_a_block_of_another_size_is_not_taken_for_a_customary_one():
+    found = named(judged(tiled(48, "blocks.output-not-rescaled"), "lengths.rising-scores"))
+    assert found == set()
+
+
+def test_no_two_blocks_leave_the_same_rest_or_lack_as_many_keys():
+    assert len({LENGTHS[1] % block for block in BLOCKS}) == len(BLOCKS)
+    assert len({-LENGTHS[0] % block for block in BLOCKS}) == len(BLOCKS)
