@@ -1,11 +1,7 @@
 """Attention tile by tile in matrix products, so that time follows the area of the mask and memory its length.
 
-On the way back the weights are computed again instead of being kept (Dao et al. 2022, section 3.1):
-
-    weights  = softmax(scale · query keyᵀ + added)        output = weights value
-    d value  = weightsᵀ d output                          d weights = d output valueᵀ
-    d scores = weights · (d weights - Σ over the keys of weights · d weights)
-    d query  = scale · d scores key                       d key = scale · d scoresᵀ query
+On the way back the weights are computed again instead of being kept (Dao et al. 2022, section 3.1). The formulas of the
+gradients stand in `holotype_reference.formula`.
 """
 
 from __future__ import annotations
@@ -17,8 +13,8 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from holotype_reference.formula import gradients
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
 from holotype_reference.tiles import Additive, Tile, area, blocks_of, tiles
@@ -57,7 +53,7 @@ def by_formula(
     queries = rearrange(query, f"{BY_HEAD} -> {BY_GROUP}", group=group).to(wide)
     added = Additive(mask, parts, wide)
     given = (queries, key.to(wide), value.to(wide), parts, added, scale, keep)
-    output: Tensor = _ByFormula.apply(*given)  # type: ignore[no-untyped-call]
+    output: Tensor = _ByFormula.apply(*given)[0]  # type: ignore[no-untyped-call]
     return rearrange(output, f"{BY_GROUP} -> {BY_HEAD}", group=group).to(query.dtype)
 
 
@@ -66,7 +62,6 @@ class _ByFormula(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
         query: Tensor,
         key: Tensor,
         value: Tensor,
@@ -74,7 +69,8 @@ class _ByFormula(torch.autograd.Function):
         added: Additive,
         scale: float,
         keep: bool,
-    ) -> Tensor:
+    ) -> tuple[Tensor, ...]:
+        """The output, and the weights of each tile if they are kept."""
         output = query.new_empty((*query.shape[:-1], value.shape[-1]))
         scores = Scores(query, added, parts, scale)
         kept = []
@@ -87,14 +83,20 @@ class _ByFormula(torch.autograd.Function):
                 torch.bmm(weights, v[:, columns], out=out[:, rows])
                 if keep:
                     kept.append(weights)
-        ctx.save_for_backward(query, key, value, *kept)
-        ctx.parts, ctx.added, ctx.scale = parts, added, scale
-        return output
+        return output, *kept
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> Gradients:
+    def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, ...]) -> None:
+        query, key, value, ctx.parts, ctx.added, ctx.scale, _ = inputs
+        ctx.save_for_backward(query, key, value, *output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, *_: None) -> Gradients:
         query, key, value, *kept = ctx.saved_tensors
+        if torch.is_grad_enabled():  # they are to be differentiated again
+            return *_again(upstream, query, key, value, ctx.added.mask, ctx.scale), *[None] * 4
         d_query, d_key, d_value = (torch.empty_like(x) for x in (query, key, value))
         scores = Scores(query, ctx.added, ctx.parts, ctx.scale)
         known = iter(kept)
@@ -113,6 +115,18 @@ class _ByFormula(torch.autograd.Function):
                 d_q[:, rows].baddbmm_(d_scores, k[:, columns], beta=0, alpha=ctx.scale)
                 d_k[:, columns].baddbmm_(d_scores.mT, q[:, rows], alpha=ctx.scale)
         return d_query, d_key, d_value, None, None, None, None
+
+
+def _again(
+    upstream: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float
+) -> Gradients:
+    """The gradients by the formula as a whole."""
+    group = query.shape[2] // max(mask.queries, 1)
+    upstream, query = (
+        rearrange(x, f"{BY_GROUP} -> {BY_HEAD}", group=group) for x in (upstream, query)
+    )
+    d_query, d_key, d_value = gradients(upstream, query, key, value, mask=mask, scale=scale)
+    return rearrange(d_query, f"{BY_HEAD} -> {BY_GROUP}", group=group), d_key, d_value
 
 
 Portion = tuple[int, slice] | tuple[slice, int]

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from holotype_reference.formula import gradients
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
 from holotype_reference.tiles import Additive, Tile, halved, striped, tiles, whole
@@ -48,7 +48,7 @@ def by_kernel(
             parts = tiles(part, height, striped if fine else whole)
             back += (Piece(tile, first, start, added) for tile in parts)
         first, start = first + part.queries, start + part.keys
-    output: Tensor = _ByKernel.apply(query, key, value, pieces, back, scale)  # type: ignore[no-untyped-call]
+    output: Tensor = _ByKernel.apply(query, key, value, pieces, back, mask, scale)[0]  # type: ignore[no-untyped-call]
     return output
 
 
@@ -84,14 +84,14 @@ class _ByKernel(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
         query: Tensor,
         key: Tensor,
         value: Tensor,
         pieces: list[Piece],
         back: list[Piece],
+        mask: Mask,
         scale: float,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         joined = Joined(query)
         for piece in pieces:
             found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -99,15 +99,21 @@ class _ByKernel(torch.autograd.Function):
             )
             joined.add(found, piece.rows)
             del found  # not alive beside the next one
-        output, log_sum = joined.result()
-        ctx.save_for_backward(query, key, value, output, log_sum)
-        ctx.back, ctx.scale = back, scale
-        return output
+        return joined.result()
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> Gradients:
+    def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor]) -> None:
+        query, key, value, _, ctx.back, ctx.mask, ctx.scale = inputs
+        ctx.save_for_backward(query, key, value, *output)
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, _: None) -> Gradients:
         query, key, value, output, log_sum = ctx.saved_tensors
+        if torch.is_grad_enabled():  # they are to be differentiated again
+            found = gradients(upstream, query, key, value, mask=ctx.mask, scale=ctx.scale)
+            return *found, None, None, None, None
         # Otherwise the kernel would copy it anew for each piece.
         upstream = upstream.transpose(1, 2).contiguous().transpose(1, 2)
         sums = [Sum(x) for x in (query, key, value)]
@@ -127,7 +133,7 @@ class _ByKernel(torch.autograd.Function):
                 total.add(part, where)
             del found, part  # not alive beside the next ones
         d_query, d_key, d_value = (total.result() for total in sums)
-        return d_query, d_key, d_value, None, None, None
+        return d_query, d_key, d_value, None, None, None, None
 
 
 class Joined:

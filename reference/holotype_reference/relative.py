@@ -12,10 +12,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from holotype_reference.attention import SelfAttention
+from holotype_reference.formula import share
 from holotype_reference.linear import Linear, Table
 from holotype_reference.masks import Mask
 from holotype_reference.positions import Sinusoidal
-from holotype_reference.weighted_sum import Path, share
+from holotype_reference.weighted_sum import Path
 from holotype_spec import schema
 
 

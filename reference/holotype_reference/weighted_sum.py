@@ -1,6 +1,6 @@
 """softmax(scale · q kᵀ + bias, over the visible keys) v, in three ways that agree: `PATHS`.
 
-    eager    the formula, step by step, with all scores in memory at once
+    eager    the formula, step by step, with all scores in memory at once (`holotype_reference.formula`)
     blocks   the formula, tile by tile, forwards and backwards (`holotype_reference.blocks`)
     fused    through `torch.nn.functional.scaled_dot_product_attention`, in the cheapest way that is exact: `route`;
              on the CPU tile by tile where that is cheaper (`holotype_reference.flash`)
@@ -17,11 +17,12 @@ from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange, repeat
-from torch import Tensor, finfo
+from einops import rearrange
+from torch import Tensor
 
 from holotype_reference.blocks import by_formula
 from holotype_reference.flash import by_kernel
+from holotype_reference.formula import eager, share
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
 from holotype_reference.tiles import area, halved, striped, tiles
@@ -55,32 +56,6 @@ class _Given(Protocol):
     """A weighted sum whose bias, scale and dropout are settled."""
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, *, mask: Mask) -> Tensor: ...
-
-
-def eager(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    mask: Mask,
-    bias: Tensor | None,
-    scale: float,
-    dropout: float,
-) -> Tensor:
-    """The formula, step by step. The softmax is taken in at least float32."""
-    key, value = share(key, query.shape[1]), share(value, query.shape[1])
-    # Scaled before the product, which would leave the range of float16 otherwise.
-    scores = einsum(
-        query * scale, key, "batch heads i width, batch heads j width -> batch heads i j"
-    )
-    if bias is not None:
-        scores = scores + bias
-    scores = scores.to(compute_dtype(scores.dtype))
-    # The lowest finite number, not -inf, which would make a row without any key NaN; exp turns it into exact zeros.
-    scores = scores.masked_fill(~mask.visible, finfo(scores.dtype).min)
-    weights = scores.softmax(dim=-1).to(query.dtype)
-    weights = F.dropout(mask.silence(weights), dropout)
-    return einsum(weights, value, "batch heads i j, batch heads j width -> batch heads i width")
 
 
 def blocks(
@@ -209,14 +184,6 @@ def cost(mask: Mask, heads: int) -> float:
                 return cost(any_of_them, heads * number) / number
             alone = mask.by_document()
             return sum(cost(part, heads) * part.queries * part.keys for part in alone) / square
-
-
-def share(x: Tensor, heads: int) -> Tensor:
-    """(batch, kv_heads, keys, width) -> (batch, heads, keys, width)"""
-    if x.shape[1] == heads:
-        return x
-    group = heads // x.shape[1]
-    return repeat(x, "batch kv_heads keys width -> batch (kv_heads group) keys width", group=group)
 
 
 def _sdpa(

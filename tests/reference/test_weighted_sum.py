@@ -16,9 +16,10 @@ from holotype_reference import blocks, weighted_sum
 from holotype_reference import tiles as tiling
 from holotype_reference.blocks import by_formula
 from holotype_reference.flash import by_kernel
+from holotype_reference.formula import eager
 from holotype_reference.masks import Band, Mask
 from holotype_reference.tiles import Additive, Stripe, halved, striped, tiles, whole
-from holotype_reference.weighted_sum import PATHS, cost, eager, route
+from holotype_reference.weighted_sum import PATHS, cost, route
 from holotype_spec.schema import Bidirectional, Causal, SlidingWindow
 
 CPU = torch.device("cpu")
@@ -230,6 +231,50 @@ def test_gradients_may_be_asked_for_twice() -> None:
     )
     for first, second in zip(once, again, strict=True):
         assert first.equal(second)
+
+
+SEVERAL_WAYS = [
+    mask(Causal(), 50),
+    mask(Causal(), 120),
+    mask(SlidingWindow(window=7), 40, padding=torch.arange(40) >= torch.tensor([[30], [0]])),
+    mask(Causal(), 45, prefix=9, documents=((20, 25),)),
+]
+
+
+@pytest.mark.usefixtures("eager_to_tile")
+@pytest.mark.parametrize("name", ["fused", "blocks"])
+@pytest.mark.parametrize("described", SEVERAL_WAYS, ids=str)
+def test_second_derivatives_are_those_of_the_formula(name: str, described: Mask) -> None:
+    given = numbers(described)
+
+    def curvature(path: weighted_sum.WeightedSum) -> Result:
+        def loss(*leaves: Tensor) -> Tensor:
+            output = path(*leaves, mask=described, bias=None, scale=0.4, dropout=0.0)
+            return (output * given[3]).sum() + output.square().sum()
+
+        along = tuple(x.flip(-1) for x in given[:3])
+        return torch.autograd.functional.hvp(loss, given[:3], along)[1]  # type: ignore[no-any-return,no-untyped-call]
+
+    expected = curvature(eager)
+    assert all(x.any() for x in expected)
+    for found, right in zip(curvature(PATHS[name]), expected, strict=True):  # type: ignore[index]
+        torch.testing.assert_close(found, right, rtol=0, atol=1e-11)
+
+
+@pytest.mark.usefixtures("eager_to_tile")
+@pytest.mark.parametrize("name", ["fused", "blocks"])
+@pytest.mark.parametrize("described", SEVERAL_WAYS[:2], ids=str)
+def test_gradients_as_functions_are_those_of_the_formula(name: str, described: Mask) -> None:
+    query, key, value, upstream = numbers(described)
+
+    def by_query(path: weighted_sum.WeightedSum) -> Tensor:
+        def loss(query: Tensor) -> Tensor:
+            output = path(query, key, value, mask=described, bias=None, scale=0.4, dropout=0.0)
+            return (output * upstream).sum()
+
+        return torch.func.grad(loss)(query)
+
+    torch.testing.assert_close(by_query(PATHS[name]), by_query(eager), rtol=0, atol=1e-12)  # type: ignore[index]
 
 
 WINDOW = SlidingWindow(window=64)

@@ -17,11 +17,12 @@ from holotype_reference.attention import Attention, CrossAttention, SelfAttentio
 from holotype_reference.cache import KeysValues
 from holotype_reference.experts import Blocks
 from holotype_reference.feed_forward import FeedForward
+from holotype_reference.formula import share
 from holotype_reference.layers import Layer, Stack
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import LayerNorm, RMSNorm, compute_dtype
 from holotype_reference.relative import Distances
-from holotype_reference.weighted_sum import WeightedSum, share
+from holotype_reference.weighted_sum import WeightedSum
 
 Part = TypeVar("Part", bound=nn.Module)
 Norm = LayerNorm | RMSNorm
