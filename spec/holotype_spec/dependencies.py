@@ -120,6 +120,41 @@ def dependencies(
     return _no_claim_on_padding(reached, attention_mask)
 
 
+def dependents(
+    spec: Spec,
+    position: int,
+    length: int,
+    *,
+    attention_mask: Mask | None = None,
+    prefix: int | None = None,
+    right_to_left: bool = False,
+) -> Matrix:
+    """(length,): [i] is true where the logits of row i may depend on the token at `position`.
+
+    One column of `dependencies`, at a cost that grows with the square of the length instead of its cube.
+
+    Args:
+        spec: the model.
+        position: of the token, from 0.
+        length, attention_mask, prefix, right_to_left: see `dependencies`.
+
+    Raises:
+        ValueError: as `layer_mask`.
+    """
+    seen = layer_mask(
+        spec.architecture.attention.pattern,
+        length,
+        attention_mask=attention_mask,
+        prefix=prefix,
+        right_to_left=right_to_left,
+    )
+    reached = np.arange(length) == position
+    for _ in range(spec.layers):
+        reached = reached | seen[:, reached].any(axis=1)
+    rows: Matrix = reached[:, None]
+    return _no_claim_on_padding(rows, attention_mask)[:, 0]
+
+
 def source_dependencies(
     spec: Spec,
     length: int,

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from holotype_spec import Spec, load
-from holotype_spec.dependencies import dependencies, layer_mask, source_dependencies
+from holotype_spec.dependencies import (
+    dependencies,
+    dependents,
+    layer_mask,
+    source_dependencies,
+)
 from holotype_spec.schema import Bidirectional, Causal, MixtureOfMasks, PrefixCausal, SlidingWindow
 
 MIXTURE = MixtureOfMasks(
@@ -164,3 +169,29 @@ def test_an_empty_sequence_has_an_empty_matrix() -> None:
 def test_a_mask_that_does_not_fit_is_an_error(mask: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dependencies(load("gpt2"), 3, attention_mask=mask)
+
+
+@pytest.mark.parametrize(
+    ("spec", "options"),
+    [
+        (load("gpt2"), {}),
+        (load("gpt2"), {"attention_mask": [0, 0, 1, 1, 1, 1, 1, 1, 1]}),
+        (load("gpt2"), {"attention_mask": [1, 1, 1, 1, 1, 1, 1, 0, 0]}),
+        (mistral(window=3, layers=2), {}),
+        (load("glm-10b"), {"prefix": 4}),
+        (load("unilm-v1-base-cased"), {"right_to_left": True}),
+        (load("bert-base-uncased"), {"attention_mask": [1, 1, 1, 1, 1, 1, 0, 0, 0]}),
+    ],
+)
+def test_what_may_depend_on_a_token_is_its_column_of_the_matrix(
+    spec: Spec, options: dict[str, Any]
+) -> None:
+    matrix = dependencies(spec, 9, **options)
+    for position in range(9):
+        assert (dependents(spec, position, 9, **options) == matrix[:, position]).all()
+
+
+def test_two_layers_of_a_window_carry_a_token_no_further_than_twice() -> None:
+    # Jiang et al. 2023, section 2: after k layers at most k windows back, the token itself counted.
+    spec = mistral(window=3, layers=2)
+    assert dependents(spec, 1, 8).nonzero()[0].tolist() == [1, 2, 3, 4, 5]

@@ -7,6 +7,7 @@ the deviation that explains it, and ``holotype explain`` says what goes wrong wi
 # isort: off
 from holotype_conformance.deviations import (  # noqa: F401  (they fill the catalogue in this order)
     masks,
+    long_masks,
     prefixes,
     attention,
     rotary,

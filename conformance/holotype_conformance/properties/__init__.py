@@ -11,6 +11,7 @@ from holotype_conformance.properties import rounding as rounding
 from holotype_conformance.properties import long_rows as long_rows
 from holotype_conformance.properties import parameters as parameters
 from holotype_conformance.properties import causality as causality
+from holotype_conformance.properties import long_causality as long_causality
 from holotype_conformance.properties import padding as padding
 from holotype_conformance.properties import batch as batch
 from holotype_conformance.properties import caching as caching

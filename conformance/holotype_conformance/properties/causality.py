@@ -76,8 +76,13 @@ def has_source(spec: Spec) -> str | None:
 def _changed(tokens: Tensor, position: int, vocabulary: int) -> Tensor:
     """`tokens` with another token at `position`, neither 0 nor the one that stands there."""
     other = tokens.clone()
-    other[:, position] = other[:, position] % (vocabulary - 1) + 1
+    other[:, position] = another(other[:, position], vocabulary)
     return other
+
+
+def another(tokens: Tensor, vocabulary: int) -> Tensor:
+    """For each of `tokens` another one, which is not 0 either."""
+    return tokens % (vocabulary - 1) + 1
 
 
 def _pairs(subject: Subject, case: BatchCase, inputs: Inputs) -> Tensor:

@@ -1,0 +1,203 @@
+"""What may depend on what in long inputs: where blocks of a kernel meet, a mask ends, and a window has moved on.
+
+A code path is often chosen by the length. What is right for twenty tokens may go through a mask that was built for
+sixty-four, through blocks of which one is skipped too many, or through chunks that forget each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from holotype_conformance.candidate import Inputs
+from holotype_conformance.compare import moved
+from holotype_conformance.properties.cases import (
+    BatchCase,
+    Padding,
+    always,
+    batch_inputs,
+    paddings,
+)
+from holotype_conformance.properties.causality import another, told
+from holotype_conformance.property import Case, Violation, claim
+from holotype_conformance.subject import Subject, real_rows
+from holotype_spec.dependencies import dependents
+from holotype_spec.probes import LONG
+from holotype_spec.schema import SlidingWindow, Spec
+
+EDGES = (64, 128, 256, 512)  # tokens at which a block of a kernel, a chunk or a buffer ends
+SHORTER = 2  # edges far below the length are looked at in an input that is so many times shorter, and cheaper
+NEAR, STRONG = 8, 1e-4  # influence has not faded where it was that strong so few outputs before
+LASTING = 4  # outputs that do not move are blind, and not at rest, if they are so many times more than ever before
+
+
+class LongCase(Case, frozen=True, kw_only=True):
+    """An input of `length` tokens for every place beside an edge, whose token is replaced; and shorter ones."""
+
+    length: int
+    padding: Padding = "none"
+    layers: int = 2
+    weights: int = 0
+    tokens: int = 0
+
+    def batches(self, spec: Spec) -> list[tuple[BatchCase, list[int]]]:
+        """A batch of each length, and the place of the token that is replaced in each of its rows."""
+        found, length = [], self.length
+        while length == self.length or length >= EDGES[0]:
+            row_places = places(spec, length)
+            fields = msgspec.structs.asdict(self) | {"length": length, "batch": len(row_places)}
+            found.append((BatchCase(**fields), row_places))
+            length = -(-length // SHORTER)
+        return found
+
+
+def places(spec: Spec, length: int) -> list[int]:
+    """The first and last token, those at the edges and beside them, and the last that a window hides from an edge."""
+    pattern = spec.architecture.attention.pattern
+    beside = [-1, 0, 1]
+    if isinstance(pattern, SlidingWindow):
+        beside.append(-1 - spec.layers * (pattern.window - 1))
+    near = {
+        edge + step
+        for edge in EDGES
+        if (edge + 1) * SHORTER >= length  # else the shorter input has it, and what is behind it
+        for step in beside
+        if 0 < edge + step < length
+    }
+    return sorted(near | {0, length - 1})
+
+
+def long_cases(subject: Subject) -> st.SearchStrategy[LongCase]:
+    """Nearly always as long as the model takes, or long enough; shrinks to the shortest."""
+    most = min(subject.spec.max_positions, LONG)
+    far = st.integers(max(2, most - 9), most)
+    return st.builds(
+        LongCase,
+        length=st.integers(0, 19).flatmap(lambda kind: far if kind else st.integers(2, most)),
+        padding=paddings(subject),
+        layers=st.sampled_from((1, *[2] * 7)),  # one leaves more to chance
+        weights=st.integers(0, 2),
+        tokens=st.integers(0, 99),
+    )
+
+
+def _allowed(spec: Spec, inputs: Inputs, row_places: list[int]) -> Tensor:
+    """(batch, length) bool: the outputs that may depend on the token at the place of their row."""
+    masks, prefix = inputs.attention_mask, inputs.prefix
+    rows = [
+        dependents(
+            spec,
+            place,
+            inputs.token_ids.shape[1],
+            attention_mask=None if masks is None else masks[row].cpu().numpy().astype(bool),
+            prefix=None if prefix is None else int(prefix[row]),
+            right_to_left=inputs.right_to_left is not None,
+        )
+        for row, place in enumerate(row_places)
+    ]
+    return torch.from_numpy(np.stack(rows))
+
+
+def _broken_off(sizes: Tensor, required: Tensor, still: Tensor, place: int) -> int | None:
+    """The output of a row at which the influence of the token at `place` ends, and should not.
+
+    It may fade with the distance, so that no bit is left of it; and attention that looks at few tokens passes over this
+    one for a while. So it ends where it was strong a few outputs before, for longer than it has ever paused.
+
+    Args:
+        sizes: (length,) how far each output moved, relative to the root mean square of all.
+        required, still: (length,) bool: it must move; it did not.
+        place: of the token.
+    """
+    outputs = required.nonzero().flatten()
+    for side in (outputs[outputs >= place], outputs[outputs <= place].flip(0)):
+        moving = (~still[side]).nonzero().flatten()
+        if not len(moving):
+            return int(side[0]) if len(side) else None
+        last = int(moving[-1])
+        pause = int(moving.diff(prepend=moving.new_tensor([-1])).max())
+        strong = sizes[side[max(0, last - NEAR) : last + 1]].max() > STRONG
+        if len(side) - 1 - last >= LASTING * pause and strong:
+            return int(side[last + 1])
+    return None
+
+
+@claim(
+    slug="causality.long-rows",
+    clause="In long inputs, too, exactly what is allowed is seen.",
+    level="must",
+    meaning=(
+        "In inputs of up to 523 tokens, if the model takes as many, an output depends on what the spec's dependency"
+        " matrix allows, and on nothing else. One token is replaced by another at, before or behind the places where"
+        " blocks of a kernel meet and buffers end (64, 128, 256 and 512), or at either end. Every output that may not"
+        " depend on it must keep its very bits. The others must move: the influence of a token may fade with the"
+        " distance until no bit is left, and must not break off. A model that fails here alone is right for short"
+        " inputs. Look at what depends on the length: a mask or a buffer made for a number of tokens, a block of a"
+        " kernel that is skipped, or masked where it must not be, chunks that do not see those before, a path that is"
+        " taken beyond some length."
+    ),
+    catches=(
+        "mask that ends before the input does",
+        "mask off by one where two blocks meet",
+        "window forgotten in long inputs",
+        "a block of a kernel that forgets the one before",
+    ),
+    needs=(),
+    binds=("max_positions", "architecture.attention.pattern"),
+    applies=always,
+    cases=long_cases,
+    case_type=LongCase,
+    examples=2,
+)
+def long_rows(subject: Subject, case: LongCase) -> None:
+    for batch, row_places in case.batches(subject.probe(case.layers)):
+        check_batch(subject, batch, row_places)
+
+
+def check_batch(subject: Subject, case: BatchCase, row_places: list[int]) -> None:
+    """Replace the token at the place of each row, and judge all outputs of the row."""
+    inputs = batch_inputs(subject, case)
+    rows, columns = torch.arange(case.batch), torch.tensor(row_places)
+    tokens = inputs.token_ids.clone()
+    tokens[rows, columns] = another(tokens[rows, columns], subject.probe(2).vocab_size)
+    allowed = _allowed(subject.probe(case.layers), inputs, row_places)
+    real = real_rows(inputs).cpu()
+    for path in subject.paths:
+        model = subject.model(case.setup(path))
+        before = subject.forward(model, inputs).logits
+        after = subject.forward(model, replace(inputs, token_ids=tokens)).logits
+        change = moved(before, after, subject.stillness).cpu()
+        leaks = change & ~allowed & real
+        if leaks.any():
+            row, i = leaks.nonzero()[-1].tolist()
+            size = float((before[row, i] - after[row, i]).abs().max())
+            said = f"moved by {size:.1e} when that token changed, and must not move at all"
+            raise _violation(inputs, row, i, row_places[row], "depends", said, path)
+        sizes = ((after - before).double().abs().amax(-1) / _scale(before)).cpu()
+        for row, place in enumerate(row_places):
+            end = _broken_off(sizes[row], allowed[row] & real[row], ~change[row], place)
+            if end is not None:
+                said = "kept every bit when that token changed, though those before it moved, and must move"
+                raise _violation(inputs, row, end, place, "does not depend", said, path)
+
+
+def _scale(logits: Tensor) -> Tensor:
+    """The root mean square of all that is a number: what stands at padding may be anything."""
+    return logits[logits.isfinite()].double().square().mean().sqrt()
+
+
+def _violation(
+    inputs: Inputs, row: int, i: int, place: int, verb: str, said: str, path: str
+) -> Violation:
+    length = inputs.token_ids.shape[1]
+    return Violation(
+        f"of {length} tokens, output {i} {verb} on input {place}, pair ({i}, {place}){told(inputs, row)}: it {said}",
+        pair=[i, place],
+        row=row,
+        path=path,
+    )
