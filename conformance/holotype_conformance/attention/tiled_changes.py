@@ -8,8 +8,7 @@ a key in such a loop is one expression:
     exp(score - m) · exp(m - M)      m: the maximum after the key's own block, M: after the last one
 
 in the output and in the sum. A mistake leaves the second factor out of one of them, or takes it to another power. Each
-is tried for every customary size of blocks. In short rows most change nothing: what a failing case of few keys leaves
-is told apart by longer ones.
+is tried for every customary size of blocks. One that can change nothing, for there is but one block, explains nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def _rescaling(block: int) -> Iterator[Change]:
         slug: str, title: str, output: float, total: float, *, scaled: bool = False
     ) -> Change:
         def weighed(scores: Array, terms: Terms) -> Array | None:
-            if scaled and terms.scale <= 0.0:
+            if scores.shape[-1] <= block or (scaled and terms.scale <= 0.0):
                 return None
             power = terms.scale if scaled else 1.0
             return _online(scores, block, output=output / power, total=total / power)
@@ -86,16 +85,19 @@ def _online(scores: Array, block: int, *, output: float, total: float) -> Array:
 
 
 def _apart(block: int) -> Iterator[Change]:
-    def added(scores: Array, terms: Terms) -> Array:
+    def added(scores: Array, terms: Terms) -> Array | None:
+        if scores.shape[-1] <= block:
+            return None
         starts = range(0, scores.shape[-1], block)
         parts = [oracle.softmax(scores[..., start : start + block]) for start in starts]
         return np.concatenate(parts, axis=-1)
 
     def averaged(scores: Array, terms: Terms) -> Array | None:
+        sums = added(scores, terms)
         # Of blocks that are hidden some kernels count and some do not.
-        if terms.visible is not None:
+        if sums is None or terms.visible is not None:
             return None
-        return np.asarray(added(scores, terms) / math.ceil(scores.shape[-1] / block))
+        return np.asarray(sums / math.ceil(scores.shape[-1] / block))
 
     each = f"each block of {block} keys has a softmax of its own, and their results are"
     yield Change(slug=f"blocks.added.{block}", title=f"{each} added", weighed=added)
@@ -107,13 +109,14 @@ def _apart(block: int) -> Iterator[Change]:
 
 def _edges(block: int) -> Iterator[Change]:
     def dropped(terms: Terms, case: AttentionCase) -> Terms | None:
-        return _hidden(terms, np.arange(case.keys) < case.keys // block * block)
+        whole = case.keys // block * block
+        return None if whole == case.keys else _hidden(terms, np.arange(case.keys) < whole)
 
     def padded(scores: Array, terms: Terms) -> Array | None:
-        # Where there is a mask, it mostly hides the padding too.
-        if terms.visible is not None:
-            return None
         keys = scores.shape[-1]
+        # Where there is a mask, it mostly hides the padding too.
+        if keys % block == 0 or terms.visible is not None:
+            return None
         zeros = np.zeros((*scores.shape[:-1], -keys % block))
         return oracle.softmax(np.concatenate([scores, zeros], axis=-1))[..., :keys]
 
