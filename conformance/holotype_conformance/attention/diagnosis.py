@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -35,18 +36,16 @@ class Scene:
         case: as it was given.
         terms: what the kernel was to compute from.
         output: its result.
-        rich: whether a change that gives no query any weight, which agrees with all kernels, is left out here.
     """
 
     case: AttentionCase
     terms: Terms
     output: torch.Tensor
-    rich: bool
 
     def residual(self, change: Change) -> float:
         """How far the kernel is from the formula with a change, where a query sees a key; infinite for no change."""
         found = change.result(self.terms, self.case)
-        if found is None or (self.rich and not found.rows.any()):
+        if found is None:
             return float("inf")
         rows = torch.from_numpy(found.rows).to(self.output.device)
         return error(self.output.masked_fill(~rows, 0.0), found.output, found.size)
@@ -82,7 +81,7 @@ def _explaining(subject: KernelSubject, case: AttentionCase) -> Iterator[Diagnos
     longer = [_longer(case, keys) for keys in LENGTHS]
     for changes, more in ((CHANGES, _larger(case)), (tiled_changes(), longer)):
         with suppress(Violation):  # it has no result to compare
-            yield from _agreeing(subject, _observed(subject, case, rich=False), changes, more)
+            yield from _agreeing(subject, _observed(subject, case), changes, more)
 
 
 def _agreeing(
@@ -93,7 +92,7 @@ def _agreeing(
     for case in more:
         if not left:
             return
-        scene = _observed(subject, case, rich=True)
+        scene = _observed(subject, case)
         left, right = _near(left, scene), right and _right(scene)
     if right:
         return  # the results are right: the failure is one of gradients, say
@@ -143,12 +142,14 @@ def _sized(case: AttentionCase, *, few: int, many: int, heads: int, **sizes: int
         heads=3 * heads if case.heads != case.kv_heads else heads,
         kv_heads=heads,
         documents=(3, 5, 1, keys - 9) if case.mask == "documents" else (),
+        data=0,
         **sizes,
     )
     return found
 
 
-def _observed(subject: KernelSubject, case: AttentionCase, *, rich: bool) -> Scene:
+@lru_cache(maxsize=8)  # failures that have one cause share their larger scenes
+def _observed(subject: KernelSubject, case: AttentionCase) -> Scene:
     problem = subject.problem(case)
     call = problem.call
     terms = Terms(
@@ -159,4 +160,4 @@ def _observed(subject: KernelSubject, case: AttentionCase, *, rich: bool) -> Sce
         scale=call.q.shape[-1] ** -0.5 if call.scale is None else call.scale,
     )
     output = subject.output(call, finite=False)
-    return Scene(case=case, terms=terms, output=output, rich=rich)
+    return Scene(case=case, terms=terms, output=output)
