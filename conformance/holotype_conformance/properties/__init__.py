@@ -15,6 +15,7 @@ from holotype_conformance.properties import long_causality as long_causality
 from holotype_conformance.properties import padding as padding
 from holotype_conformance.properties import batch as batch
 from holotype_conformance.properties import caching as caching
+from holotype_conformance.properties import long_caching as long_caching
 from holotype_conformance.properties import positions as positions
 from holotype_conformance.properties import losses as losses
 from holotype_conformance.properties import modes as modes

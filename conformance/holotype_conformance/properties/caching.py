@@ -52,8 +52,8 @@ def _chunked(subject: Subject, *, left: bool) -> st.SearchStrategy[ChunkCase]:
             length=st.just(length),
             cuts=st.one_of(cuts, cuts, every),
             batch=st.integers(2 if left else 1, 3),
-            padding=st.just("left") if left else _unpadded(subject),
-            told=st.just(subject.has("position-ids")) if left else _told(subject),
+            padding=st.just("left") if left else unpadded(subject),
+            told=st.just(subject.has("position-ids")) if left else tellings(subject),
             layers=layer_counts(),
             weights=st.integers(0, 2),
             tokens=st.integers(0, 99),
@@ -62,11 +62,13 @@ def _chunked(subject: Subject, *, left: bool) -> st.SearchStrategy[ChunkCase]:
     return lengths(2).filter(lambda n: shortest_alike(small, n, rows) < n).flatmap(at_length)
 
 
-def _unpadded(subject: Subject) -> st.SearchStrategy[str]:
+def unpadded(subject: Subject) -> st.SearchStrategy[str]:
+    """No mask, or one of ones."""
     return st.sampled_from(["none", "ones"] if subject.has("attention-mask") else ["none"])
 
 
-def _told(subject: Subject) -> st.SearchStrategy[bool]:
+def tellings(subject: Subject) -> st.SearchStrategy[bool]:
+    """Whether position ids are told, to a candidate that takes them."""
     return st.booleans() if subject.has("position-ids") else st.just(False)
 
 
@@ -99,7 +101,8 @@ def chunk(inputs: Inputs, start: int, end: int) -> Inputs:
     )
 
 
-def _check(subject: Subject, case: ChunkCase) -> None:
+def check_chunks(subject: Subject, case: ChunkCase) -> None:
+    """Demand that reading in the chunks of the case gives what one pass gives."""
     inputs = batch_inputs(subject, case)
     if case.told and inputs.position_ids is None:
         inputs = replace(inputs, position_ids=counted_ids(subject, inputs))
@@ -144,7 +147,7 @@ def _check(subject: Subject, case: ChunkCase) -> None:
     examples=15,
 )
 def chunks(subject: Subject, case: ChunkCase) -> None:
-    _check(subject, case)
+    check_chunks(subject, case)
 
 
 @claim(
@@ -165,7 +168,7 @@ def chunks(subject: Subject, case: ChunkCase) -> None:
     examples=15,
 )
 def left_padding(subject: Subject, case: ChunkCase) -> None:
-    _check(subject, case)
+    check_chunks(subject, case)
 
 
 class ReuseCase(BatchCase, frozen=True, kw_only=True):

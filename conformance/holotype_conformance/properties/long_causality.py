@@ -72,13 +72,17 @@ def places(spec: Spec, length: int) -> list[int]:
     return sorted(near | {0, length - 1})
 
 
-def long_cases(subject: Subject) -> st.SearchStrategy[LongCase]:
+def long_lengths(subject: Subject) -> st.SearchStrategy[int]:
     """Nearly always as long as the model takes, or long enough; shrinks to the shortest."""
     most = min(subject.spec.max_positions, LONG)
     far = st.integers(max(2, most - 9), most)
+    return st.integers(0, 19).flatmap(lambda kind: far if kind else st.integers(2, most))
+
+
+def long_cases(subject: Subject) -> st.SearchStrategy[LongCase]:
     return st.builds(
         LongCase,
-        length=st.integers(0, 19).flatmap(lambda kind: far if kind else st.integers(2, most)),
+        length=long_lengths(subject),
         padding=paddings(subject),
         layers=st.sampled_from((1, *[2] * 7)),  # one leaves more to chance
         weights=st.integers(0, 2),
