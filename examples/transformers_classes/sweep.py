@@ -32,20 +32,25 @@ EXAMPLES = {  # the properties that tell most about an unknown class, and the ca
     "padding.left-invariance": 3,
     "batch.size": 3,
     "cache.chunks": 4,
+    "causality.long-rows": 2,
+    "cache.long-rows": 2,
 }
+
+WHO_SEES_WHOM = ("causality.future-perturbation", "causality.long-rows")
 
 HEAD = """\
 # Which classes of `transformers` are causal decoders
 
 Every class of `transformers` {version} that is offered for causal language modelling, built small by `hf:ClassName`
-and held to the generic spec `causal-decoder`, by eight properties with few cases each, on every attention that it has.
+and held to the generic spec `causal-decoder`, by ten properties with few cases each, on every attention that it has.
 A class whose configuration decides whether it is causal is told so (in brackets).
 `python examples/transformers_classes/sweep.py` does it again.
 
 {counts}
 
 A class sees the future where an output moves with a token that comes after it; CPM-Ant does so by design (it reads its
-whole prompt both ways), and is called causal all the same. Other failures are weaker: what a recurrent cache cannot do,
+whole prompt both ways), and is called causal all the same, and Reformer beyond 128 tokens, where those that come later
+choose the buckets of those before them. Other failures are weaker: what a recurrent cache cannot do,
 for instance, is no wrong model, and a class may count its positions through left padding. `holotype explain` says what
 each property demands, and `holotype check hf:CLASS --spec causal-decoder` shows a case.
 
@@ -153,8 +158,9 @@ def _musts(row: dict[str, Any]) -> list[str]:
 
 def _sees_the_future(row: dict[str, Any]) -> bool:
     """An output moved with a token that comes after it (and is no padding, which may stand before it too)."""
-    pair = row.get("failed", {}).get("causality.future-perturbation", {}).get("pair")
-    return pair is not None and bool(pair[0] < pair[1])
+    failures = (row.get("failed", {}).get(slug, {}) for slug in WHO_SEES_WHOM)
+    pairs = [failure["pair"] for failure in failures if failure.get("pair")]
+    return any(output < token for output, token in pairs)
 
 
 def _told(row: dict[str, Any]) -> tuple[str, str]:

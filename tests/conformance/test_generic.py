@@ -36,6 +36,7 @@ class Bug:
     blind_to_first: bool = False
     mean_over_all: bool = False
     ignores_mask: bool = False
+    cannot_be_trained: bool = False
 
 
 class Toy(nn.Module):
@@ -72,7 +73,13 @@ class Toy(nn.Module):
         for mix in self.mix:
             x = x + torch.tanh(mix(weights @ x))
         logits: Tensor = self.head(x)
+        if self.bug.cannot_be_trained and logits.requires_grad:
+            logits.register_hook(refuse)
         return logits
+
+
+def refuse(gradient: Tensor) -> None:
+    raise AssertionError("no gradients in eval mode")
 
 
 def judged(spec: str, slug: str, bug: Bug = Bug()) -> Result:
@@ -92,6 +99,14 @@ def judged(spec: str, slug: str, bug: Bug = Bug()) -> Result:
 def test_an_unknown_architecture_is_checked_without_a_reference(bug: Bug, slug: str) -> None:
     assert judged("causal-decoder", slug).outcome == "passed"
     assert judged("causal-decoder", slug, bug).outcome == "failed"
+
+
+def test_what_a_backward_pass_raises_is_the_candidates_failure() -> None:
+    result = judged("causal-decoder", "padding.finite", Bug(cannot_be_trained=True))
+    assert result.outcome == "failed"
+    assert "the backward pass raised AssertionError: no gradients in eval mode" in str(
+        result.reason
+    )
 
 
 def test_a_decoder_is_no_encoder() -> None:

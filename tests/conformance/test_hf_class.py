@@ -30,10 +30,21 @@ def judged(name: str, spec: str, slug: str) -> Result:
     return judge(subject, property_, Settings())
 
 
-@pytest.mark.parametrize("name", ["LlamaForCausalLM", "BertLMHeadModel", "XLMWithLMHeadModel"])
+@pytest.mark.parametrize(
+    "name",  # the layers of Gemma 4 differ in their heads
+    ["LlamaForCausalLM", "BertLMHeadModel", "XLMWithLMHeadModel", "Gemma4ForCausalLM"],
+)
 def test_a_class_that_claims_to_be_causal_and_is_passes(name: str) -> None:
     result = judged(name, "causal-decoder", FUTURE)
     assert result.outcome == "passed", result.reason
+
+
+def test_where_tokens_choose_what_computes_them_rounding_may_move_what_must_not() -> None:
+    routed = ["MixtralForCausalLM", "ReformerModelWithLMHead"]
+    spec = load("causal-decoder")
+    assert [
+        name for name in [*routed, "LlamaForCausalLM"] if ClassCandidate(name).routes(spec)
+    ] == routed
 
 
 @pytest.mark.parametrize(

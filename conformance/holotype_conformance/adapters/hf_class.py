@@ -109,7 +109,8 @@ class ClassCandidate(TransformersCandidate):
         return f"{self.name} is not offered as what the spec describes ({spec.name}){hint}"
 
     def routes(self, spec: Spec) -> bool:
-        return any("expert" in key for key in self._defaults)
+        # Tokens choose experts, or the bucket that they are hashed to.
+        return any(word in key for key in self._defaults for word in ("expert", "hash"))
 
     # Building ---------------------------------------------------------------------------------------------
 
@@ -211,6 +212,8 @@ class ClassCandidate(TransformersCandidate):
 def _stated(config: Any) -> dict[str, Any]:
     """What the constructor of a configuration takes, and has taken by default."""
     known = inspect.signature(type(config).__init__).parameters
+    # Otherwise a configuration whose layers differ refuses to tell what it was given for all of them.
+    config.allow_global_per_layer_attribute_access = True
     return {name: getattr(config, name) for name in known if hasattr(config, name)}
 
 

@@ -26,7 +26,7 @@ from holotype_conformance.properties.cases import (
     random_order,
 )
 from holotype_conformance.property import Violation, claim
-from holotype_conformance.subject import Setup, Subject, copies, real_rows
+from holotype_conformance.subject import Setup, Subject, candidate_code, copies, real_rows
 from holotype_reference.model import Model, Output
 from holotype_reference.positions import has_two_positions
 from holotype_reference.weights import Weights
@@ -238,7 +238,9 @@ def backward(subject: Subject, model: nn.Module, inputs: Inputs, seed: int) -> N
     if isinstance(model, Model):
         objective(run_reference(model, copies(inputs)), inputs, seed).backward()  # type: ignore[no-untyped-call]
     else:
-        objective(subject.forward(model, inputs, grad=True), inputs, seed).backward()  # type: ignore[no-untyped-call]
+        total = objective(subject.forward(model, inputs, grad=True), inputs, seed)
+        with candidate_code("the backward pass"):
+            total.backward()  # type: ignore[no-untyped-call]
 
 
 def slopes(

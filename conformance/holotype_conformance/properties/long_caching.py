@@ -45,7 +45,8 @@ def long_chunk_cases(subject: Subject) -> st.SearchStrategy[ChunkCase]:
         " chunk ends at one of the places where blocks of a kernel meet and buffers end (64, 128, 256 and 512), or"
         " one token behind it; there and at all later ones a single token is read, and what is between them at once. A"
         " model that fails here alone reads short inputs rightly. Look at a cache of a fixed size that wraps or stops,"
-        " at a mask for the steps that was made for a number of keys, and at a kernel that splits the keys of a step."
+        " at a mask for the steps that was made for a number of keys, and at a kernel that splits the keys of a step. A"
+        " model with room for fewer tokens than the spec has in max_positions raises here, as in causality.long-rows."
     ),
     catches=(
         "cache that is full and forgets",

@@ -143,7 +143,8 @@ def _broken_off(sizes: Tensor, required: Tensor, still: Tensor, place: int) -> i
         " distance until no bit is left, and must not break off. A model that fails here alone is right for short"
         " inputs. Look at what depends on the length: a mask or a buffer made for a number of tokens, a block of a"
         " kernel that is skipped, or masked where it must not be, chunks that do not see those before, a path that is"
-        " taken beyond some length."
+        " taken beyond some length. A model with room for fewer tokens than the spec has in max_positions raises here:"
+        " let your build take the number from the spec, or state yours in a spec file of your own."
     ),
     catches=(
         "mask that ends before the input does",
