@@ -71,8 +71,8 @@ class _ByFormula(torch.autograd.Function):
         keep: bool,
     ) -> tuple[Tensor, ...]:
         """The output, and the weights of each tile if they are kept."""
-        output = query.new_empty((*query.shape[:-1], value.shape[-1]))
         scores = Scores(query, added, parts, scale)
+        output = scores.like(query, value.shape[-1])
         kept = []
         for portion in scores.portions():
             q, out = query[portion], output[portion]
@@ -97,23 +97,26 @@ class _ByFormula(torch.autograd.Function):
         query, key, value, *kept = ctx.saved_tensors
         if torch.is_grad_enabled():  # they are to be differentiated again
             return *_again(upstream, query, key, value, ctx.added.mask, ctx.scale), *[None] * 4
-        d_query, d_key, d_value = (torch.empty_like(x) for x in (query, key, value))
         scores = Scores(query, ctx.added, ctx.parts, ctx.scale)
+        d_query, d_key, d_value = (scores.like(x, x.shape[-1]) for x in (query, key, value))
         known = iter(kept)
+        # What keys get is added up, unless a single tile has it all.
+        adds = [tile.width for tile in ctx.parts] != [key.shape[2]]
         for portion in scores.portions():
             q, k, v, g = (scores.packed(x[portion]) for x in (query, key, value, upstream))
             d_q, d_k, d_v = (x[portion] for x in (d_query, d_key, d_value))
-            d_k.zero_()
-            d_v.zero_()
+            if adds:
+                d_k.zero_()
+                d_v.zero_()
             for tile in ctx.parts:
                 rows, columns = scores.rows(tile), tile.keys
                 weights = next(known, None)
                 if weights is None:
                     weights = scores.weights(q[:, rows], k[:, columns], tile, portion)
-                d_v[:, columns].baddbmm_(weights.mT, g[:, rows])
+                d_v[:, columns].baddbmm_(weights.mT, g[:, rows], beta=adds)
                 d_scores = scores.gradient(weights, g[:, rows], v[:, columns])
                 d_q[:, rows].baddbmm_(d_scores, k[:, columns], beta=0, alpha=ctx.scale)
-                d_k[:, columns].baddbmm_(d_scores.mT, q[:, rows], alpha=ctx.scale)
+                d_k[:, columns].baddbmm_(d_scores.mT, q[:, rows], beta=adds, alpha=ctx.scale)
         return d_query, d_key, d_value, None, None, None, None
 
 
@@ -147,7 +150,7 @@ class Scores:
         self.packs = area(parts) >= OFTEN * added.mask.keys
         self.size = self.number * largest
         self.rooms: dict[str, Tensor] = {}
-        self.like = query
+        self.query = query
 
     def portions(self) -> Iterator[Portion]:
         """Some heads of a row of the batch, or a head of some rows, of a tensor (batch, kv_heads, …)."""
@@ -157,6 +160,13 @@ class Scores:
         else:
             for head in range(self.heads):
                 yield from ((some, head) for some in self._slices(self.batch))
+
+    def like(self, x: Tensor, width: int) -> Tensor:
+        """Memory for (batch, kv_heads, length of x, width) in which a portion lies side by side: the products of a
+        batch are taken one by one otherwise."""
+        if self.heads >= self.batch:
+            return x.new_empty(self.batch, self.heads, x.shape[2], width)
+        return x.new_empty(self.heads, self.batch, x.shape[2], width).transpose(0, 1)
 
     def _slices(self, stop: int) -> Iterator[slice]:
         return (slice(first, first + self.number) for first in range(0, stop, self.number))
@@ -195,7 +205,7 @@ class Scores:
 
     def _room(self, name: str, size: tuple[int, ...]) -> Tensor:
         if name not in self.rooms:
-            self.rooms[name] = self.like.new_empty(self.size)
+            self.rooms[name] = self.query.new_empty(self.size)
         return self.rooms[name][: math.prod(size)].view(size)
 
     def _own(self, x: Tensor, portion: Portion) -> Tensor:

@@ -210,22 +210,29 @@ def _sdpa(
     )
 
 
-# Of triangles with such a side the weights are kept for the way back, which spares it a product of five and the
-# softmax. Those of larger ones would be too many to stay near.
-KEPT = range(192, 257)
-
-
 def _triangle(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float) -> Tensor | None:
     """The way of a square and causal mask on the CPU, or None where nothing is faster than a flag for the kernel."""
     if query.dtype != compute_dtype(query.dtype):
         return None
     gradients = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
-    if gradients and mask.queries in KEPT:
+    if gradients and _keeping_pays(mask.queries, query.shape[0] * query.shape[1]):
         return by_formula(query, key, value, mask=mask, scale=scale, keep=True)
     stripe = striped if gradients else halved
     if stripe(mask.queries) < mask.queries:
         return by_kernel(query, key, value, mask=mask, scale=scale)
     return None
+
+
+# Triangles with such a side, if so many scores are computed in all. Weights of larger ones do not stay near.
+KEPT, MANY = range(64, 257), 1 << 18
+
+
+def _keeping_pays(side: int, heads: int) -> bool:
+    """Whether to keep the weights of triangles for the way back, which spares it a product of five and the softmax.
+
+    Several threads share the heads of a kernel better than they share products.
+    """
+    return side in KEPT and heads * side**2 >= MANY and torch.get_num_threads() == 1
 
 
 def _tiled_alone(mask: Mask, heads: int) -> bool:

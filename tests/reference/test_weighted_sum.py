@@ -11,6 +11,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from holotype_reference import blocks, weighted_sum
 from holotype_reference import tiles as tiling
@@ -106,10 +107,19 @@ def nothing_is_zero_by_chance() -> Iterator[None]:
 
 
 @pytest.fixture
-def eager_to_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def eager_to_tile(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     """Small problems take the ways of large ones."""
     monkeypatch.setattr(weighted_sum, "LARGE", 0)
     monkeypatch.setattr(weighted_sum, "KEPT", range(30, 60))
+    monkeypatch.setattr(weighted_sum, "MANY", 0)
     monkeypatch.setattr(tiling, "HALVED", range(70, 110))
     monkeypatch.setattr(tiling, "STRIPED", range(20, 140))
     monkeypatch.setattr(tiling, "STRIPE", 16)
@@ -275,6 +285,24 @@ def test_gradients_as_functions_are_those_of_the_formula(name: str, described: M
         return torch.func.grad(loss)(query)
 
     torch.testing.assert_close(by_query(PATHS[name]), by_query(eager), rtol=0, atol=1e-12)  # type: ignore[index]
+
+
+def test_keeping_weights_pays_for_one_thread_and_many_heads(one_thread: None) -> None:
+    kept = weighted_sum._keeping_pays
+    assert [kept(64, heads) for heads in (8, 64)] == [False, True]
+    assert [kept(side, 64) for side in (63, 256, 257)] == [False, True, False]
+    torch.set_num_threads(2)
+    assert not kept(64, 64)
+
+
+def test_products_of_a_batch_are_taken_together() -> None:
+    """torch takes them one by one where the result of a portion does not lie side by side."""
+    described = mask(Causal(), 64)
+    query, key, value, upstream = (x.requires_grad_() for x in numbers(described, batch=9))
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        found = by_formula(query, key, value, mask=described, scale=0.4)
+        torch.autograd.grad(found, (query, key, value), upstream)
+    assert "aten::addmm_" not in {event.key for event in profiled.key_averages()}
 
 
 WINDOW = SlidingWindow(window=64)
