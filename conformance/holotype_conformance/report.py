@@ -90,11 +90,12 @@ def report_text(report: Report, painter: Painter, *, verbose: bool = False) -> s
             report.results, lambda result: result.property.partition(".")[0]
         ):
             lines += [painter.paint(group, bold=True), *_group(list(results), painter), ""]
-        for result, *others in _told_once(_to_tell(report, verbose=verbose)):
+        for result, *others in _told_once(_to_tell(report, verbose=verbose), verbose=verbose):
             lines += failure_lines(result, painter, verbose=verbose)
             if others:
                 names = ", ".join(other.property for other in others)
-                lines += _entry("also", f"{len(others)} more see the same: {names}", painter)
+                alike = "with this diagnosis" if result.diagnosis else "see the same"
+                lines += _entry("also", f"{len(others)} more {alike}: {names}", painter)
             lines.append("")
     return painter.finish([*lines, *_verdict(report, painter)])
 
@@ -104,23 +105,28 @@ def _to_tell(report: Report, *, verbose: bool) -> list[Result]:
     return [result for result in report.results if result.outcome not in quiet]
 
 
-def _told_once(results: Iterable[Result]) -> list[list[Result]]:
-    """What says the same in other numbers, together: a forward that raises fails every property that calls it.
+def _told_once(results: Iterable[Result], *, verbose: bool) -> list[list[Result]]:
+    """What says the same in other numbers, together: a forward that raises fails every property that calls it, and one
+    mistake is the diagnosis of many failures.
 
-    Where an error was measured each stands for itself, and so does each that nothing was called in.
+    Where an error was measured that nothing explains each stands for itself, and so does each that nothing was called
+    in. With `verbose` each is told whose diagnosis is that of another.
     """
     groups: dict[tuple[Any, ...], list[Result]] = {}
     for result in results:
-        found = result.counterexample
-        alone = found is None or "error" in found.facts or result.diagnosis
-        said = re.sub(r"\d+", "#", result.reason or "")
-        key = (
-            (result.property,)
-            if alone
-            else (result.outcome, said, found and found.facts.get("path"))
-        )
-        groups.setdefault(key, []).append(result)
+        groups.setdefault(_told(result, verbose=verbose), []).append(result)
     return list(groups.values())
+
+
+def _told(result: Result, *, verbose: bool) -> tuple[Any, ...]:
+    """What is equal for failures that are told together."""
+    found = result.counterexample
+    if result.diagnosis and not verbose:
+        return (result.outcome, *(each.title for each in result.diagnosis))
+    if found is None or "error" in found.facts or result.diagnosis:
+        return (result.property,)
+    said = re.sub(r"\d+", "#", result.reason or "")
+    return (result.outcome, said, found.facts.get("path"))
 
 
 def _header(report: Report, painter: Painter) -> Iterator[str]:

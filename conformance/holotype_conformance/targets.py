@@ -62,14 +62,14 @@ def resolve(target: str) -> Candidate:
     return as_candidate(find(target), target)
 
 
-def find(target: str) -> Any:
-    """What ``package.module:attribute`` or ``path/to/file.py:attribute`` names.
+def find(target: str, expected: str = EXPECTED_BUILD) -> Any:
+    """What ``package.module:attribute`` or ``path/to/file.py:attribute`` names, where `expected` should stand.
 
     Raises:
         TargetError: there is no such module, file or attribute, or importing it raised.
     """
     name, _, path = target.partition(":")
-    return _attribute(target, _import(target, name), path)
+    return _attribute(target, _import(target, name), path, expected)
 
 
 def as_candidate(found: Any, title: str) -> Candidate:
@@ -196,7 +196,7 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _attribute(target: str, module: ModuleType, path: str) -> Any:
+def _attribute(target: str, module: ModuleType, path: str, expected: str) -> Any:
     found: Any = module
     for part in path.split("."):
         try:
@@ -204,7 +204,7 @@ def _attribute(target: str, module: ModuleType, path: str) -> Any:
         except AttributeError as error:
             public = [name for name in vars(module) if not name.startswith("_")]
             near = get_close_matches(path, public, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else EXPECTED_BUILD
+            hint = f"did you mean {' or '.join(near)}?" if near else expected
             raise TargetError(
                 f"{target!r}: the module has no attribute {path!r}; {hint}"
             ) from error

@@ -168,6 +168,22 @@ def test_what_many_properties_see_alike_is_told_once_with_the_names_of_all():
     assert "also" not in report_text(report(measured), Painter())
 
 
+def test_failures_of_one_diagnosis_are_told_once_unless_all_is_asked_for():
+    def explained(slug, title):
+        case = Counterexample(case={"length": 2}, facts={"error": 0.5}, rerun=f"rerun {slug}")
+        found = Diagnosis(deviation="x", title=title, residual=len(slug) / 1e16)
+        return result(slug, "failed", reason=slug, counterexample=case, diagnosis=(found,))
+
+    results = (explained("a.first", "one"), explained("a.second", "two"), explained("b.x", "one"))
+    text = report_text(report(results), Painter())
+    assert "  also      1 more with this diagnosis: b.x\n" in text
+    assert [slug for slug in ("a.first", "a.second", "b.x") if f"rerun {slug}" in text] == [
+        "a.first",
+        "a.second",
+    ]
+    assert "rerun b.x" in report_text(report(results), Painter(), verbose=True)
+
+
 def test_one_case_is_no_cases():
     once = report_text(report([result("a.passed", "passed", cases=1)], conforms=True), Painter())
     assert "1 passed (1 case in 0.2 s)" in once

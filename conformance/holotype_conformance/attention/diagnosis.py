@@ -19,6 +19,7 @@ import torch
 from holotype_conformance.attention.budget import error, rounding
 from holotype_conformance.attention.cases import AttentionCase, as_array
 from holotype_conformance.attention.changes import CHANGES, Change, Terms
+from holotype_conformance.attention.layouts import misread
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.attention.tiled_changes import LENGTHS, tiled_changes
 from holotype_conformance.property import Property, Violation
@@ -60,6 +61,9 @@ def diagnose(
     subject: KernelSubject, property_: Property, case: Any, violation: Violation
 ) -> list[Diagnosis]:
     """What explains a failure, best first; empty when nothing in the catalogue does."""
+    order = misread(subject)
+    if order is not None:
+        return [order]
     if not isinstance(case, AttentionCase):
         return []
     for dtype in _dtypes(subject):

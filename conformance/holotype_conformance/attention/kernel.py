@@ -67,6 +67,15 @@ PARAMETERS: Mapping[KernelCapability, tuple[str, ...]] = {
     "masks-together": ("mask", "causal"),
     "scale": ("scale",),
 }
+# What other libraries call them. They may mean it otherwise (a diagonal at the upper left, a window of two numbers, a
+# mask that is true for what is hidden), so that it is for an adapter to say.
+ELSEWHERE: Mapping[str, tuple[str, ...]] = {
+    "mask": ("attn_mask", "attention_mask", "attn_bias", "bias", "block_mask", "key_padding_mask"),
+    "causal": ("is_causal",),
+    "window": ("window_size", "sliding_window", "local_window_size"),
+    "documents": ("cu_seqlens", "cu_seqlens_q", "document_ids", "segment_ids"),
+    "scale": ("softmax_scale", "sm_scale", "scaling"),
+}
 Prefix = int | tuple[int, ...]
 Lengths = tuple[int, ...]
 Documents = Lengths | tuple[Lengths, ...]
@@ -148,7 +157,11 @@ class KernelCandidate:
         if taken is None:
             return None
         missing = [name for name in PARAMETERS.get(capability, ()) if name not in taken]
-        return f"its signature takes no `{missing[0]}`" if missing else None
+        if not missing:
+            return None
+        said = f"its signature takes no `{missing[0]}`"
+        other = next((name for name in ELSEWHERE.get(missing[0], ()) if name in taken), None)
+        return said if other is None else f"{said}: for `{other}` write a KernelCandidate"
 
 
 class FunctionKernel(KernelCandidate):

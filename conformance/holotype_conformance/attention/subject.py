@@ -193,7 +193,10 @@ def checked(result: Any, call: Call, *, finite: bool = True) -> Tensor:
         Violation: it is not.
     """
     if not isinstance(result, Tensor):
-        raise Violation(f"attention returned {type(result).__name__}; expected a tensor")
+        raise Violation(
+            f"attention returned {type(result).__name__}; expected a tensor: for arrays of another library write a"
+            " KernelCandidate that converts them"
+        )
     if result.shape != call.q.shape:
         raise Violation(
             f"the result has the shape {tuple(result.shape)}; expected {tuple(call.q.shape)}, as q"

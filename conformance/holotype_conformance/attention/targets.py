@@ -42,7 +42,7 @@ def resolve_kernel(target: str) -> KernelCandidate:
         near = get_close_matches(target, KERNELS, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise TargetError(f"{target!r} is not a kernel: {EXPECTED}{hint}")
-    return as_kernel(find(target), target)
+    return as_kernel(find(target, EXPECTED), target)
 
 
 def as_kernel(found: Any, title: str) -> KernelCandidate:
@@ -83,5 +83,5 @@ def _check_signature(function: Any, title: str) -> None:
     except TypeError as error:
         raise TargetError(
             f"{title} has the signature {signature}; expected a function that can be called as"
-            " attention(q, k, v)"
+            " attention(q, k, v): for other arguments write a KernelCandidate, which calls it"
         ) from error

@@ -177,6 +177,21 @@ def test_an_adapter_states_its_layout_and_is_called_in_it():
     assert subject.capabilities["scale"] == "its signature takes no `scale`"
 
 
+def test_what_another_library_calls_it_is_for_an_adapter_to_say():
+    def attention(q, k, v, attn_mask=None, is_causal=False, softmax_scale=None, window_size=None):
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+
+    lacks = KernelSubject(FunctionKernel(attention, "mine")).capabilities
+    for capability, ours, theirs in (
+        ("boolean-mask", "mask", "attn_mask"),
+        ("causal", "causal", "is_causal"),
+        ("band", "window", "window_size"),
+        ("scale", "scale", "softmax_scale"),
+    ):
+        said = f"its signature takes no `{ours}`: for `{theirs}` write a KernelCandidate"
+        assert lacks[capability] == said
+
+
 def test_what_is_refused_at_the_plainest_shape_is_a_lack_and_not_a_failure():
     def attention(q, k, v, *, mask=None):
         if mask is not None and mask.dtype != torch.bool:
@@ -214,3 +229,5 @@ def test_every_target_that_is_named_is_one():
     assert resolve_kernel("sdpa:math").title == "sdpa:math"
     with pytest.raises(TargetError, match="is not a kernel"):
         resolve_kernel("reference:quick")
+    with pytest.raises(TargetError, match=r"no attribute 'flash'; expected .*attention\(q, k, v"):
+        resolve_kernel("holotype_conformance.attention.plain:flash")

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+from einops import rearrange
 
 from holotype_conformance.attention.changes import CHANGES
 from holotype_conformance.attention.claims import kernel_properties
-from holotype_conformance.attention.kernel import FunctionKernel
+from holotype_conformance.attention.kernel import LAYOUT, FunctionKernel, KernelCandidate
+from holotype_conformance.attention.layouts import misread
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.engine import Settings, judge
 
@@ -181,3 +183,50 @@ def test_a_scale_is_not_said_to_be_ignored_where_another_is_missing_too():
 
 def test_what_is_wrong_in_another_way_has_no_diagnosis():
     assert diagnosed(kernel(off=0.01), "formula.float64") == set()
+
+
+def in_order(axes, layout=LAYOUT, **wrong):
+    """A kernel that computes for one order of the axes, and is said to take another."""
+
+    class Kernel(KernelCandidate):
+        def attention(self, q, k, v):
+            own = [rearrange(x, f"{axes} -> {LAYOUT}") for x in (q, k, v)]
+            return rearrange(plain(*own, **wrong), f"{LAYOUT} -> {axes}")
+
+    found = Kernel()
+    found.layout = layout
+    return KernelSubject(found)
+
+
+def plain(q, k, v, factor=1.0):
+    return factor * (q @ k.mT / math.sqrt(q.shape[-1])).softmax(dim=-1) @ v
+
+
+ROWS, LONG = "batch length heads head_dim", "length batch heads head_dim"
+
+
+@pytest.mark.parametrize(
+    ("axes", "layout"), [(ROWS, LAYOUT), (LONG, LAYOUT), (LAYOUT, ROWS), (ROWS, LONG)]
+)
+def test_a_kernel_that_takes_its_axes_in_another_order_is_told_which(axes, layout):
+    subject = in_order(axes, layout)
+    for slug in ("formula.float64", "contract.result", "lengths.query-length"):
+        result = judge(subject, PROPERTIES[slug], Settings(profile="quick"))
+        assert result.outcome == "failed"
+        assert [found.deviation for found in result.diagnosis] == ["layout"]
+        assert f'if its layout is "{axes}"' in result.diagnosis[0].title
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        in_order(LAYOUT),
+        in_order(ROWS, ROWS),
+        in_order(LAYOUT, factor=1.01),
+        in_order(ROWS, factor=1.01),
+        in_order("batch length head_dim heads"),
+        in_order("(batch heads) length head_dim", "(batch heads) length head_dim"),
+    ],
+)
+def test_no_order_is_told_where_none_explains_the_results(subject):
+    assert misread(subject) is None
