@@ -24,6 +24,7 @@ from holotype_conformance.candidate import Candidate, Capability, Inputs, Labels
 from holotype_conformance.precision import Float64Throughout
 from holotype_conformance.property import ALL_DTYPES, Violation
 from holotype_conformance.records import DType
+from holotype_conformance.shapes import demand_logits, demand_tensor
 from holotype_reference.model import Model
 from holotype_reference.model import build as build_reference
 from holotype_reference.weighted_sum import Path as AttentionPath
@@ -335,9 +336,9 @@ class Subject:
     def _checked(self, model: nn.Module, inputs: Inputs, outputs: Outputs) -> Outputs:
         batch, length = inputs.token_ids.shape
         dtype = _dtype(model)
-        size = self.probe(2).logit_size
-        _check_positions(outputs.logits, (batch, length, size))
-        _check_tensor("logits", outputs.logits, (batch, length, size), dtype)
+        small = self.probe(2)
+        shape = (batch, length, small.logit_size)
+        demand_logits(outputs.logits, shape, dtype, small.hidden_size)
         rows = real_rows(inputs)
         if not torch.isfinite(outputs.logits[rows]).all():
             row, position = (rows & ~torch.isfinite(outputs.logits).all(-1)).nonzero()[0].tolist()
@@ -349,7 +350,7 @@ class Subject:
         if self.has("next-sentence"):
             if outputs.next_sentence is None:
                 raise Violation("the outputs have no next-sentence logits; expected (batch, 2)")
-            _check_tensor("next-sentence logits", outputs.next_sentence, (batch, 2), dtype)
+            demand_tensor("next-sentence logits", outputs.next_sentence, (batch, 2), dtype)
         return outputs
 
 
@@ -429,27 +430,6 @@ def embolden(model: nn.Module, seed: int) -> None:
                 parameter.add_(0.4 * noise.to(parameter))
             else:
                 parameter.copy_(1.5 * noise / parameter.shape[-1] ** 0.5)
-
-
-def _check_tensor(what: str, tensor: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    if not isinstance(tensor, Tensor):
-        raise Violation(f"the {what} are a {type(tensor).__name__}; expected a tensor")
-    if tuple(tensor.shape) != shape:
-        raise Violation(f"the {what} have the shape {tuple(tensor.shape)}; expected {shape}")
-    wider = torch.promote_types(dtype, torch.float32)  # some codes hand out logits in float32
-    if tensor.dtype not in (dtype, wider):
-        raise Violation(f"the {what} are {tensor.dtype}; expected {dtype}, as the parameters are")
-
-
-def _check_positions(logits: Any, shape: tuple[int, int, int]) -> None:
-    """Some codes hand out the logits of the last position alone, unless they are given something to learn."""
-    batch, _, size = shape
-    found = tuple(logits.shape) if isinstance(logits, Tensor) else shape
-    if found != shape and found in ((batch, 1, size), (batch, size)):
-        raise Violation(
-            f"the logits are {found}, those of one position; expected those of all, {shape}: a"
-            " `forward` of an adapter can ask for them"
-        )
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

@@ -25,6 +25,7 @@ from holotype_conformance.deviations import (  # noqa: F401  (they fill the cata
     experts,
     embeddings,
     heads,
+    outputs,
     sharing,
     caching,
     modes,
