@@ -19,9 +19,11 @@ import torch
 from holotype_conformance.attention.budget import error, rounding
 from holotype_conformance.attention.cases import AttentionCase, as_array
 from holotype_conformance.attention.changes import CHANGES, Change, Terms
+from holotype_conformance.attention.detached import detached
 from holotype_conformance.attention.layouts import misread
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.attention.tiled_changes import LENGTHS, tiled_changes
+from holotype_conformance.attention.twice import bent
 from holotype_conformance.property import Property, Violation
 from holotype_conformance.records import Diagnosis, DType
 
@@ -66,6 +68,11 @@ def diagnose(
         return [order]
     if not isinstance(case, AttentionCase):
         return []
+    if violation.facts.get("order") == 2:
+        plain = _plain(case, subject.dtype)
+        return detached(
+            subject, [bent(subject.problem(x), seed=13) for x in (plain, *_larger(plain))]
+        )
     for dtype in _dtypes(subject):
         found = sorted(
             _explaining(subject, _plain(case, dtype)), key=lambda each: each.residual or 0.0

@@ -3,6 +3,7 @@
 # isort: off
 from holotype_conformance.attention.properties import contract as contract
 from holotype_conformance.attention.properties import formula as formula
+from holotype_conformance.attention.properties import twice as twice
 from holotype_conformance.attention.properties import algebra as algebra
 from holotype_conformance.attention.properties import masks as masks
 from holotype_conformance.attention.properties import spans as spans
