@@ -195,6 +195,17 @@ def is_gain(name: str) -> bool:
     return name.endswith("norm.weight")
 
 
+ATTENTION = [f"attention.{part}.weight" for part in ("query", "key", "value", "output")]
+
+
+def transposed(*endings: str) -> Callable[..., object]:
+    return lambda name, value: value.T if name.endswith(endings) else value
+
+
+def tied_to_the_table(weights: Weights) -> dict[str, object]:
+    return {**weights, "head.output.weight": weights["embeddings.token.weight"]}
+
+
 def dealt(axis: str) -> Change:
     """Neighbouring features belong to different heads."""
     to_heads = {"rows": "(w h) d -> (h w) d", "bias": "(w h) -> (h w)"}
@@ -271,6 +282,13 @@ BY_WEIGHTS: list[tuple[str, Spec, Change | Callable[[Weights], dict[str, Tensor]
     ("heads.query-key-swapped", GPT2, swapped("query", "key")),
     ("heads.interleaved", T5, dealt("rows")),
     ("heads.interleaved", GPT2, dealt("rows")),
+    ("loading.key-value-exchanged", LLAMA, swapped("key", "value")),
+    ("loading.key-value-exchanged", T5, swapped("key", "value")),
+    ("loading.output-transposed", GPT2, transposed("attention.output.weight")),
+    ("loading.attention-transposed", BERT, transposed(*ATTENTION)),
+    ("loading.norms-exchanged", BERT, swapped("self_attention_norm", "feed_forward_norm")),
+    ("loading.norms-exchanged", MISTRAL, swapped("self_attention_norm", "feed_forward_norm")),
+    ("loading.head-tied", LLAMA, tied_to_the_table),
     ("gate.swapped", LLAMA, swapped("gate", "up")),
     ("gate.swapped", MIXTRAL, swapped("gate", "up")),
     ("experts.dense-after-dropped", ST_MOE, zero("dense_after.down.weight")),
@@ -293,6 +311,39 @@ def test_the_deviated_model_is_the_model_with_other_weights(
     actual = logits_of(model_of(spec, weights, find(slug)), inputs)
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
     assert not torch.allclose(actual, logits_of(model_of(spec, weights), inputs), rtol=1e-3)
+
+
+def log_softmax(x: Tensor) -> Tensor:
+    return x - x.exp().sum(dim=-1, keepdim=True).log()
+
+
+def eight_bits(x: Tensor) -> Tensor:
+    """The first of them is 1 and not written."""
+    last = 2 ** (x.abs().log2().floor() - 7)
+    return (x / last).round() * last
+
+
+HANDED_OUT: list[tuple[str, Callable[[Tensor], Tensor]]] = [
+    ("output.log-probabilities", log_softmax),
+    ("output.probabilities", lambda x: log_softmax(x).exp()),
+    ("output.capped", lambda x: 30 - 60 / ((x / 15).exp() + 1)),
+    ("output.float16", lambda x: torch.from_numpy(x.numpy().astype("float16")).double()),
+    ("output.bfloat16", eight_bits),
+    ("output.one-late", lambda x: torch.stack([x[:, -1], *x[:, :-1].unbind(1)], 1)),
+]
+
+
+@pytest.mark.parametrize(("slug", "change"), HANDED_OUT)
+def test_what_is_handed_out_follows_from_the_logits(
+    slug: str, change: Callable[[Tensor], Tensor]
+) -> None:
+    weights, token_ids = random_weights(GPT2.probe(), seed=0), torch.arange(12).view(2, 6)
+    with torch.no_grad():
+        right, wrong = (
+            model_of(GPT2, weights, *deviations)(token_ids).logits
+            for deviations in ((), (find(slug),))
+        )
+    torch.testing.assert_close(wrong, change(right), rtol=1e-12, atol=1e-12)
 
 
 # The same model on other inputs ---------------------------------------------------------------------------------

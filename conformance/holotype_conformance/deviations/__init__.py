@@ -26,6 +26,7 @@ from holotype_conformance.deviations import (  # noqa: F401  (they fill the cata
     embeddings,
     heads,
     outputs,
+    loading,
     sharing,
     caching,
     modes,
