@@ -327,8 +327,8 @@ HANDED_OUT: list[tuple[str, Callable[[Tensor], Tensor]]] = [
     ("output.log-probabilities", log_softmax),
     ("output.probabilities", lambda x: log_softmax(x).exp()),
     ("output.capped", lambda x: 30 - 60 / ((x / 15).exp() + 1)),
-    ("output.float16", lambda x: torch.from_numpy(x.numpy().astype("float16")).double()),
-    ("output.bfloat16", eight_bits),
+    ("output.float16", lambda x: torch.from_numpy(x.float().numpy().astype("float16")).double()),
+    ("output.bfloat16", lambda x: eight_bits(x.float()).double()),
     ("output.one-late", lambda x: torch.stack([x[:, -1], *x[:, :-1].unbind(1)], 1)),
 ]
 
