@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from textwrap import wrap
 
@@ -151,6 +152,16 @@ def _failure(report: BenchReport, verdict: Verdict, painter: Painter) -> Iterato
     yield from _entry("seen", verdict.reason, painter)
     limit = f" The limit is {verdict.limit:g}." if verdict.gate != "result.right" else ""
     yield from _entry("expected", GATES[verdict.gate] + limit, painter)
+    if verdict.gate == "result.right":
+        yield f"  {'why':<10}{_check(report)}"  # in one piece, to be copied
+
+
+def _check(report: BenchReport) -> str:
+    """The command that says what is wrong with the candidate."""
+    if report.kind == "attention":
+        return shlex.join(["holotype", "check-attention", report.target])
+    specs = (part for spec in report.specs for part in ("--spec", spec))
+    return shlex.join(["holotype", "check", report.target, *specs])
 
 
 def _entry(label: str, said: str, painter: Painter) -> list[str]:

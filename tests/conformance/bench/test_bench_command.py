@@ -65,6 +65,7 @@ def test_a_wrong_kernel_gets_no_time_and_exit_code_1() -> None:
     done = bench(f"{ROGUES}:off_by_one", *ONE)
     assert done.exit_code == 1
     assert "the result differs from the formula" in done.stdout
+    assert f"  why       holotype check-attention {ROGUES}:off_by_one\n" in done.stdout
     assert "0 timed" in done.stdout
 
 
