@@ -26,6 +26,7 @@ class Terms:
     v: Array
     visible: Visible | None
     scale: float
+    bias: Array | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,8 @@ class Change:
         group = made.q.shape[1] // made.k.shape[1]
         keys, values = np.repeat(made.k, group, axis=1), np.repeat(made.v, group, axis=1)
         weights = self.weighed(
-            oracle.scores(made.q, keys, visible=made.visible, scale=made.scale), made
+            oracle.scores(made.q, keys, visible=made.visible, bias=made.bias, scale=made.scale),
+            made,
         )
         if weights is None:
             return None
@@ -211,6 +213,21 @@ def _inverse(terms: Terms, case: AttentionCase) -> Terms | None:
     return replace(terms, scale=1.0 / terms.scale) if terms.scale else None
 
 
+def _as_number(terms: Terms, case: AttentionCase) -> Terms | None:
+    if terms.visible is None or case.form != "boolean":
+        return None
+    return replace(terms, visible=None, bias=terms.visible.astype(np.float64))
+
+
+def _multiplied(scores: Array, terms: Terms) -> Array | None:
+    """A product of a score with false is 0, and 0 a score like any other."""
+    return oracle.softmax(np.where(np.isneginf(scores), 0.0, scores))
+
+
+def _boolean(terms: Terms, case: AttentionCase) -> Terms | None:
+    return terms if terms.visible is not None and case.form == "boolean" else None
+
+
 def _inverted(terms: Terms, case: AttentionCase) -> Terms | None:
     if terms.visible is None or case.form == "arguments":
         return None
@@ -302,6 +319,11 @@ CHANGES = (
         slug="window.ignored",
         title="the window is ignored",
         made=_mask(lambda n, m, size: oracle.causal(n, m), "window"),
+    ),
+    Change(
+        slug="window.both-sides",
+        title="a window with causal reaches to both sides",
+        made=_mask(oracle.band, "window"),
     ),
     Change(
         slug="band.causal",
@@ -397,6 +419,17 @@ CHANGES = (
         slug="mask.ignored",
         title="the mask is ignored",
         made=lambda terms, case: None if case.form == "arguments" else replace(terms, visible=None),
+    ),
+    Change(
+        slug="mask.as-number",
+        title="a boolean mask is added to the scores, as 0 and 1",
+        made=_as_number,
+    ),
+    Change(
+        slug="mask.multiplied",
+        title="scores are multiplied by a boolean mask, so that hidden ones are 0 and not -inf",
+        made=_boolean,
+        weighed=_multiplied,
     ),
     Change(
         slug="mask.inverted",

@@ -92,15 +92,24 @@ def _explaining(subject: KernelSubject, case: AttentionCase) -> Iterator[Diagnos
     longer = [_longer(case, keys) for keys in LENGTHS]
     for changes, more in ((CHANGES, _larger(case)), (tiled_changes(), longer)):
         with suppress(Violation):  # it has no result to compare
-            yield from _agreeing(subject, _observed(subject, case), changes, more)
+            yield from _agreeing(subject, changes, _with_results(subject, [case, *more]))
+
+
+def _with_results(subject: KernelSubject, cases: list[AttentionCase]) -> list[AttentionCase]:
+    """Without the first ones if the kernel has no result there: it may divide by a scale of zero."""
+    for index, case in enumerate(cases):
+        with suppress(Violation):
+            _observed(subject, case)
+            return cases[index:]
+    return []
 
 
 def _agreeing(
-    subject: KernelSubject, first: Scene, changes: Iterable[Change], more: list[AttentionCase]
+    subject: KernelSubject, changes: Iterable[Change], cases: list[AttentionCase]
 ) -> Iterator[Diagnosis]:
-    """The changes with which the formula agrees on the first scene and on those of `more` cases."""
-    left, right = _near(dict.fromkeys(changes, 0.0), first), _right(first)
-    for case in more:
+    """The changes with which the formula agrees on all cases; later ones are seen by what explains those before."""
+    left, right = dict.fromkeys(changes, 0.0), True
+    for case in cases:
         if not left:
             return
         scene = _observed(subject, case)

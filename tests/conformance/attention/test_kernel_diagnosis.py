@@ -31,9 +31,11 @@ def kernel(
     repeat=True,
     flip=False,
     deaf=(),
+    sides=False,
+    number=None,
     off=0.0,
 ):
-    """An attention function with a bug or none."""
+    """An attention function with a bug or none; `number` is what is made of scores and a mask of 0 and 1."""
 
     def attention(q, k, v, *, mask=None, causal=False, window=None, scale=None):
         n, m, group = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
@@ -48,8 +50,10 @@ def kernel(
         if (causal and "causal" not in deaf) or (window is not None and "band" in deaf):
             seen = away >= -ahead
         if window is not None and "window" not in deaf:
-            seen = seen & (away.abs() < window + wider)
-        if mask is not None and "mask" not in deaf:
+            seen = (seen | sides) & (away.abs() < window + wider)
+        if mask is not None and number is not None:
+            scores = number(scores, mask.to(scores.dtype))
+        elif mask is not None and "mask" not in deaf:
             seen = seen & (~mask if flip else mask)
         scores = scores.masked_fill(~seen, -math.inf)
         scores = scores.masked_fill(~seen.any(-1, keepdim=True), 0.0)
@@ -134,6 +138,7 @@ FOUND = {
     "window.narrower": ("masks.window", {"wider": -1}),
     "window.upper-left": ("masks.window", {"corner": True}),
     "window.ignored": ("masks.window", {"deaf": ("window",)}),
+    "window.both-sides": ("masks.window", {"sides": True}),
     "band.causal": ("masks.band", {"deaf": ("band",)}),
     "band.wider": ("masks.band", {"wider": 1}),
     "band.ignored": ("masks.band", {"deaf": ("window",)}),
@@ -153,6 +158,8 @@ FOUND = {
     "documents.last-missing": ("documents.formula", {"drops": True}),
     "documents.first-row": ("documents.rows", {"row": 0}),
     "mask.ignored": ("masks.boolean", {"deaf": ("mask",)}),
+    "mask.as-number": ("masks.boolean", {"number": torch.add}),
+    "mask.multiplied": ("masks.boolean", {"number": torch.mul}),
     "mask.inverted": ("masks.boolean", {"flip": True}),
 }
 
@@ -179,6 +186,15 @@ def test_what_the_mistakes_are_made_in_is_right_without_them(slug):
 def test_a_scale_is_not_said_to_be_ignored_where_another_is_missing_too():
     found = diagnosed(kernel(told=lambda scale, default: 1.0), "formula.scale")
     assert found == {"scale.missing"}
+
+
+def test_a_kernel_that_divides_by_the_scale_is_told_so_though_it_has_no_result_for_zero():
+    def divided(scale, default):
+        if scale == 0.0:
+            raise ZeroDivisionError
+        return default if scale is None else 1.0 / scale
+
+    assert diagnosed(kernel(told=divided), "formula.scale") == {"scale.inverse"}
 
 
 def test_what_is_wrong_in_another_way_has_no_diagnosis():
