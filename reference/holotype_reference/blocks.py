@@ -14,12 +14,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from holotype_reference.formula import gradients
+from holotype_reference.formula import Gradients, gradients
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
 from holotype_reference.tiles import Additive, Tile, area, blocks_of, tiles
-
-Gradients = tuple[Tensor | None, ...]
 
 # So many scores stay in the cache between one operation on them and the next: as many heads at a time are computed.
 CACHED = 1 << 18
@@ -93,7 +91,7 @@ class _ByFormula(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor, *_: None) -> Gradients:
+    def backward(ctx: Any, upstream: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         query, key, value, *kept = ctx.saved_tensors
         if torch.is_grad_enabled():  # they are to be differentiated again
             return *_again(upstream, query, key, value, ctx.added.mask, ctx.scale), *[None] * 4

@@ -17,8 +17,6 @@ from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
 from holotype_reference.tiles import Additive, Tile, halved, striped, tiles, whole
 
-Gradients = tuple[Tensor | None, ...]
-
 
 def by_kernel(
     query: Tensor,
@@ -109,7 +107,7 @@ class _ByKernel(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor, _: None) -> Gradients:
+    def backward(ctx: Any, upstream: Tensor, _: None) -> tuple[Tensor | None, ...]:
         query, key, value, output, log_sum = ctx.saved_tensors
         if torch.is_grad_enabled():  # they are to be differentiated again
             found = gradients(upstream, query, key, value, mask=ctx.mask, scale=ctx.scale)
