@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor
 
 from holotype_reference.formula import Gradients, gradients
+from holotype_reference.mapped import Mapped
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
 from holotype_reference.tiles import Additive, Tile, area, blocks_of, tiles
@@ -55,7 +56,7 @@ def by_formula(
     return rearrange(output, f"{BY_GROUP} -> {BY_HEAD}", group=group).to(query.dtype)
 
 
-class _ByFormula(torch.autograd.Function):
+class _ByFormula(Mapped):
     """Query (batch, kv_heads, queries · group, head_dim)."""
 
     @staticmethod

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from holotype_reference.formula import gradients
+from holotype_reference.mapped import Mapped
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
 from holotype_reference.tiles import Additive, Tile, halved, striped, tiles, whole
@@ -76,7 +77,7 @@ class Piece:
         }
 
 
-class _ByKernel(torch.autograd.Function):
+class _ByKernel(Mapped):
     """The kernel is called by its own name because it also returns log Σ exp(scores), which the public function keeps
     to itself: from it the kernel's backward pass has the weights of a query, in whatever tiles its keys lie."""
 

@@ -305,6 +305,26 @@ def test_products_of_a_batch_are_taken_together() -> None:
     assert "aten::addmm_" not in {event.key for event in profiled.key_averages()}
 
 
+@pytest.mark.usefixtures("eager_to_tile")
+@pytest.mark.parametrize("name", ["fused", "blocks"])
+@pytest.mark.parametrize("described", [SEVERAL_WAYS[n] for n in (0, 1, 3)], ids=str)
+def test_gradients_of_samples_are_those_of_each_alone(name: str, described: Mask) -> None:
+    samples = tuple(torch.stack([x, x.flip(1), 2 * x]) for x in numbers(described)[:3])
+
+    def loss(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        found = PATHS[name](query, key, value, mask=described, bias=None, scale=0.4, dropout=0.0)  # type: ignore[index]
+        return found.square().sum()
+
+    by_all = torch.func.grad(loss, argnums=(0, 1, 2))
+    found = torch.func.vmap(by_all)(*samples)
+    for result, right in zip(found, zip(*map(by_all, *samples), strict=True), strict=True):
+        torch.testing.assert_close(result, torch.stack(right), rtol=0, atol=1e-11)
+    with_one_key = torch.func.vmap(by_all, in_dims=(0, None, 0))(
+        samples[0], samples[1][0], samples[2]
+    )
+    torch.testing.assert_close(with_one_key[0][0], found[0][0], rtol=0, atol=1e-11)
+
+
 WINDOW = SlidingWindow(window=64)
 
 
