@@ -62,14 +62,15 @@ def resolve(target: str) -> Candidate:
     return as_candidate(find(target), target)
 
 
-def find(target: str, expected: str = EXPECTED_BUILD) -> Any:
+def find(target: str, expected: str | None = None) -> Any:
     """What ``package.module:attribute`` or ``path/to/file.py:attribute`` names, where `expected` should stand.
 
     Raises:
         TargetError: there is no such module, file or attribute, or importing it raised.
     """
     name, _, path = target.partition(":")
-    return _attribute(target, _import(target, name), path, expected)
+    module = _import(target, name, expected or _expected() + _nearest(name, _adapters()))
+    return _attribute(target, module, path, expected or EXPECTED_BUILD)
 
 
 def as_candidate(found: Any, title: str) -> Candidate:
@@ -152,44 +153,44 @@ def _adapted(target: str, point: EntryPoint, argument: str) -> Candidate:
     return as_candidate(adapter(argument), target)
 
 
-def _import(target: str, name: str) -> ModuleType:
+def _import(target: str, name: str, expected: str) -> ModuleType:
     is_file = name.endswith(".py") or os.sep in name
     try:
-        return _import_file(Path(name)) if is_file else _import_module(name)
+        return _import_file(Path(name), expected) if is_file else _import_module(name, expected)
     except TargetError:
         raise
     except ModuleNotFoundError as error:
         if error.name and not is_file and (name + ".").startswith(error.name + "."):
             raise TargetError(
                 f"{target!r}: there is no module {error.name!r}, neither installed nor in"
-                f" {Path.cwd()}; {_expected()}{_nearest(name, _adapters())}"
+                f" {Path.cwd()}; {expected}"
             ) from error
         raise TargetError(f"{target!r} did not import: {_said(error)}") from error
     except (Exception, SystemExit) as error:
         raise TargetError(f"{target!r} did not import: it raised {_said(error)}") from error
 
 
-def _import_module(name: str) -> ModuleType:
+def _import_module(name: str, expected: str) -> ModuleType:
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
     if not all(part.isidentifier() for part in name.split(".")):
-        raise TargetError(f"{name!r} is no name of a module; {_expected()}")
+        raise TargetError(f"{name!r} is no name of a module; {expected}")
     return importlib.import_module(name)
 
 
-def _import_file(path: Path) -> ModuleType:
+def _import_file(path: Path, expected: str) -> ModuleType:
     """The module in a file; what lies beside it can be imported by it, as if it were run as a script."""
     path = path.resolve()
     if not path.is_file():
-        raise TargetError(f"there is no file {path}; {_expected()}")
+        raise TargetError(f"there is no file {path}; {expected}")
     folder = str(path.parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
     name = f"holotype_target_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise TargetError(f"{path} is not a Python file; {_expected()}")
+        raise TargetError(f"{path} is not a Python file; {expected}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look modules up by name
     spec.loader.exec_module(module)

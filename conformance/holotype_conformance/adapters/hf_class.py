@@ -235,8 +235,10 @@ def _model_class(name: str) -> Any:
     found = getattr(transformers, name, None)
     if found is None:
         near = get_close_matches(name, dir(transformers), n=3)
-        hint = f": did you mean {' or '.join(near)}?" if near else ""
-        raise TargetError(f"transformers {transformers.__version__} has no class {name!r}{hint}")
+        hint = (
+            f"did you mean {' or '.join(near)}?" if near else "`hf` alone takes that of each spec"
+        )
+        raise TargetError(f"transformers {transformers.__version__} has no class {name!r}: {hint}")
     is_model = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
     if not is_model or getattr(found, "config_class", None) is None:
         raise TargetError(

@@ -229,5 +229,7 @@ def test_every_target_that_is_named_is_one():
     assert resolve_kernel("sdpa:math").title == "sdpa:math"
     with pytest.raises(TargetError, match="is not a kernel"):
         resolve_kernel("reference:quick")
+    with pytest.raises(TargetError, match=r"no module 'flash_attn'.*attention\(q, k, v"):
+        resolve_kernel("flash_attn:flash_attn_func")
     with pytest.raises(TargetError, match=r"no attribute 'flash'; expected .*attention\(q, k, v"):
         resolve_kernel("holotype_conformance.attention.plain:flash")
