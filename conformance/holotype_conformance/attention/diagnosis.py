@@ -20,6 +20,7 @@ from holotype_conformance.attention.budget import error, rounding
 from holotype_conformance.attention.cases import AttentionCase, as_array
 from holotype_conformance.attention.changes import CHANGES, Change, Terms
 from holotype_conformance.attention.detached import detached
+from holotype_conformance.attention.gradient_diagnosis import astray
 from holotype_conformance.attention.layouts import misread
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.attention.tiled_changes import LENGTHS, tiled_changes
@@ -79,7 +80,8 @@ def diagnose(
         )
         if found:
             return found
-    return []
+    plain = _plain(case, subject.dtype)
+    return astray(subject, plain, _larger(plain), [_longer(plain, keys) for keys in LENGTHS])
 
 
 def _dtypes(subject: KernelSubject) -> list[DType]:

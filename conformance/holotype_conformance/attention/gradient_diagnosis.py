@@ -1,0 +1,115 @@
+"""Diagnosis of a kernel whose results are right and whose gradients are not: which single change leads to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import msgspec
+
+from holotype_conformance.attention.budget import error, rounding, sighted
+from holotype_conformance.attention.cases import AttentionCase, as_array
+from holotype_conformance.attention.changes import Terms
+from holotype_conformance.attention.gradient_changes import (
+    GradientChange,
+    Way,
+    block_changes,
+    gradient_changes,
+    way,
+)
+from holotype_conformance.attention.oracle import Gradients
+from holotype_conformance.attention.subject import KernelSubject, Returned
+from holotype_conformance.property import Violation
+from holotype_conformance.records import Diagnosis
+
+SLACK = 4.0  # times the floor of a comparison with the formula, as in `holotype_conformance.attention.diagnosis`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """The gradients that a kernel gave, the right way to them, and the units of their rounding."""
+
+    right: Way
+    found: Returned
+    sizes: Gradients
+
+    def residual(self, gradients: Gradients) -> float:
+        """How far the kernel's gradients are from these."""
+        return max(
+            error(getattr(self.found, name), getattr(gradients, name), getattr(self.sizes, name))
+            for name in ("q", "k", "v")
+        )
+
+    @property
+    def near(self) -> float:
+        """The residual that is rounding."""
+        return SLACK * rounding(self.found.q.dtype)
+
+    @property
+    def is_right(self) -> bool:
+        """Whether there is nothing to explain."""
+        return self.residual(self.right.gradients()) <= self.near
+
+
+def astray(
+    subject: KernelSubject,
+    case: AttentionCase,
+    larger: list[AttentionCase],
+    longer: list[AttentionCase],
+) -> list[Diagnosis]:
+    """What explains the gradients in a case that failed and in rich ones of its kind, or in those of many blocks."""
+    found: list[Diagnosis] = []
+    if subject.has("gradients"):
+        with suppress(Violation):  # it has none to compare
+            found += _agreeing(subject, gradient_changes(), [case, *larger])
+            square = [msgspec.structs.replace(each, queries=each.keys) for each in longer]
+            found += _agreeing(subject, block_changes(), [case, *square])
+    return sorted(found, key=lambda each: each.residual or 0.0)
+
+
+def _agreeing(
+    subject: KernelSubject, changes: Iterable[GradientChange], cases: list[AttentionCase]
+) -> Iterator[Diagnosis]:
+    left, right = dict.fromkeys(changes, 0.0), True
+    for case in cases:
+        if not left:
+            return
+        scene = _observed(subject, case)
+        left, right = _near(left, scene), right and scene.is_right
+    if right:
+        return
+    for change, residual in left.items():
+        title = f"agrees with the formula if {change.title}"
+        yield Diagnosis(deviation=change.slug, title=title, residual=residual)
+
+
+def _near(changes: dict[GradientChange, float], scene: Scene) -> dict[GradientChange, float]:
+    """Those that agree on a scene too, each with its largest residual."""
+    found = {}
+    for change, before in changes.items():
+        gradients = change.made(scene.right)
+        residual = float("inf") if gradients is None else scene.residual(gradients)
+        if residual <= scene.near:
+            found[change] = max(before, residual)
+    return found
+
+
+@lru_cache(maxsize=8)  # failures that have one cause share their larger scenes
+def _observed(subject: KernelSubject, case: AttentionCase) -> Scene:
+    problem = subject.problem(case)
+    upstream = problem.upstream.masked_fill(~sighted(problem), 0.0)
+    problem = replace(problem, upstream=upstream)
+    found = subject.differentiated(problem)
+    call = problem.call
+    terms = Terms(
+        q=as_array(call.q),
+        k=as_array(call.k),
+        v=as_array(call.v),
+        visible=problem.visible,
+        scale=call.q.shape[-1] ** -0.5 if call.scale is None else call.scale,
+    )
+    sizes = problem.expected(gradients=True).gradient_sizes
+    assert sizes is not None
+    return Scene(right=way(terms, case, as_array(upstream)), found=found, sizes=sizes)
