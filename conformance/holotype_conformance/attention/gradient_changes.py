@@ -112,7 +112,7 @@ def gradient_changes() -> Iterator[GradientChange]:
 
 
 def block_changes() -> Iterator[GradientChange]:
-    """Those of kernels that go by blocks; one that can change nothing, for there is but one block, explains nothing."""
+    """Those of kernels that go by blocks."""
     for block in BLOCKS:
         yield from _blocks(block)
 
@@ -228,32 +228,23 @@ def _blocks(block: int) -> Iterator[GradientChange]:
     )
 
 
-def _last_keys(right: Way, block: int) -> Gradients | None:
+def _last_keys(right: Way, block: int) -> Gradients:
     keys = right.weights.shape[-1]
-    start = (keys - 1) // block * block
-    if start <= 0:
-        return None
-    seen = np.arange(keys) >= start
+    seen = np.arange(keys) >= (keys - 1) // block * block
     found = replace(right, weights=right.weights * seen).gradients()
     return replace(right.gradients(), q=found.q)
 
 
-def _last_queries(right: Way, block: int) -> Gradients | None:
+def _last_queries(right: Way, block: int) -> Gradients:
     queries = right.weights.shape[-2]
-    start = (queries - 1) // block * block
-    if start <= 0:
-        return None
-    seen = (np.arange(queries) >= start)[:, None]
+    seen = (np.arange(queries) >= (queries - 1) // block * block)[:, None]
     found = replace(right, weights=right.weights * seen).gradients()
     return replace(right.gradients(), k=found.k, v=found.v)
 
 
-def _without_rest(right: Way, block: int, *, queries: bool) -> Gradients | None:
+def _without_rest(right: Way, block: int, *, queries: bool) -> Gradients:
     length = right.weights.shape[-2 if queries else -1]
-    whole = length // block * block
-    if whole == length or whole == 0:
-        return None
-    kept = (np.arange(length) < whole)[:, None]
+    kept = (np.arange(length) < length // block * block)[:, None]
     found = right.gradients()
     if queries:
         return replace(found, q=found.q * kept)

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
+from holotype_conformance.attention.cases import AttentionCase
 from holotype_conformance.attention.claims import kernel_properties
 from holotype_conformance.attention.gradient_changes import block_changes, gradient_changes
+from holotype_conformance.attention.gradient_diagnosis import astray
 from holotype_conformance.attention.kernel import FunctionKernel
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.engine import Settings, judge
@@ -128,6 +130,11 @@ def test_a_known_mistake_of_the_way_back_is_named_and_no_other(deviation):
 def test_what_the_mistakes_are_made_in_is_right_without_them(slug):
     subject = KernelSubject(FunctionKernel(kernel(), "mine"))
     assert judge(subject, PROPERTIES[slug], Settings()).outcome == "passed"
+
+
+def test_right_gradients_have_no_diagnosis_though_a_mistake_could_not_show():
+    case = AttentionCase(queries=8, keys=8)  # in blocks of 8 there is nothing to overwrite
+    assert astray(KernelSubject(FunctionKernel(kernel(), "mine")), case, [], []) == []
 
 
 def test_gradients_that_are_wrong_in_another_way_have_no_diagnosis():
