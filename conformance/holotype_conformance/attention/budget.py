@@ -103,26 +103,38 @@ def demand_formula(subject: KernelSubject, problem: Problem, **facts: Any) -> No
     )
 
 
-def demand_gradients(subject: KernelSubject, problem: Problem, **facts: Any) -> None:
-    """Demand that the kernel's gradients by q, k and v are the formula's.
+def demand_gradients(
+    subject: KernelSubject, problem: Problem, *, by: str = "qkv", **facts: Any
+) -> None:
+    """Demand that the kernel's gradients by q, k and v, or some of them, are the formula's, and the result with them.
 
     No gradient arrives at queries that see no key.
     """
-    upstream = problem.upstream.masked_fill(~sighted(problem), 0.0)
-    problem = replace(problem, upstream=upstream)
+    rows = sighted(problem)
+    if not rows.all():  # else it keeps its strides
+        problem = replace(problem, upstream=problem.upstream.masked_fill(~rows, 0.0))
     expected = problem.expected(gradients=True)
     assert expected.gradients is not None
     assert expected.gradient_sizes is not None
-    found = subject.differentiated(problem)
+    output, found = subject.gradients(problem, by)
+    measured = error(plain(problem).masked_fill(~rows, 0.0), expected.output, expected.output_size)
+    demand_near(
+        output.masked_fill(~rows, 0.0),
+        expected.output,
+        expected.output_size,
+        budget=allowed(measured, output.dtype),
+        what="the result that has gradients",
+        **facts,
+    )
     reference = plain_gradients(problem)
-    for name in ("q", "k", "v"):
+    for name in by:
         right, size = getattr(expected.gradients, name), getattr(expected.gradient_sizes, name)
         measured = error(reference[name], right, size)
         demand_near(
-            getattr(found, name),
+            found[name],
             right,
             size,
-            budget=allowed(measured, found.output.dtype),
+            budget=allowed(measured, output.dtype),
             what=f"the gradient by {name}",
             **facts,
         )

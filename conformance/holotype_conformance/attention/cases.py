@@ -53,9 +53,9 @@ class AttentionCase(Case, frozen=True, kw_only=True, omit_defaults=True):
     """One attention problem with random contents.
 
     `size` is the window's, band's or prefix's, or the length of a document or of the shortest padded row; `documents`
-    are lengths of documents of their own, instead; with `by_row` each row of the batch has another prefix, or its
-    documents in another order; `form` is how the kernel is told the mask; `percent` is the scale that it is told, in
-    hundredths, None for none; `data` chooses the contents.
+    are lengths of documents of their own, instead; with `by_row` each row of the batch has another prefix, another
+    number of real keys, or its documents in another order; `form` is how the kernel is told the mask; `percent` is the
+    scale that it is told, in hundredths, None for none; `data` chooses the contents.
     """
 
     queries: int
@@ -196,8 +196,10 @@ def packings(case: AttentionCase) -> tuple[tuple[int, ...], ...]:
 
 
 def _padded(case: AttentionCase) -> NDArray[np.bool_]:
-    """Row b has `size` + b real keys."""
+    """Row b has `size` + b real keys, or with `by_row` others that are apart by more than a block."""
     real = [min(case.size + row, case.keys) for row in range(case.batch)]
+    if case.by_row:
+        real = [1 + (case.size + 70 * row) % case.keys for row in range(case.batch)]
     side = case.mask.partition("-")[0]
     found = oracle.padding(case.queries, case.keys, real, side)
     return rearrange(found, "batch queries keys -> batch 1 queries keys")
@@ -282,6 +284,9 @@ def cases(
     count = draw(st.sampled_from(heads))
     mask = draw(st.sampled_from(masks))
     sized = mask not in ("none", "causal", "random")
+    largest = (
+        keys + 9 if mask in ("window", "band") else max(1, keys)
+    )  # a window may be wider than all keys
     return AttentionCase(
         queries=keys if equal else draw(lengths(least, most)),
         keys=keys,
@@ -292,6 +297,6 @@ def cases(
         dtype=draw(st.sampled_from(dtypes)),
         mask=mask,
         form=draw(st.sampled_from(forms)),
-        size=draw(st.integers(1, max(1, keys))) if sized else 1,
+        size=draw(st.integers(1, largest)) if sized else 1,
         data=draw(st.integers(0, 99)),
     )

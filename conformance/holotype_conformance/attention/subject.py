@@ -103,19 +103,24 @@ class KernelSubject:
 
     def differentiated(self, problem: Problem) -> Returned:
         """The result, and its gradients for the problem's upstream gradient, all of them finite."""
+        output, found = self.gradients(problem)
+        return Returned(output=output, **found)
+
+    def gradients(self, problem: Problem, by: str = "qkv") -> tuple[Tensor, dict[str, Tensor]]:
+        """The result, and its gradients, all of them finite, by some of q, k and v; the others require none."""
         leaves = problem.call.with_tensors(copied)
-        inputs = [x.requires_grad_() for x in (leaves.q, leaves.k, leaves.v)]
+        inputs = [getattr(leaves, name).requires_grad_() for name in by]
         with torch.enable_grad():
             output = checked(self.raw(leaves), problem.call)
             with candidate_code("the backward pass of attention"):
                 gradients = torch.autograd.grad(
-                    output, inputs, problem.upstream.clone(), allow_unused=True
+                    output, inputs, copied(problem.upstream), allow_unused=True
                 )
-        found = [
-            _checked_gradient(name, gradient, leaf)
-            for name, gradient, leaf in zip("qkv", gradients, inputs, strict=True)
-        ]
-        return Returned(output=output.detach(), q=found[0], k=found[1], v=found[2])
+        found = {
+            name: _checked_gradient(name, gradient)
+            for name, gradient in zip(by, gradients, strict=True)
+        }
+        return output.detach(), found
 
     # What it can do ---------------------------------------------------------------------------------------
 
@@ -216,7 +221,7 @@ def checked(result: Any, call: Call, *, finite: bool = True) -> Tensor:
     return result
 
 
-def _checked_gradient(name: str, gradient: Tensor | None, leaf: Tensor) -> Tensor:
+def _checked_gradient(name: str, gradient: Tensor | None) -> Tensor:
     if gradient is None:
         raise Violation(f"the result has no gradient by {name}")
     if not torch.isfinite(gradient).all():
@@ -273,7 +278,8 @@ def _try_backward(subject: KernelSubject) -> None:
         if not isinstance(result, Tensor) or not result.requires_grad:
             raise Violation("its result is not connected to its inputs")
         with candidate_code("the backward pass"):
-            result.sum().backward()  # type: ignore[no-untyped-call]
+            # That of a sum is expanded, which is for contract.strides to try.
+            result.backward(torch.ones_like(result))  # type: ignore[no-untyped-call]
 
 
 _ATTEMPTS: dict[KernelCapability, Callable[[KernelSubject], None]] = {

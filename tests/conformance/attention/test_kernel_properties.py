@@ -129,6 +129,12 @@ def scales_in_place(q, k, v):
     return prepare(q.mul_(0.99), k, v)
 
 
+def stops_without_q(q, k, v):
+    """Where q requires no gradient, none of k is computed."""
+    stopped = torch.is_grad_enabled() and not q.requires_grad
+    return prepare(q, 0.0 * k + k.detach() if stopped else k, v)
+
+
 def ignores_strides(q, k, v):
     def flat(x):
         strides = torch.empty(x.shape, device="meta").stride()
@@ -302,6 +308,7 @@ BUGS = {
         f"gradients.{dtype}": kernel(weigh=half_the_gradient)
         for dtype in ("float64", "float32", "bfloat16", "float16")
     },
+    "gradients.some": kernel(prepare=stops_without_q),
     "gradients.twice": kernel(weigh=Detached.apply),
     "algebra.convex": kernel(finish=lambda weights, v: finish(weights, v) * 0.9),
     "algebra.score-shift": kernel(weigh=one_in_the_denominator),
@@ -341,6 +348,7 @@ BUGS = {
     "lengths.head-dim": kernel(prepare=cuts_the_head),
     "lengths.empty": kernel(prepare=refuses_nothing),
     "lengths.no-keys": kernel(weigh=refuses_no_keys),
+    "lengths.masks": either,
     "extremes.large-scores": kernel(weigh=unshifted),
     "extremes.equal-scores": kernel(weigh=starts_at(-100.0)),
     "extremes.additive-mask": kernel(told=clamps(-1e3)),

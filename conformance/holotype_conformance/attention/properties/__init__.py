@@ -8,5 +8,6 @@ from holotype_conformance.attention.properties import algebra as algebra
 from holotype_conformance.attention.properties import masks as masks
 from holotype_conformance.attention.properties import spans as spans
 from holotype_conformance.attention.properties import lengths as lengths
+from holotype_conformance.attention.properties import long_masks as long_masks
 from holotype_conformance.attention.properties import extremes as extremes
 from holotype_conformance.attention.properties import hardware as hardware

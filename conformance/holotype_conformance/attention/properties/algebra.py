@@ -195,7 +195,7 @@ def _grouped(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
         return msgspec.structs.replace(case, heads=case.kv_heads * group)
 
     known: tuple[Mask, ...] = ("none", "causal") if subject.has("causal") else ("none",)
-    return st.builds(grouped, cases(subject.dtypes, masks=known), st.integers(2, 4))
+    return st.builds(grouped, cases(subject.dtypes, masks=known), st.integers(2, 8))
 
 
 @claim(

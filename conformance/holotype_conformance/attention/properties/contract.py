@@ -14,8 +14,14 @@ from torch import Tensor
 from holotype_conformance.attention.budget import demand_both
 from holotype_conformance.attention.cases import AttentionCase, Problem, cases, copied_as
 from holotype_conformance.attention.claims import claim
-from holotype_conformance.attention.subject import KernelSubject, Returned, copied
+from holotype_conformance.attention.subject import (
+    KernelSubject,
+    Returned,
+    checked,
+    copied,
+)
 from holotype_conformance.property import Violation
+from holotype_conformance.subject import candidate_code
 
 
 def _masked(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
@@ -65,10 +71,15 @@ def finite(subject: KernelSubject, case: AttentionCase) -> None:
     clause="Nothing is written into the inputs.",
     meaning=(
         "q, k, v and the mask hold the same bits after the call, and after the backward pass, as "
-        "before: other layers and the backward pass itself still need them. Look for in-place "
-        "operations (mul_, masked_fill_) on an argument or on a view of one."
+        "before, and so do the result and the gradient that arrived: other layers and the backward "
+        "pass itself still need them. Look for in-place operations (mul_, masked_fill_) on an "
+        "argument, on what was saved, or on a view of one."
     ),
-    catches=("q scaled in place", "the mask filled in place"),
+    catches=(
+        "q scaled in place",
+        "the mask filled in place",
+        "the saved output multiplied in place",
+    ),
     cases=_masked,
 )
 def inputs_unwritten(subject: KernelSubject, case: AttentionCase) -> None:
@@ -81,14 +92,54 @@ def inputs_unwritten(subject: KernelSubject, case: AttentionCase) -> None:
         if before is not None and not torch.equal(before, after):
             raise Violation(f"the call wrote into {name}: its contents have changed", tensor=name)
     if subject.has("gradients"):
-        _demand_upstream_unwritten(subject, problem)
+        _demand_backward_unwritten(subject, problem)
 
 
-def _demand_upstream_unwritten(subject: KernelSubject, problem: Problem) -> None:
-    upstream = problem.upstream.clone()
-    subject.differentiated(replace(problem, upstream=upstream))
-    if not torch.equal(upstream, problem.upstream):
-        raise Violation("the backward pass wrote into the gradient that it was given")
+def _demand_backward_unwritten(subject: KernelSubject, problem: Problem) -> None:
+    given, upstream = _Graph(subject, problem), copied(problem.upstream)
+    kept = given.output.detach().clone()
+    given.gradients(upstream)
+    call = problem.call
+    for words, before, after in (
+        ("the gradient that it was given", problem.upstream, upstream),
+        ("the result", kept, given.output),
+        *((name, getattr(call, name), x) for name, x in zip("qkv", given.inputs, strict=True)),
+    ):
+        if not torch.equal(before, after):
+            raise Violation(f"the backward pass wrote into {words}: its contents have changed")
+
+
+class _Graph:
+    """One call whose backward pass can be run several times."""
+
+    def __init__(self, subject: KernelSubject, problem: Problem) -> None:
+        leaves = problem.call.with_tensors(copied)
+        self.inputs = [x.requires_grad_() for x in (leaves.q, leaves.k, leaves.v)]
+        with torch.enable_grad():
+            self.output = checked(subject.raw(leaves), problem.call)
+
+    def gradients(self, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        with candidate_code("the backward pass of attention"):
+            return torch.autograd.grad(
+                self.output, self.inputs, upstream, retain_graph=True, allow_unused=True
+            )
+
+
+def _demand_same_again(subject: KernelSubject, problem: Problem) -> None:
+    """Two backward passes through one graph give the same bits, unless the second is refused."""
+    graph = _Graph(subject, problem)
+    first = graph.gradients(copied(problem.upstream))
+    kept = [None if x is None else x.clone() for x in first]
+    try:
+        again = graph.gradients(copied(problem.upstream))
+    except Violation:
+        return
+    for name, before, after in zip("qkv", kept, again, strict=True):
+        if before is not None and (after is None or not torch.equal(before, after)):
+            raise Violation(
+                f"the gradients by {name} of two backward passes through one call differ; expected the same bits,"
+                " or an exception the second time"
+            )
 
 
 @claim(
@@ -96,7 +147,8 @@ def _demand_upstream_unwritten(subject: KernelSubject, problem: Problem) -> None
     clause="The same call gives the same bits twice.",
     meaning=(
         "Two calls with the same inputs give the same bits, whatever was computed between them, "
-        "and draw no random numbers. Otherwise no failure of training can be reproduced. Look for "
+        "and draw no random numbers; so do two backward passes through one call (retain_graph), "
+        "unless the second raises. Otherwise no failure of training can be reproduced. Look for "
         "uninitialised memory, a buffer kept between calls, sums by atomic additions, or a "
         "dropout that is on."
     ),
@@ -112,6 +164,8 @@ def deterministic(subject: KernelSubject, case: AttentionCase) -> None:
             torch.manual_seed(seed)
             results.append(_everything(subject, problem))
             subject.output(other.call, finite=False)
+    if subject.has("gradients"):
+        _demand_same_again(subject, problem)
     for name, first in results[0].items():
         if not torch.equal(first, results[1][name]):
             moved = float((first - results[1][name]).abs().max())
@@ -152,11 +206,16 @@ def _strided(subject: KernelSubject) -> st.SearchStrategy[StridesCase]:
     clause="How inputs lie in memory decides nothing.",
     meaning=(
         "Inputs that are transposed, sliced out of a larger tensor, strided in their last axis, "
-        "expanded over heads (stride 0) or offset in memory give what contiguous ones give: "
-        "models hand over such views. Look for `view` where `reshape` is meant, for pointers that "
+        "expanded over heads (stride 0) or offset in memory give what contiguous ones give, and so "
+        "does the gradient that arrives: models hand over such views, and `sum` an expanded "
+        "gradient. Look for `view` where `reshape` is meant, for pointers that "
         "ignore strides, or for a stride assumed to be head_dim."
     ),
-    catches=("strides ignored", "only transposed inputs handled"),
+    catches=(
+        "strides ignored",
+        "only transposed inputs handled",
+        "strides of the gradient ignored",
+    ),
     cases=_strided,
     case_type=StridesCase,
     examples=20,
@@ -167,7 +226,8 @@ def strides(subject: KernelSubject, case: StridesCase) -> None:
     if case.layout == "expanded" and visible is not None:
         visible = visible[:, :1]
     call = problem.call.with_tensors(lambda x: lie(x, case.layout))
-    laid = replace(problem, call=call, visible=visible)
+    upstream = lie(problem.upstream, case.layout)
+    laid = replace(problem, call=call, visible=visible, upstream=upstream)
     demand_both(subject, laid, layout=case.layout)
 
 

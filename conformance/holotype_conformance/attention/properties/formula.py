@@ -6,7 +6,12 @@ import msgspec
 from hypothesis import strategies as st
 
 from holotype_conformance.attention.budget import demand_both, demand_formula, demand_gradients
-from holotype_conformance.attention.cases import DTYPES, AttentionCase, Mask, cases
+from holotype_conformance.attention.cases import (
+    DTYPES,
+    AttentionCase,
+    Mask,
+    cases,
+)
 from holotype_conformance.attention.claims import claim
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.records import DType
@@ -15,7 +20,7 @@ from holotype_conformance.records import DType
 def _either(subject: KernelSubject, *dtypes: DType) -> st.SearchStrategy[AttentionCase]:
     """Without a mask, and causal where the kernel knows that."""
     known: tuple[Mask, ...] = ("none", "causal") if subject.has("causal") else ("none",)
-    return cases(dtypes, masks=known, most=72)
+    return cases(dtypes, masks=known, most=72, head_dims=(8, 16, 32, 64, 128, 256))
 
 
 def _forward(dtype: DType) -> None:
@@ -89,3 +94,39 @@ def _backward(dtype: DType) -> None:
 
 for _dtype in DTYPES:
     _backward(_dtype)
+
+
+class SomeCase(AttentionCase, frozen=True, kw_only=True, omit_defaults=True):
+    """`by` are those of q, k and v that require a gradient."""
+
+    by: str = "q"
+
+
+def _some(subject: KernelSubject) -> st.SearchStrategy[SomeCase]:
+    def some(case: AttentionCase, by: str) -> SomeCase:
+        return SomeCase(**msgspec.structs.asdict(case), by=by)
+
+    known: tuple[Mask, ...] = ("none", "causal") if subject.has("causal") else ("none",)
+    return st.builds(
+        some,
+        cases((subject.dtype,), masks=known),
+        st.sampled_from(("q", "k", "v", "qk", "qv", "kv")),
+    )
+
+
+@claim(
+    slug="gradients.some",
+    clause="Gradients by some inputs are those by all.",
+    meaning=(
+        "Where only some of q, k and v require a gradient (keys and values of a frozen encoder or a cache, a prompt "
+        "that is learned) theirs are what they are with all. Look for a backward pass that is skipped because q "
+        "requires none, and for needs_input_grad read at the wrong place."
+    ),
+    catches=("no gradients where q requires none", "gradients handed back in the wrong places"),
+    needs=("gradients",),
+    cases=_some,
+    case_type=SomeCase,
+    examples=15,
+)
+def some(subject: KernelSubject, case: SomeCase) -> None:
+    demand_gradients(subject, subject.problem(case), by=case.by)

@@ -25,7 +25,7 @@ RISING = (
     521,
     521,
 )  # the last shows a block of any size; the others shrink
-HEAD_DIMS = (1, 2, 3, 5, 7, 12, 20, 24, 33, 40, 48, 65, 72, 80, 96, 112, 160)
+HEAD_DIMS = (1, 2, 3, 5, 7, 12, 20, 24, 33, 40, 48, 65, 72, 80, 96, 112, 160, 192, 256)
 
 
 def _edges(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
@@ -147,13 +147,13 @@ def query_length(subject: KernelSubject, case: AttentionCase) -> None:
     slug="lengths.head-dim",
     clause="A head dim need be no power of two.",
     meaning=(
-        "Head dims of 1, 3, 80 or 96 give what the formula gives: published models have such. "
+        "Head dims of 1, 3, 80, 96 or 256 give what the formula gives: published models have such. "
         "Look for a vector width or a tile that is assumed to divide it, and for a scale that is "
         "computed from the padded size."
     ),
     catches=("the rest of a vector dropped", "the scale of the padded head dim"),
     cases=lambda subject: cases(subject.dtypes, head_dims=HEAD_DIMS, most=24),
-    examples=20,
+    examples=24,
 )
 def head_dim(subject: KernelSubject, case: AttentionCase) -> None:
     demand_both(subject, subject.problem(case))

@@ -83,7 +83,7 @@ def diagonal(subject: KernelSubject, case: AttentionCase) -> None:
     ),
     catches=("a window of one too many", "the window ignored", "the block at the far edge skipped"),
     needs=("window",),
-    cases=drawn(masks=("window",), equal=False),
+    cases=drawn(masks=("window",), equal=False, most=160),
     examples=20,
 )
 def window(subject: KernelSubject, case: AttentionCase) -> None:
@@ -100,7 +100,7 @@ def window(subject: KernelSubject, case: AttentionCase) -> None:
     ),
     catches=("a band that is always causal", "the width halved"),
     needs=("band",),
-    cases=drawn(masks=("band",), equal=False),
+    cases=drawn(masks=("band",), equal=False, most=160),
     examples=20,
 )
 def band(subject: KernelSubject, case: AttentionCase) -> None:

@@ -7,7 +7,7 @@ from itertools import product
 import msgspec
 from hypothesis import strategies as st
 
-from holotype_conformance.attention.budget import allowed, demand_near, error
+from holotype_conformance.attention.budget import allowed, demand_both, demand_near, error
 from holotype_conformance.attention.cases import AttentionCase, Form, Mask, cases
 from holotype_conformance.attention.claims import claim, forms
 from holotype_conformance.attention.subject import KernelSubject
@@ -102,7 +102,11 @@ def twice(subject: KernelSubject, case: AttentionCase) -> None:
         found = asked.of_kernel(subject)
     except Violation:
         return  # a refusal, though not of everything
-    _demand_formula(asked, found)
+    try:
+        _demand_formula(asked, found)
+    except Violation:
+        demand_both(subject, asked.problem)  # what is wrong once explains what is wrong twice
+        raise
 
 
 def _demand_formula(asked: Bent, found: Found) -> None:
