@@ -253,6 +253,17 @@ def test_explain_says_what_a_deviation_is_and_how_it_shows():
     assert "every head gets a bit of all others" in " ".join(page.split())
 
 
+def test_explain_says_what_a_change_of_a_kernel_is_and_what_else_is_called_so():
+    assert "agrees with the formula if the gradient by k is" in words("gradients.unscaled-k")
+    both = words("scale.twice")
+    assert "scale.twice (deviation)" in both
+    assert "agrees with the formula if the scale is applied twice" in both
+
+
+def words(slug):
+    return " ".join(holotype("explain", slug).output.split())
+
+
 def test_explain_without_a_name_lists_all():
     page = holotype("explain").output
     assert "\ncausality\n" in page

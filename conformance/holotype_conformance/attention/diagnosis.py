@@ -20,6 +20,11 @@ from holotype_conformance.attention.budget import error, rounding
 from holotype_conformance.attention.cases import AttentionCase, as_array
 from holotype_conformance.attention.changes import CHANGES, Change, Terms
 from holotype_conformance.attention.detached import detached
+from holotype_conformance.attention.gradient_changes import (
+    GradientChange,
+    block_changes,
+    gradient_changes,
+)
 from holotype_conformance.attention.gradient_diagnosis import astray
 from holotype_conformance.attention.layouts import misread
 from holotype_conformance.attention.subject import KernelSubject
@@ -58,6 +63,13 @@ class Scene:
     def near(self) -> float:
         """The residual that is rounding."""
         return SLACK * rounding(self.output.dtype)
+
+
+def catalogue() -> dict[str, str]:
+    """Slug -> what goes on "agrees with the formula if" of every change that a diagnosis may name."""
+    known: list[Change | GradientChange] = [*CHANGES, *tiled_changes()]
+    known += [*gradient_changes(), *block_changes()]
+    return {change.slug: change.title for change in known}
 
 
 def diagnose(

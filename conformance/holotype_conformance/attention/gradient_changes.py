@@ -23,7 +23,8 @@ from holotype_conformance.attention.oracle import Gradients
 BLOCKS = (8, 16, 32, 64, 128, 256)
 LOG2E = math.log2(math.e)
 # What a forward pass that is right may still hide or show otherwise on its way back.
-MASKS = ("causal.", "window.", "band.", "prefix.", "documents.", "mask.")
+MASKS = ("causal.", "window.", "band.", "prefix.", "documents.")
+SEEN = ("mask.ignored", "mask.inverted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ def gradient_changes() -> Iterator[GradientChange]:
     yield from _softmax()
     yield from _heads()
     for change in CHANGES:
-        if change.slug.startswith(MASKS):
+        if change.slug.startswith(MASKS) or change.slug in SEEN:
             yield _backwards(change)
 
 
@@ -178,9 +179,7 @@ def _backwards(change: Change) -> GradientChange:
 
     def made(right: Way) -> Way | None:
         terms = change.made(right.terms, right.case)
-        if terms is None or terms.bias is not None:
-            return None
-        return replace(right, weights=_again(right, terms, 1.0))
+        return None if terms is None else replace(right, weights=_again(right, terms, 1.0))
 
     return _change(change.slug, f"on the way back {change.title}", made)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from itertools import groupby
+from itertools import chain, groupby
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -28,28 +29,38 @@ class Unknown(click.ClickException):
 def explain(slug: str | None) -> None:
     """What the property or deviation SLUG means; without SLUG, the list of all."""
     from holotype_conformance.attention.claims import kernel_properties
+    from holotype_conformance.attention.diagnosis import catalogue
     from holotype_conformance.deviations import all_deviations
     from holotype_conformance.property import all_properties
 
+    lines: Iterable[str]
     models = tuple(all_properties())
     kernels = kernel_properties()
     properties = {property_.slug: property_ for property_ in (*models, *kernels)}
     deviations = {deviation.slug: deviation for deviation in all_deviations()}
+    changes = catalogue()
     if slug is None:
-        lines = _listing(models, kernels, deviations)
+        lines = _listing(models, kernels, deviations, changes)
     elif slug in properties:
         lines = _property(properties[slug])
+    elif slug in deviations and slug in changes:
+        lines = chain(_deviation(deviations[slug]), [""], _change(slug, changes[slug]))
     elif slug in deviations:
         lines = _deviation(deviations[slug])
+    elif slug in changes:
+        lines = _change(slug, changes[slug])
     else:
-        near = get_close_matches(slug, [*properties, *deviations], n=3, cutoff=0.4)
+        near = get_close_matches(slug, [*properties, *deviations, *changes], n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else "`holotype explain` lists all"
         raise Unknown(f"no property or deviation is called {slug!r}: {hint}")
     click.echo("\n".join(lines))
 
 
 def _listing(
-    models: Iterable[Property], kernels: Iterable[Property], deviations: Iterable[str]
+    models: Iterable[Property],
+    kernels: Iterable[Property],
+    deviations: Iterable[str],
+    changes: Iterable[str],
 ) -> Iterator[str]:
     yield "PROPERTIES, and what each demands"
     yield from _groups(models)
@@ -58,10 +69,17 @@ def _listing(
     yield from _groups(kernels)
     yield ""
     yield "DEVIATIONS, the single changes of a model by which failures are diagnosed"
-    for group, slugs in groupby(deviations, lambda slug: slug.partition(".")[0]):
+    yield from _slugs(deviations)
+    yield ""
+    yield "CHANGES of the formula by which failures of attention kernels are diagnosed"
+    yield from _slugs(dict.fromkeys(re.sub(r"\.\d+$", ".BLOCK", slug) for slug in changes))
+
+
+def _slugs(slugs: Iterable[str]) -> Iterator[str]:
+    for group, members in groupby(slugs, lambda slug: slug.partition(".")[0]):
         yield ""
         yield group
-        yield from _wrapped(", ".join(slugs), "  ")
+        yield from _wrapped(", ".join(members), "  ")
 
 
 def _groups(properties: Iterable[Property]) -> Iterator[str]:
@@ -105,6 +123,12 @@ def _deviation(deviation: Deviation) -> Iterator[str]:
         yield ""
         yield "Reported in:"
         yield from _listed(deviation.reports)
+
+
+def _change(slug: str, title: str) -> Iterator[str]:
+    yield f"{slug} (change of attention)"
+    yield ""
+    yield from _wrapped(f"A kernel that has it agrees with the formula if {title}.")
 
 
 def _listed(entries: Iterable[str]) -> Iterator[str]:
