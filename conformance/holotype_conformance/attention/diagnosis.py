@@ -28,7 +28,7 @@ from holotype_conformance.attention.gradient_changes import (
 from holotype_conformance.attention.gradient_diagnosis import astray
 from holotype_conformance.attention.layouts import misread
 from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.attention.tiled_changes import LENGTHS, tiled_changes
+from holotype_conformance.attention.tiled_changes import LENGTHS, UNEVEN, tiled_changes
 from holotype_conformance.attention.twice import bent
 from holotype_conformance.property import Property, Violation
 from holotype_conformance.records import Diagnosis, DType
@@ -104,9 +104,17 @@ def _dtypes(subject: KernelSubject) -> list[DType]:
 
 def _explaining(subject: KernelSubject, case: AttentionCase) -> Iterator[Diagnosis]:
     longer = [_longer(case, keys) for keys in LENGTHS]
-    for changes, more in ((CHANGES, _larger(case)), (tiled_changes(), longer)):
+    catalogues = (
+        (CHANGES, _larger(case)),
+        (tiled_changes(), longer),
+        (tiled_changes(UNEVEN), longer),
+    )
+    for changes, more in catalogues:
         with suppress(Violation):  # it has no result to compare
-            yield from _agreeing(subject, changes, _with_results(subject, [case, *more]))
+            found = list(_agreeing(subject, changes, _with_results(subject, [case, *more])))
+            yield from found
+            if found and changes is not CHANGES:
+                return
 
 
 def _with_results(subject: KernelSubject, cases: list[AttentionCase]) -> list[AttentionCase]:

@@ -9,7 +9,7 @@ import torch
 from holotype_conformance.attention.claims import kernel_properties
 from holotype_conformance.attention.kernel import FunctionKernel
 from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.attention.tiled_changes import BLOCKS, LENGTHS, tiled_changes
+from holotype_conformance.attention.tiled_changes import BLOCKS, LENGTHS, UNEVEN, tiled_changes
 from holotype_conformance.engine import Settings, judge
 
 PROPERTIES = {property_.slug: property_ for property_ in kernel_properties()}
@@ -58,6 +58,13 @@ def test_a_mistake_in_a_float32_kernel_is_caught_and_named_with_its_block_and_no
     )
 
 
+@pytest.mark.parametrize("block", UNEVEN)
+@pytest.mark.parametrize("bug", CAUGHT)
+def test_a_mistake_in_blocks_of_an_uncommon_size_is_named_with_it_and_no_other(bug, block):
+    result = judged(tiled(block, bug), CAUGHT[bug], dtypes=("float32",))
+    assert named(result) == {f"{bug}.{block}"}
+
+
 @pytest.mark.parametrize("bug", [bug for bug in CAUGHT if bug != "blocks.upper-left"])
 def test_a_kernel_that_takes_float64_and_computes_in_float32_is_diagnosed_in_float32(bug):
     result = judged(tiled(16, bug, inside=torch.float32), "formula.float32")
@@ -83,10 +90,12 @@ def test_a_kernel_in_blocks_that_is_right_passes(block, slug):
 
 
 def test_a_block_of_another_size_is_not_taken_for_a_customary_one():
-    found = named(judged(tiled(48, "blocks.output-not-rescaled"), "lengths.rising-scores"))
+    found = named(judged(tiled(56, "blocks.output-not-rescaled"), "lengths.rising-scores"))
     assert found == set()
 
 
-def test_no_two_blocks_leave_the_same_rest_or_lack_as_many_keys():
-    assert len({LENGTHS[1] % block for block in BLOCKS}) == len(BLOCKS)
-    assert len({-LENGTHS[0] % block for block in BLOCKS}) == len(BLOCKS)
+def test_no_two_blocks_leave_the_same_rests_or_lack_as_many_keys_and_each_leaves_some():
+    every = BLOCKS + UNEVEN
+    assert len({tuple(length % block for length in LENGTHS) for block in every}) == len(every)
+    assert len({tuple(-length % block for length in LENGTHS) for block in every}) == len(every)
+    assert all(length % block for length in LENGTHS for block in every)
