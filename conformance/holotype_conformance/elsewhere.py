@@ -112,6 +112,8 @@ class _FromPython(TorchFunctionMode):
             return func(*args, **given).to(ELSEWHERE)
         if func is Tensor.new_tensor and isinstance(args[0], ElsewhereTensor):
             return args[0].held.new_tensor(*args[1:], **given).to(ELSEWHERE)
+        if func is Tensor.tolist and isinstance(args[0], ElsewhereTensor):
+            return args[0].held.tolist()
         if func in _SUBSCRIPTS and isinstance(args[0], ElsewhereTensor):
             return func(args[0], _listless(args[1]), *args[2:], **given)
         return func(*args, **given)

@@ -49,7 +49,8 @@ class CandidateUnusable(Exception):
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
-    """One built probe: how many layers, which code path, which weights, in which dtype, whether for long inputs."""
+    """One built probe: how many layers, which code path, which weights, in which dtype, whether for long inputs, and
+    whether it drops in train mode."""
 
     layers: int = 2
     path: str = "default"
@@ -57,6 +58,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     regime: Regime = "bold"
     dtype: DType = "float64"
     long: bool = False
+    dropping: bool = True
 
     @property
     def drawn(self) -> Regime:
@@ -202,7 +204,8 @@ class Subject:
     def fresh_model(self, setup: Setup) -> nn.Module:
         """A model of one's own, to train or to break."""
         dtype = DTYPES[setup.dtype]
-        model = self._build(self.probe(setup.layers, setup.long), setup.path, dtype)
+        spec = self.probe(setup.layers, setup.long)
+        model = self._build(spec if setup.dropping else undropped(spec), setup.path, dtype)
         with candidate_code("cast"):
             model = self.candidate.cast(model, dtype)
         self._paths[model] = setup.path
@@ -308,9 +311,11 @@ class Subject:
             return replace(outputs, logits=rearrange(logits, "batch length -> batch length 1"))
         return outputs
 
-    def loss(self, model: nn.Module, inputs: Inputs, labels: Labels) -> Tensor:
+    def loss(
+        self, model: nn.Module, inputs: Inputs, labels: Labels, *, grad: bool = False
+    ) -> Tensor:
         """The candidate's training loss, a finite scalar."""
-        with self._guard("loss", _dtype(model)), torch.no_grad():
+        with self._guard("loss", _dtype(model)), torch.set_grad_enabled(grad):
             loss = self.candidate.loss(model, copies(inputs), labels)
         if loss.shape != () or not torch.isfinite(loss):
             raise Violation(f"the loss is {loss!r}; expected one finite number")
@@ -352,6 +357,13 @@ class Subject:
                 raise Violation("the outputs have no next-sentence logits; expected (batch, 2)")
             demand_tensor("next-sentence logits", outputs.next_sentence, (batch, 2), dtype)
         return outputs
+
+
+def undropped(spec: Spec) -> Spec:
+    """The spec with a dropout rate of zero."""
+    dropout = msgspec.structs.replace(spec.architecture.dropout, rate=0.0)
+    architecture = msgspec.structs.replace(spec.architecture, dropout=dropout)
+    return msgspec.structs.replace(spec, architecture=architecture)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from holotype_spec.schema import (
+    Alibi,
     AlternatingBanded,
     Architecture,
     Disentangled,
@@ -50,6 +51,8 @@ BUCKETS, MAX_DISTANCE = 8, 12  # no distance lies on the edge between two bucket
 NARROW = 22  # of a factorised embedding
 NEAR = 6  # a distance within a short input from which on disentangled positions share a row
 HEAD_DIM = 8
+NARROW_HEAD_DIM = 6  # where there are many
+MANY_HEADS = 11  # of ALiBi: eight have powers of two for slopes, and three the square roots of such
 # With theta 500,000 the eight pairs turn 6.4, 1.2, 0.24 … times within 40 positions: one is left alone, one between.
 WIDE_HEAD_DIM, ORIGINAL_POSITIONS = 16, 40
 # Theta that grows does so within a short input, twice; scores that do start to somewhere else.
@@ -74,16 +77,17 @@ def probe(
         spec: any full-size spec.
         layers: layers a stack. Two are the least that show a mask lost after the first one.
         groups: key-value heads; by default 2 if the spec groups its queries, else as many as heads (5, or 3 wide
-            ones).
+            ones, or as many as it takes for slopes that low precision rounds).
         rows: of a table of learned positions.
         window: keys that a query sees, where the spec has a window.
     """
     grouped = spec.kv_heads < spec.heads
     wide = _wide_heads(spec)
     independent_heads = spec.architecture.attention.head_dim == "independent"
-    kv_heads = groups or (2 if grouped else 3 if wide and not independent_heads else 5)
+    alone = 3 if wide and not independent_heads else MANY_HEADS if _slopes(spec) else 5
+    kv_heads = groups or (2 if grouped else alone)
     heads = kv_heads * 3 if grouped else kv_heads
-    head_dim = WIDE_HEAD_DIM if wide else HEAD_DIM
+    head_dim = WIDE_HEAD_DIM if wide else NARROW_HEAD_DIM if heads == MANY_HEADS else HEAD_DIM
     latent = isinstance(spec.architecture.attention, LatentAttention)
     independent_size = LATENT_HIDDEN_SIZE if latent else HIDDEN_SIZE
     hidden_size = independent_size if independent_heads else heads * head_dim
@@ -188,6 +192,11 @@ def _nearer(
 def _sharpened(spec: Spec) -> bool:
     """Whether scores grow with the position, from `max_positions` on."""
     return spec.architecture.attention.scale == "inverse-sqrt-head-dim-log-length"
+
+
+def _slopes(spec: Spec) -> bool:
+    """Whether each head looks back with a slope of its own."""
+    return isinstance(spec.architecture.positions, Alibi)
 
 
 def _wide_heads(spec: Spec) -> bool:

@@ -78,7 +78,7 @@ def test_alibi_of_a_chunk_of_one_token_is_nothing() -> None:
     find("cache.alibi-of-chunk").patch(model)
     bias = model.decoder.bias(1, 6, torch.device("cpu"))
     assert bias is not None
-    assert bias.shape == (1, 5, 1, 7)
+    assert bias.shape == (1, 11, 1, 7)
     assert not bias.any()
 
 
@@ -166,7 +166,7 @@ def test_a_wrong_offset_reads_other_rows(slug: str, shift: int) -> None:
 
 
 def test_a_matrix_cut_by_heads_mixes_queries_keys_and_values() -> None:
-    """Rows in thirds are q0…q4 k0…k4 v0…v4; cut by head the first head has q0 q1 q2 for its query, key and value."""
+    """Rows in thirds are q0…q10 k0…k10 v0…v10; cut by head the first head has q0 q1 q2 for its query, key and value."""
     small = BLOOM.probe()
     weights = random_weights(small, seed=0)
     changed = dict(weights)
@@ -176,7 +176,7 @@ def test_a_matrix_cut_by_heads_mixes_queries_keys_and_values() -> None:
                 f"decoder.layers.{index}.self_attention.{part}.{kind}"
                 for part in ("query", "key", "value")
             ]
-            heads = torch.cat([weights[name].unflatten(0, (5, 8)) for name in names])
+            heads = torch.cat([weights[name].unflatten(0, (11, 6)) for name in names])
             for place, name in enumerate(names):
                 changed[name] = heads[place::3].flatten(0, 1)
     expected = logits(build(small, path="eager").double().eval(), Weights(small, changed))

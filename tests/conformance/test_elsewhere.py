@@ -5,7 +5,11 @@ import torch
 from torch import nn
 
 from holotype_conformance.elsewhere import ELSEWHERE, TwoDevices, here, places, told_apart
-from holotype_conformance.property import Undecided, Violation
+from holotype_conformance.engine import Settings, judge
+from holotype_conformance.property import Undecided, Violation, all_properties
+from holotype_conformance.subject import Subject
+from holotype_conformance.targets import resolve
+from holotype_spec import load
 
 WITHOUT_NUMBERS = torch.ones(3, device="meta")
 
@@ -22,6 +26,16 @@ def test_what_is_computed_from_tensors_elsewhere_lies_there_and_has_the_numbers_
     held = torch.arange(6.0).reshape(2, 3)
     assert torch.equal(here(y), (held @ held.mT).softmax(-1))
     assert float(x[1, 2]) == 5.0
+
+
+def test_its_numbers_can_be_listed_as_those_of_a_gpu_can(x):
+    assert x.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+
+
+def test_a_model_with_a_prefix_is_moved_there():
+    subject = Subject(resolve("reference"), load("glm-base"))
+    placement = next(each for each in all_properties() if each.slug == "devices.placement")
+    assert judge(subject, placement, Settings()).outcome == "passed"
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ SURVIVORS: dict[str, tuple[set[str], str]] = {}
 # Properties that no deviation can break, and why.
 UNTOUCHED = {
     "objective.loss": "the reference has no loss of its own to deviate in",
+    "objective.gradients": "so neither has it gradients of one; test_training.py has what they catch",
     **{
         f"devices.{name}": "the page was made without a GPU; test_devices.py has what they catch"
         for name in ("float64", "float32", "bfloat16", "float16", "tensorfloat")

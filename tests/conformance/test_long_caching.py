@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from holotype_conformance.candidate import Candidate, Inputs, Outputs
 from holotype_conformance.engine import Settings, judge
+from holotype_conformance.properties.cases import padding_step
 from holotype_conformance.property import all_properties
 from holotype_conformance.records import Result
 from holotype_conformance.subject import Subject
@@ -31,10 +32,12 @@ class Sum(nn.Module):
         self.embed = nn.Embedding(spec.vocab_size, spec.hidden_size)
         self.head = nn.Linear(spec.hidden_size, spec.vocab_size)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         place = torch.arange(tokens.shape[1], device=tokens.device)
         distance = place[:, None] - place
         x = self.embed(tokens)
+        if attention_mask is not None:
+            x = x * attention_mask[..., None]
         decay = torch.where(distance >= 0, 0.99 ** distance.to(x), 0.0)
         logits: Tensor = self.head(torch.tanh(decay @ x))
         return logits
@@ -95,6 +98,62 @@ def test_a_cache_that_is_wrong_when_it_is_long_is_found_and_shrunk_to_where_that
     assert result.outcome == "failed"
     assert result.counterexample is not None
     assert result.counterexample.case["length"] == length
+
+
+class Masked(Remembering):
+    """It skips what is padding, in a full pass everywhere, and behind a cache as far as `reach`."""
+
+    def __init__(self, reach: int) -> None:
+        super().__init__(everything)
+        self.reach = reach
+
+    def forward(self, model: nn.Module, inputs: Inputs) -> Outputs:
+        return Outputs(logits=model(inputs.token_ids, inputs.attention_mask))
+
+    def forward_cached(self, model: nn.Module, inputs: Inputs, cache: Any) -> Outputs:
+        tokens = inputs.token_ids
+        if cache is not None:
+            tokens = torch.cat([cache, tokens], dim=1)
+        mask = inputs.attention_mask
+        if mask is not None and cache is not None:
+            mask = mask.clone()
+            mask[:, self.reach :] = 1
+        new = inputs.token_ids.shape[1]
+        return Outputs(logits=model(tokens, mask)[:, -new:], cache=tokens)
+
+
+@pytest.mark.parametrize(("reach", "outcome"), [(523, "passed"), (64, "failed")])
+def test_whole_blocks_of_padding_lie_in_a_long_cache(reach: int, outcome: str) -> None:
+    subject = Subject(Masked(reach), load("llama2-7b"))
+    assert subject.has("left-padding")
+    assert judge(subject, PROPERTIES["cache.left-padding"], Settings()).outcome == "passed"
+    assert judge(subject, PROPERTIES["cache.long-rows"], Settings()).outcome == outcome
+
+
+def test_theta_that_grows_with_the_length_stays_as_it_is_in_each_row_of_a_case() -> None:
+    property_ = replace(PROPERTIES["cache.long-rows"], examples=40, check=lambda _, __: None)
+    subject = Subject(resolve("reference"), load("qwen-1.8b"))
+    spec = subject.probe(2)
+    paddings = set()
+
+    def tried(case: dict[str, Any]) -> None:
+        paddings.add(case["padding"])
+        rows = case["batch"] if case["padding"] == "left" else 1
+        for row in range(rows):
+            padding = row * padding_step(case["length"], rows)
+            for read in (*case["cuts"], case["length"]):
+                assert doublings(spec, read - padding) == doublings(spec, case["length"] - padding)
+
+    assert judge(subject, property_, Settings(trying=tried)).reason is None
+    assert {"none", "left"} <= paddings
+
+
+def doublings(spec: Spec, length: int) -> int:
+    """How often theta has been doubled for an input of so many tokens: a model trained for 9 is ready for 18, 36, …"""
+    ready, count = 9, 0
+    while length > ready:
+        ready, count = 2 * ready, count + 1
+    return count
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,16 @@ def past_lost_by_distance(reach: int, i: Tensor, j: Tensor) -> Tensor:
     return (j <= i) & (j > i - reach)
 
 
+def one_query_blind(edge: int, i: Tensor, j: Tensor) -> Tensor:
+    """The first query of a block sees that block alone, which is itself."""
+    return (j <= i) & ((i != edge) | (j == i))
+
+
+def last_query_blind(length: int, i: Tensor, j: Tensor) -> Tensor:
+    """The last query of the longest input sees itself alone."""
+    return (j <= i) & ((i != length - 1) | (j == i))
+
+
 def judged(seen: Sight, spec: Spec, slug: str = "causality.long-rows", **settings: str) -> Result:
     candidate = FunctionCandidate(lambda small: Plain(small, seen), "plain")
     return judge(Subject(candidate, spec), PROPERTIES[slug], Settings(**settings))  # type: ignore[arg-type]
@@ -105,6 +115,9 @@ FLAWS = [
     (partial(past_lost, 128), 132, "does not depend on"),
     (partial(past_lost, 512), 516, "does not depend on"),
     (partial(past_lost_by_distance, 128), None, "does not depend on"),
+    (partial(one_query_blind, 64), 65, "does not depend on"),
+    (partial(one_query_blind, 256), 257, "does not depend on"),
+    (partial(last_query_blind, 523), 523, "does not depend on"),
 ]
 
 

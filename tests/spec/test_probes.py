@@ -148,3 +148,13 @@ def test_the_distances_of_a_probe_fit_into_a_short_input() -> None:
 def test_a_probe_of_a_family_with_its_own_head_width_has_heads_of_another_total_width() -> None:
     small = load("t5-small").probe()
     assert small.heads * small.head_dim != small.hidden_size
+
+
+@pytest.mark.parametrize("name", ["bloom-560m", "baichuan-13b"])
+def test_some_slopes_of_a_probe_are_not_exact_in_bfloat16_as_some_of_the_model_are_not(
+    name: str,
+) -> None:
+    # Press et al. 2022, section 3: n = 2^k heads have the slopes 2^(-8/n), 2^(-16/n), …; eight of them, powers of two.
+    heads = probe(load(name)).heads
+    assert heads > 8
+    assert heads & (heads - 1)

@@ -30,6 +30,7 @@ from holotype_conformance.deviations import (  # noqa: F401  (they fill the cata
     sharing,
     caching,
     modes,
+    training,
     promises,
     machines,
     equivalent,

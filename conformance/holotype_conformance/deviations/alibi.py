@@ -102,6 +102,20 @@ def slopes_reversed(model: Model) -> None:
     _with_slopes(model, lambda self: Alibi.slopes(self)[::-1])
 
 
+@patches(
+    "alibi.slopes-in-bfloat16",
+    "the slopes are rounded to bfloat16",
+    "Powers of two are exact in any precision: only models with other slopes show it. Look for slopes in a buffer,"
+    " which `model.to(bfloat16)` rounds, or that are made in the dtype of the activations.",
+    applies=has_alibi,
+)
+def slopes_in_bfloat16(model: Model) -> None:
+    def rounded(self: Alibi) -> list[float]:
+        return [float(slope) for slope in torch.tensor(Alibi.slopes(self)).bfloat16()]
+
+    _with_slopes(model, rounded)
+
+
 # The bias -------------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from holotype_conformance.deviations.features import (
     has_bias,
     has_buckets,
     has_ids,
+    has_rotary,
     has_source,
     has_window,
     multi_head,
@@ -89,6 +90,23 @@ def offset_of_retained(model: Model) -> None:
         self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None = None
     ) -> Tensor:
         return Model.positions(self, ids, told, min(cached, window), prefix)
+
+    override(model, positions=positions)
+
+
+@patches(
+    "cache.positions-in-bfloat16",
+    "positions behind a cache are counted in the dtype of the activations",
+    "In float32 nothing shows. bfloat16 counts to 256, and from there on every other token, then every fourth, has the"
+    " position of the one before. Count in whole numbers.",
+    applies=both(decodes, has_rotary),
+)
+def positions_in_bfloat16(model: Model) -> None:
+    def positions(
+        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None = None
+    ) -> Tensor:
+        counted = Model.positions(self, ids, told, cached, prefix)
+        return counted.to(self.embeddings.token.weight.dtype).long() if cached else counted
 
     override(model, positions=positions)
 

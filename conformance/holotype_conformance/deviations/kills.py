@@ -27,6 +27,7 @@ LIKELY = {
     "compiled": ("devices.captured", "devices.compiled"),
     "devices": ("devices.*",),
     "threads": ("devices.*",),
+    "training": ("modes.train-without-dropout",),
     "cache": ("cache.*",),
     "dropout": ("modes.*",),
     "embeddings": ("agreement.logits",),

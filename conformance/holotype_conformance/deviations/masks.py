@@ -37,6 +37,8 @@ from holotype_reference.model import Model
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 
+SOURCE_READ = 8  # tokens of a source, of which a short one has as many
+
 # The pattern ----------------------------------------------------------------------------------------------------
 
 
@@ -349,3 +351,17 @@ def cross_dropped(model: Model) -> None:
 )
 def cross_causal(model: Model) -> None:
     redraw_source_masks(model.decoder, _backward)
+
+
+@patches(
+    "mask.source-ends",
+    f"cross-attention reads no more than {SOURCE_READ} tokens of the source",
+    "Short sources are read whole. Of longer ones the end is lost to the decoder, but for what the encoder mixed into"
+    " the beginning. Look at a buffer or a truncation of a fixed size.",
+    applies=has_source,
+)
+def source_ends(model: Model) -> None:
+    def beginning(mask: Mask) -> Tensor:
+        return mask.visible & (torch.arange(mask.keys, device=mask.device) < SOURCE_READ)
+
+    redraw_source_masks(model.decoder, beginning)

@@ -82,6 +82,16 @@ def attention_missing(model: Model) -> None:
         attention.dropout = 0.0
 
 
+@patches(
+    "dropout.final-missing",
+    "what the last norm gives is not dropped in train mode",
+    "Evaluation is right, and in training so is the mean of what the head says, which is linear. Its variance is not.",
+    applies=lambda spec: "final" in spec.architecture.dropout.sites,
+)
+def final_missing(model: Model) -> None:
+    model.writer.dropout.p = 0.0
+
+
 # Gradients ------------------------------------------------------------------------------------------------------
 
 

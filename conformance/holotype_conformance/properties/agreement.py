@@ -53,7 +53,7 @@ def near_and_far(subject: Subject) -> st.SearchStrategy[AgreementCase]:
         return near
     far = st.builds(
         AgreementCase,
-        length=st.integers(ROWS + 1, subject.longest),
+        length=st.integers(ROWS + 1, 2 * subject.longest).map(lambda n: min(n, subject.longest)),
         batch=st.integers(1, 2),
         padding=paddings(subject),
         layers=st.integers(1, 2),
@@ -93,12 +93,13 @@ def agreement_inputs(subject: Subject, case: AgreementCase) -> Inputs:
 
 
 def skipping_positions(subject: Subject, case: BatchCase) -> Tensor:
-    """(batch, length) growing position ids with gaps, other ones in every row; or (batch, 2, length), the second ones
-    in any order."""
+    """(batch, length) growing position ids with gaps, other ones in every row, up to the last one that there is; or
+    (batch, 2, length), the second ones in any order."""
     rng = np.random.default_rng([subject.seed, case.tokens, case.length])
     limit = farthest(subject.probe(2))
     rows = [np.sort(rng.choice(limit, case.length, replace=False)) for _ in range(case.batch)]
     ids = torch.from_numpy(np.stack(rows))
+    ids[-1, -1] = limit - 1
     if has_two_positions(subject.spec):
         ids = torch.stack([ids, torch.from_numpy(rng.integers(0, limit, ids.shape))], dim=1)
     return ids.to(subject.device)

@@ -49,7 +49,8 @@ def _several(subject: Subject) -> st.SearchStrategy[BatchCase]:
 )
 def independence(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
-    other = subject.inputs(tokens=(case.batch, case.length), seed=case.tokens + 1)
+    source = 0 if inputs.source_ids is None else inputs.source_ids.shape[1]
+    other = subject.inputs(tokens=(case.batch, case.length), source=source, seed=case.tokens + 1)
     tokens = other.token_ids.clone()
     tokens[0] = inputs.token_ids[0]
     changed = replace(inputs, token_ids=tokens)

@@ -108,7 +108,7 @@ def check_chunks(subject: Subject, case: ChunkCase) -> None:
         inputs = replace(inputs, position_ids=counted_ids(subject, inputs))
     if inputs.source_ids is not None and subject.has("source-mask"):
         mask = torch.ones_like(inputs.source_ids)
-        mask[0, -2:] = 0
+        mask[0, 1:][-2:] = 0
         inputs = replace(inputs, source_mask=mask)
     for path in subject.paths:
         model = subject.model(case.setup(path))

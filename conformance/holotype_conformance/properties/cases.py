@@ -28,6 +28,7 @@ from holotype_spec.schema import (
 )
 
 Padding = Literal["none", "ones", "left", "right"]
+FEW = 4  # rows, of which each can be padded by a block more than the one before
 LONGEST = 24  # beyond every window, bucket and reach of a probe
 
 
@@ -106,19 +107,28 @@ def alike(spec: Spec, *lengths: int) -> bool:
 
 
 def shortest_alike(spec: Spec, length: int, rows: int = 1) -> int:
-    """The shortest prefix that is read as within the whole input, in each row r, of which 2r tokens are padding."""
-    padding = range(0, 2 * rows, 2)
+    """The shortest prefix that is read as within the whole input, in each of so many rows padded on the left."""
+    step = padding_step(length, rows)
+    padding = range(0, step * rows, step)
     return next(
         first
         for first in range(1, length + 1)
-        if all(alike(spec, first - pads, length - pads) for pads in padding)
+        if all(alike(spec, max(first - pads, 0), max(length - pads, 0)) for pads in padding)
     )
+
+
+def source_length(case: BatchCase) -> int:
+    """Tokens of an encoder-decoder's source: any number up to `LONGEST`, or as many as a long target has."""
+    return case.length if case.length > ROWS else 1 + (6 + 11 * case.tokens) % LONGEST
 
 
 def batch_inputs(subject: Subject, case: BatchCase) -> Inputs:
     """The inputs of a case; token types, a source, and a prefix or a mask of a mixture where the spec has them."""
     inputs = subject.inputs(
-        tokens=(case.batch, case.length), seed=case.tokens, types=subject.has("token-types")
+        tokens=(case.batch, case.length),
+        source=source_length(case),
+        seed=case.tokens,
+        types=subject.has("token-types"),
     )
     return viewed(subject, padded(subject, inputs, case.padding), case)
 
@@ -216,13 +226,18 @@ def placed(spec: Spec, inputs: Inputs, count: Tensor) -> Tensor:
 
 
 def padding_mask(token_ids: Tensor, padding: Padding) -> Tensor:
-    """(batch, length): ones, or 2r zeros on one side of row r (one zero if there is but one row)."""
+    """(batch, length): ones, or on one side of row r zeros, r times `padding_step`; one if there is but one row."""
     batch, length = token_ids.shape
-    zeros = 2 * torch.arange(batch) if batch > 1 else torch.ones(1)
+    zeros = padding_step(length, batch) * torch.arange(batch) if batch > 1 else torch.ones(1)
     zeros = torch.zeros(batch) if padding == "ones" else zeros.clamp(max=length - 1)
     index = torch.arange(length)
     mask = index >= zeros[:, None] if padding == "left" else index < length - zeros[:, None]
     return mask.long().to(token_ids.device)
+
+
+def padding_step(length: int, batch: int) -> int:
+    """How many more tokens of padding a row has than the one before: in a few long rows more than a block."""
+    return 2 if length <= ROWS or batch > FEW else length // FEW
 
 
 def counted_positions(mask: Tensor) -> Tensor:

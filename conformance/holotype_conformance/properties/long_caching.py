@@ -5,35 +5,46 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from holotype_conformance.properties.caching import ChunkCase, check_chunks, tellings, unpadded
-from holotype_conformance.properties.cases import shortest_alike
+from holotype_conformance.properties.cases import can_pad_left, shortest_alike
 from holotype_conformance.properties.causality import decodes
 from holotype_conformance.properties.long_causality import EDGES, long_lengths
 from holotype_conformance.property import claim
 from holotype_conformance.subject import Subject
 
+ROWS_PADDED = 2  # of a batch that is padded: one that is, and one that is not
+
 
 def long_chunk_cases(subject: Subject) -> st.SearchStrategy[ChunkCase]:
-    """Inputs that are read up to an edge at once, then a token at each edge by itself and what is between as chunks."""
-    small = subject.probe(2)
+    """Inputs that are read up to an edge at once, then a token at each edge by itself and what is between as chunks.
 
-    def at_length(length: int) -> st.SearchStrategy[ChunkCase]:
-        least = shortest_alike(small, length)  # theta stays as the first chunk wants it
+    As often as not the first edge is the first of all. Under left padding, blocks of a row are padding throughout.
+    """
+    small = subject.probe(2)
+    paddings = unpadded(subject)
+    if can_pad_left(subject):
+        paddings = st.one_of(paddings, st.just("left"), st.just("left"))
+
+    def at_length(length: int, padding: str) -> st.SearchStrategy[ChunkCase]:
+        rows = ROWS_PADDED if padding == "left" else 1
+        least = shortest_alike(small, length, rows)  # theta stays as the first chunk wants it
         places = {edge + step for edge in EDGES for step in (0, 1)} | {length - 1}
         cuts = sorted(place for place in places if least <= place < length)
+        skipped = st.one_of(st.just(0), st.integers(0, len(cuts) - 1))
         return st.builds(
             ChunkCase,
             length=st.just(length),
-            cuts=st.integers(0, len(cuts) - 1).map(lambda skipped: tuple(cuts[skipped:])),
-            batch=st.integers(1, 2),
-            padding=unpadded(subject),
-            told=tellings(subject),
+            cuts=skipped.map(lambda edges: tuple(cuts[edges:])),
+            batch=st.just(rows) if padding == "left" else st.integers(1, 2),
+            padding=st.just(padding),
+            told=st.just(subject.has("position-ids")) if padding == "left" else tellings(subject),
             layers=st.integers(1, 2),
             weights=st.integers(0, 2),
             tokens=st.integers(0, 99),
         )
 
-    alike = long_lengths(subject).filter(lambda n: shortest_alike(small, n) < n)
-    return alike.flatmap(at_length)
+    drawn = st.tuples(long_lengths(subject), paddings)
+    alike = drawn.filter(lambda each: shortest_alike(small, each[0], ROWS_PADDED) < each[0])
+    return alike.flatmap(lambda each: at_length(*each))
 
 
 @claim(
@@ -58,7 +69,7 @@ def long_chunk_cases(subject: Subject) -> st.SearchStrategy[ChunkCase]:
     applies=decodes,
     cases=long_chunk_cases,
     case_type=ChunkCase,
-    examples=3,
+    examples=4,
 )
 def long_chunks(subject: Subject, case: ChunkCase) -> None:
     check_chunks(subject, case)

@@ -93,6 +93,19 @@ def taught(inputs: Inputs) -> Inputs:
     return replace(inputs, token_ids=inputs.token_ids[:, :0])
 
 
+def loss_cases(subject: Subject) -> st.SearchStrategy[BatchCase]:
+    return batch_cases(subject, least=4, choices=("none", "right"), batches=st.integers(1, 3))
+
+
+def taught_case(subject: Subject, case: BatchCase) -> tuple[Inputs, Labels, Inputs]:
+    """What the loss is given, the labels, and what the model reads to be taught with them."""
+    inputs = batch_inputs(subject, case)
+    labels = random_labels(subject, inputs, case.tokens)
+    if inputs.source_ids is not None:
+        inputs = replace(inputs, attention_mask=None)  # the end of a row is told by its labels
+    return taught(inputs), labels, teacher_forced(subject.spec, inputs, labels)
+
+
 @claim(
     slug="objective.loss",
     clause="The loss is the formula's, on the same logits.",
@@ -118,21 +131,15 @@ def taught(inputs: Inputs) -> Inputs:
     needs=("loss",),
     binds=("architecture.objective",),
     applies=always,
-    cases=lambda subject: batch_cases(
-        subject, least=4, choices=("none", "right"), batches=st.integers(1, 3)
-    ),
+    cases=loss_cases,
     case_type=BatchCase,
     examples=6,
 )
 def loss(subject: Subject, case: BatchCase) -> None:
-    inputs = batch_inputs(subject, case)
-    labels = random_labels(subject, inputs, case.tokens)
-    if inputs.source_ids is not None:
-        inputs = replace(inputs, attention_mask=None)  # the end of a row is told by its labels
-    read = teacher_forced(subject.spec, inputs, labels)
+    given, labels, read = taught_case(subject, case)
     for path in subject.paths:
         model = subject.model(case.setup(path))
-        actual = float(subject.loss(model, taught(inputs), labels))
+        actual = float(subject.loss(model, given, labels))
         expected = float(expected_loss(subject.spec, subject.forward(model, read), labels))
         if abs(actual - expected) > FLOAT32_LOSS * max(1.0, abs(expected)):
             raise Violation(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
 import msgspec
 import torch
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from holotype_conformance.adapters.reference import run_reference
 from holotype_conformance.candidate import Inputs
@@ -68,24 +69,44 @@ def alike(inputs: Inputs) -> Inputs:
     return replace(inputs, token_ids=repeated(inputs.token_ids), source_ids=source)
 
 
+Run = Callable[[Subject, nn.Module, Inputs], Tensor]
+
+
+def run_at_once(subject: Subject, model: nn.Module, inputs: Inputs) -> Tensor:
+    """The logits of one full pass: (batch, length, vocabulary)."""
+    return subject.forward(model, inputs).logits
+
+
 def check_rounding(
-    subject: Subject, case: RoundingCase, dtype: LowPrecision, weights: Weights
+    subject: Subject,
+    case: RoundingCase,
+    dtype: LowPrecision,
+    weights: Weights,
+    *,
+    run: Run = run_at_once,
+    start: int = 0,
 ) -> None:
     """Demand that the candidate's error in `dtype` is of the size of the reference's, both against the oracle.
 
     Errors of one batch are chance, the more the deeper they are amplified: whoever is over the budget must be over that
-    of another batch, too.
+    of another batch, too. The candidate is run by `run`, and what is compared begins at the position `start`.
     """
     rounded = rounded_to(dtype, weights)
     suspects = subject.paths
     for tokens in (case.tokens, case.tokens + 100):
         batch = msgspec.structs.replace(case, tokens=tokens)
         inputs = rounding_inputs(subject, batch)
+        rows = real_rows(inputs)
+        rows[:, :start] = False
         exact = run_oracle(subject, batch, rounded, inputs)
         setup = Setup(layers=case.layers, dtype=dtype)
-        own = own_error(subject, setup, rounded, inputs, exact)
+        own = own_error(subject, setup, rounded, inputs, exact, rows)
         budget = ROUNDING_FACTOR[dtype] * own
-        errors = {path: error_on(subject, path, setup, rounded, inputs, exact) for path in suspects}
+        errors = {}
+        for path in suspects:
+            model = subject.fresh_model(msgspec.structs.replace(setup, path=path))
+            subject.load(model, rounded)
+            errors[path] = rms_error(run(subject, model, inputs)[rows], exact[rows])
         suspects = tuple(path for path, error in errors.items() if error > budget)
         if not suspects:
             measured(max(errors.values()), budget)
@@ -107,24 +128,20 @@ def rounded_to(dtype: DType, weights: Weights) -> Weights:
     return Weights(weights.spec, {name: value.to(DTYPES[dtype]) for name, value in weights.items()})
 
 
-def error_on(
-    subject: Subject, path: str, setup: Setup, weights: Weights, inputs: Inputs, exact: Tensor
-) -> float:
-    """The candidate's error on one of its paths."""
-    rows = real_rows(inputs)
-    model = subject.fresh_model(msgspec.structs.replace(setup, path=path))
-    subject.load(model, weights)
-    return rms_error(subject.forward(model, inputs).logits[rows], exact[rows])
-
-
 def own_error(
-    subject: Subject, setup: Setup, weights: Weights, inputs: Inputs, exact: Tensor
+    subject: Subject,
+    setup: Setup,
+    weights: Weights,
+    inputs: Inputs,
+    exact: Tensor,
+    rows: Tensor | None = None,
 ) -> float:
     """The reference's own error in the dtype of `setup`: of its plain paths that of the worse one.
 
-    Which of them rounds more is chance, and a correct candidate may go either way.
+    Which of them rounds more is chance, and a correct candidate may go either way. `rows` (batch, length) are the
+    positions that count, by default all real ones.
     """
-    rows = real_rows(inputs)
+    rows = real_rows(inputs) if rows is None else rows
     errors = []
     for path in PLAIN_PATHS:
         reference = subject.fresh_reference(setup, path=path, weights=weights)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from hypothesis import strategies as st
+from torch import nn
 
 from holotype_conformance.properties.cases import BatchCase, always, batch_cases, batch_inputs
 from holotype_conformance.property import Violation, claim
@@ -19,7 +20,7 @@ from holotype_conformance.subject import Subject, candidate_code, real_rows
     level="must",
     meaning=(
         "A model that was saved and restored gives the same bits. The model is saved, a new one "
-        "is restored from the file, and both are run. Look for parameters that are not "
+        "is restored from the file, and both are run and their parameters counted. Look for parameters that are not "
         "registered, buffers that are not kept, and tied tensors of which only one is stored and "
         "the other not tied again."
     ),
@@ -39,6 +40,13 @@ def round_trip(subject: Subject, case: BatchCase) -> None:
             with candidate_code("save"):
                 subject.candidate.save(model, Path(folder))
             restored = subject.restored(setup, Path(folder))
+        before, after = map(parameter_count, (model, restored))
+        if before != after:
+            raise Violation(
+                f"the model was saved with {before:,} parameters and has {after:,} restored; expected as many, what is"
+                " tied counted once",
+                path=path,
+            )
         expected = subject.forward(model, inputs).logits
         actual = subject.forward(restored, inputs).logits
         rows = real_rows(inputs)
@@ -49,3 +57,8 @@ def round_trip(subject: Subject, case: BatchCase) -> None:
                 moved=size,
                 path=path,
             )
+
+
+def parameter_count(model: nn.Module) -> int:
+    """How many numbers there are to learn, those of tied tensors once."""
+    return sum(parameter.numel() for parameter in model.parameters())

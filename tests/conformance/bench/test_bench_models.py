@@ -42,6 +42,13 @@ def test_each_kind_of_pass_is_verified_and_timed(length: int, cached: int, part:
     assert 0 < found.achieved < 1.25
 
 
+@pytest.mark.parametrize("spec", ["glm-base", "unilm-v1-base-cased"])
+def test_a_model_with_a_prefix_is_measured_without_one(spec: str) -> None:
+    found, _ = measure(opened("reference", spec), ModelWork(spec=spec, length=24))
+    assert found.error is None
+    assert found.ratio("reference") == pytest.approx(1, abs=0.3)
+
+
 def test_a_model_that_is_a_thousandth_off_gets_no_time(tmp_path: Path) -> None:
     file = tmp_path / "wrong.py"
     file.write_text(WRONG)
