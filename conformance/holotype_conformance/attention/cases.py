@@ -279,8 +279,9 @@ def cases(
     heads: tuple[int, ...] = (1, 2, 3),
     head_dims: tuple[int, ...] = (8, 16, 32),
 ) -> AttentionCase:
-    """Cases with these masks in these forms; `equal` for as many queries as keys."""
+    """Cases with these masks in these forms; `equal` for as many queries as keys, as half of the long ones are too."""
     keys = draw(lengths(least, most))
+    equal = equal or (keys > LONGEST and draw(st.booleans()))
     count = draw(st.sampled_from(heads))
     mask = draw(st.sampled_from(masks))
     sized = mask not in ("none", "causal", "random")

@@ -97,6 +97,12 @@ def far_edge_late(queries, keys, causal, window, block=64):
     return seen & (torch.arange(keys) >= first[:, None])
 
 
+def right_only(scores, block=64):
+    """Blocks of keys left of the block of queries get no gradient."""
+    queries, keys = (torch.arange(size) // block for size in scores.shape[-2:])
+    return torch.where(queries[:, None] > keys, scores.detach(), scores)
+
+
 class Backward(Function):
     """The identity, with a backward pass that is given."""
 
@@ -179,6 +185,10 @@ BUGS = {
     "groups of more than four heads": (kernel(prepare=few_groups), "algebra.grouped-heads"),
     "a head dim over 192 is cut": (kernel(prepare=narrow), "formula.float64"),
     "a window starts a block late": (kernel(pattern=far_edge_late), "masks.window"),
+    "the left of a band has no gradient": (
+        kernel(weigh=lambda scores: steps["weigh"](right_only(scores))),
+        "masks.band",
+    ),
     "a window of more than all keys": (
         routed(lambda q, k, *, window, **_: (window or 0) > k.shape[2], causal=False),
         "masks.window",

@@ -178,7 +178,7 @@ def _single(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
     def whole(case: AttentionCase) -> AttentionCase:
         return msgspec.structs.replace(case, documents=(case.keys,), size=1)
 
-    return cases(subject.dtypes, masks=("documents",), equal=False).map(whole)
+    return cases(subject.dtypes, masks=("documents",), equal=False, most=200).map(whole)
 
 
 @claim(
