@@ -53,7 +53,9 @@ def near_and_far(subject: Subject) -> st.SearchStrategy[AgreementCase]:
         return near
     far = st.builds(
         AgreementCase,
-        length=st.integers(ROWS + 1, 2 * subject.longest).map(lambda n: min(n, subject.longest)),
+        length=st.integers(ROWS + 1, subject.longest * 5 // 4).map(
+            lambda n: min(n, subject.longest)
+        ),
         batch=st.integers(1, 2),
         padding=paddings(subject),
         layers=st.integers(1, 2),

@@ -69,7 +69,7 @@ def long_chunk_cases(subject: Subject) -> st.SearchStrategy[ChunkCase]:
     applies=decodes,
     cases=long_chunk_cases,
     case_type=ChunkCase,
-    examples=4,
+    examples=3,
 )
 def long_chunks(subject: Subject, case: ChunkCase) -> None:
     check_chunks(subject, case)

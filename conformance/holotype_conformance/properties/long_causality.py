@@ -168,20 +168,18 @@ def long_rows(subject: Subject, case: LongCase) -> None:
 
 
 class Moved(NamedTuple):
-    """What became of the outputs when the token at the place of each row changed, each (batch, length)."""
+    """What became of the outputs when the token at the place of each row changed, each (batch, length).
+
+    `sizes` says how far each output moved, relative to the root mean square of all.
+    """
 
     inputs: Inputs
     before: Tensor
     after: Tensor
+    sizes: Tensor
     change: Tensor
     allowed: Tensor
     real: Tensor
-
-    @property
-    def sizes(self) -> Tensor:
-        """How far each output moved, relative to the root mean square of all."""
-        farthest = (self.after - self.before).double().abs().amax(-1)
-        return (farthest / _scale(self.before)).cpu()
 
     @property
     def blind(self) -> Tensor:
@@ -204,6 +202,7 @@ def replaced(subject: Subject, model: nn.Module, case: BatchCase, row_places: li
         inputs=inputs,
         before=before,
         after=after,
+        sizes=((after - before).double().abs().amax(-1) / _scale(before)).cpu(),
         change=moved(before, after, subject.stillness).cpu(),
         allowed=_allowed(subject.probe(case.layers), inputs, row_places),
         real=real_rows(inputs).cpu(),
@@ -221,10 +220,9 @@ def check_batch(subject: Subject, case: BatchCase, row_places: list[int]) -> Non
             size = float((seen.before[row, i] - seen.after[row, i]).abs().max())
             said = f"moved by {size:.1e} when that token changed, and must not move at all"
             raise _violation(seen.inputs, row, i, row_places[row], "depends", said, path)
-        sizes = seen.sizes
         for row, place in enumerate(row_places):
             required = seen.allowed[row] & seen.real[row]
-            end = _broken_off(sizes[row], required, ~seen.change[row], place)
+            end = _broken_off(seen.sizes[row], required, ~seen.change[row], place)
             if end is not None:
                 said = "kept every bit when that token changed, though those before it moved, and must move"
                 raise _violation(seen.inputs, row, end, place, "does not depend", said, path)

@@ -254,7 +254,7 @@ def _seeded(subject: Subject, model: nn.Module, inputs: Inputs, seed: int) -> Te
     applies=always,
     cases=lambda subject: batch_cases(subject),
     case_type=BatchCase,
-    examples=8,
+    examples=5,
 )
 def determinism(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
