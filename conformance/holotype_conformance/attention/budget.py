@@ -33,6 +33,11 @@ def rounding(dtype: torch.dtype) -> float:
     return FLOORS[dtype] * torch.finfo(dtype).eps
 
 
+def explained(dtype: torch.dtype) -> float:
+    """The largest error of an explanation for results of `dtype`: a change of the formula may amplify rounding."""
+    return 4.0 * rounding(dtype)
+
+
 def error(actual: Tensor, expected: Array, size: Array) -> float:
     """The largest difference in units of the largest `size`."""
     if expected.size == 0:

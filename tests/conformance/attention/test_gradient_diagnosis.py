@@ -7,8 +7,8 @@ import torch
 
 from holotype_conformance.attention.cases import AttentionCase
 from holotype_conformance.attention.claims import kernel_properties
-from holotype_conformance.attention.gradient_changes import block_changes, gradient_changes
-from holotype_conformance.attention.gradient_diagnosis import astray
+from holotype_conformance.attention.diagnosis.backward import block_changes, gradient_changes
+from holotype_conformance.attention.diagnosis.gradients import astray
 from holotype_conformance.attention.kernel import FunctionKernel
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.engine import Settings, judge

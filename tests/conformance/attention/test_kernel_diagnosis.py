@@ -6,10 +6,10 @@ import pytest
 import torch
 from einops import rearrange
 
-from holotype_conformance.attention.changes import CHANGES
 from holotype_conformance.attention.claims import kernel_properties
+from holotype_conformance.attention.diagnosis.changes import CHANGES
+from holotype_conformance.attention.diagnosis.layouts import misread
 from holotype_conformance.attention.kernel import LAYOUT, FunctionKernel, KernelCandidate
-from holotype_conformance.attention.layouts import misread
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.engine import Settings, judge
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from holotype_conformance.attention.claims import kernel_properties
+from holotype_conformance.attention.diagnosis.tiled import BLOCKS, LENGTHS, UNEVEN, tiled_changes
 from holotype_conformance.attention.kernel import FunctionKernel
 from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.attention.tiled_changes import BLOCKS, LENGTHS, UNEVEN, tiled_changes
 from holotype_conformance.engine import Settings, judge
 
 PROPERTIES = {property_.slug: property_ for property_ in kernel_properties()}

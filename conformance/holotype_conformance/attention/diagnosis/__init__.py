@@ -16,24 +16,23 @@ from typing import Any
 import msgspec
 import torch
 
-from holotype_conformance.attention.budget import error, rounding
+from holotype_conformance.attention.budget import error, explained
 from holotype_conformance.attention.cases import AttentionCase, as_array
-from holotype_conformance.attention.changes import CHANGES, Change, Terms
-from holotype_conformance.attention.detached import detached
-from holotype_conformance.attention.gradient_changes import (
+from holotype_conformance.attention.diagnosis.backward import (
     GradientChange,
     block_changes,
     gradient_changes,
 )
-from holotype_conformance.attention.gradient_diagnosis import astray
-from holotype_conformance.attention.layouts import misread
+from holotype_conformance.attention.diagnosis.changes import CHANGES, Change, Terms
+from holotype_conformance.attention.diagnosis.detached import detached
+from holotype_conformance.attention.diagnosis.gradients import astray
+from holotype_conformance.attention.diagnosis.layouts import misread
+from holotype_conformance.attention.diagnosis.tiled import LENGTHS, UNEVEN, tiled_changes
 from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.attention.tiled_changes import LENGTHS, UNEVEN, tiled_changes
 from holotype_conformance.attention.twice import bent
 from holotype_conformance.property import Property, Violation
 from holotype_conformance.records import Diagnosis, DType
 
-SLACK = 4.0  # times the floor of a comparison with the formula: a change may amplify rounding
 NOTHING = Change(slug="", title="")
 
 
@@ -62,7 +61,7 @@ class Scene:
     @property
     def near(self) -> float:
         """The residual that is rounding."""
-        return SLACK * rounding(self.output.dtype)
+        return explained(self.output.dtype)
 
 
 def catalogue() -> dict[str, str]:

@@ -17,7 +17,7 @@ from einops import rearrange, reduce, repeat
 
 from holotype_conformance.attention import oracle
 from holotype_conformance.attention.cases import AttentionCase
-from holotype_conformance.attention.changes import CHANGES, Array, Change, Terms
+from holotype_conformance.attention.diagnosis.changes import CHANGES, Array, Change, Terms
 from holotype_conformance.attention.oracle import Gradients
 
 BLOCKS = (8, 16, 32, 64, 128, 256)

@@ -9,22 +9,20 @@ from functools import lru_cache
 
 import msgspec
 
-from holotype_conformance.attention.budget import error, rounding, sighted
+from holotype_conformance.attention.budget import error, explained, sighted
 from holotype_conformance.attention.cases import AttentionCase, as_array
-from holotype_conformance.attention.changes import Terms
-from holotype_conformance.attention.gradient_changes import (
+from holotype_conformance.attention.diagnosis.backward import (
     GradientChange,
     Way,
     block_changes,
     gradient_changes,
     way,
 )
+from holotype_conformance.attention.diagnosis.changes import Terms
 from holotype_conformance.attention.oracle import Gradients
 from holotype_conformance.attention.subject import KernelSubject, Returned
 from holotype_conformance.property import Violation
 from holotype_conformance.records import Diagnosis
-
-SLACK = 4.0  # times the floor of a comparison with the formula, as in `holotype_conformance.attention.diagnosis`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,7 @@ class Scene:
     @property
     def near(self) -> float:
         """The residual that is rounding."""
-        return SLACK * rounding(self.found.q.dtype)
+        return explained(self.found.q.dtype)
 
     @property
     def is_right(self) -> bool:

@@ -22,7 +22,7 @@ import numpy as np
 
 from holotype_conformance.attention import oracle
 from holotype_conformance.attention.cases import AttentionCase
-from holotype_conformance.attention.changes import Array, Change, Terms, Visible
+from holotype_conformance.attention.diagnosis.changes import Array, Change, Terms, Visible
 
 BLOCKS = (8, 16, 32, 64, 128, 256)
 UNEVEN = (48, 80, 96, 100, 192)  # tried where none of the customary ones explains a failure

@@ -13,14 +13,13 @@ import torch
 from einops import reduce
 from torch import Tensor
 
-from holotype_conformance.attention.budget import error, rounding
+from holotype_conformance.attention.budget import error, explained
 from holotype_conformance.attention.kernel import Call
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.attention.twice import Bent
 from holotype_conformance.property import Violation
 from holotype_conformance.records import Diagnosis
 
-SLACK = 4.0  # times the floor of a comparison with the formula
 # What is detached, and how it is called.
 DETACHED = {
     "inputs": (("inputs",), "q, k and v are"),
@@ -41,7 +40,7 @@ def detached(subject: KernelSubject, asked: list[Bent]) -> list[Diagnosis]:
             residual = max(_residual(subject, each, parts) for each in asked)
         except Violation:
             continue
-        if residual <= SLACK * rounding(asked[0].problem.call.q.dtype):
+        if residual <= explained(asked[0].problem.call.q.dtype):
             title = f"agrees with the formula if {words} constant in the backward pass"
             found.append(Diagnosis(deviation=f"detached.{name}", title=title, residual=residual))
     return found
