@@ -108,6 +108,8 @@ FOUND = {
     "gradients.window.wider": ("masks.window", {"backward_mask": {"wider": 1}}),
     "gradients.window.ignored": ("masks.window", {"backward_mask": {"wider": 10**6}}),
     "gradients.overwritten-q.16": (EDGES, {"blocks": (("over-k", 16),)}),
+    "gradients.overwritten-q.80": (EDGES, {"blocks": (("over-k", 80),)}),
+    "gradients.rest-k.48": (EDGES, {"blocks": (("rest-k", 48),)}),
     "gradients.overwritten-k.32": (EDGES, {"blocks": (("over-q", 32),)}),
     "gradients.rest-q.64": (EDGES, {"blocks": (("rest-q", 64),)}),
     "gradients.rest-k.16": (EDGES, {"blocks": (("rest-k", 16),)}),

@@ -8,8 +8,7 @@ scale, which heads are summed, or which blocks.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,10 +17,9 @@ from einops import rearrange, reduce, repeat
 from holotype_conformance.attention import oracle
 from holotype_conformance.attention.cases import AttentionCase
 from holotype_conformance.attention.diagnosis.changes import CHANGES, Array, Change, Terms
+from holotype_conformance.attention.diagnosis.tiled import BLOCKS, LOG2E, UNEVEN
 from holotype_conformance.attention.oracle import Gradients
 
-BLOCKS = (8, 16, 32, 64, 128, 256)
-LOG2E = math.log2(math.e)
 # What a forward pass that is right may still hide or show otherwise on its way back.
 MASKS = ("causal.", "window.", "band.", "prefix.", "documents.")
 SEEN = ("mask.ignored", "mask.inverted")
@@ -112,9 +110,9 @@ def gradient_changes() -> Iterator[GradientChange]:
             yield _backwards(change)
 
 
-def block_changes() -> Iterator[GradientChange]:
+def block_changes(blocks: Iterable[int] = (*BLOCKS, *UNEVEN)) -> Iterator[GradientChange]:
     """Those of kernels that go by blocks."""
-    for block in BLOCKS:
+    for block in blocks:
         yield from _blocks(block)
 
 

@@ -19,6 +19,7 @@ from holotype_conformance.attention.diagnosis.backward import (
     way,
 )
 from holotype_conformance.attention.diagnosis.changes import Terms
+from holotype_conformance.attention.diagnosis.tiled import BLOCKS, UNEVEN
 from holotype_conformance.attention.oracle import Gradients
 from holotype_conformance.attention.subject import KernelSubject, Returned
 from holotype_conformance.property import Violation
@@ -63,7 +64,8 @@ def astray(
         with suppress(Violation):  # it has none to compare
             found += _agreeing(subject, gradient_changes(), [case, *larger])
             square = [msgspec.structs.replace(each, queries=each.keys) for each in longer]
-            found += _agreeing(subject, block_changes(), [case, *square])
+            for blocks in (BLOCKS, UNEVEN):
+                found += [] if found else _agreeing(subject, block_changes(blocks), [case, *square])
     return sorted(found, key=lambda each: each.residual or 0.0)
 
 

@@ -14,17 +14,8 @@ from holotype_conformance.records import DType
 
 EDGES = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129)
 FAR_EDGES = (255, 256, 257, 257)  # beyond the largest blocks that are customary
-RISING = (
-    9,
-    17,
-    33,
-    65,
-    129,
-    257,
-    521,
-    521,
-    521,
-)  # the last shows a block of any size; the others shrink
+# The last shows a block of any size; the others shrink.
+RISING = (9, 17, 33, 65, 129, 257, *[521] * 3)
 HEAD_DIMS = (1, 2, 3, 5, 7, 12, 20, 24, 33, 40, 48, 65, 72, 80, 96, 112, 160, 192, 256)
 
 
