@@ -223,8 +223,9 @@ def _triangle(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: floa
     return None
 
 
-# Triangles with such a side, if so many scores are computed in all. Weights of larger ones do not stay near.
-KEPT, MANY = range(64, 257), 1 << 18
+# Triangles with such a side; weights of larger ones do not stay near. Small ones only if so many scores are computed in
+# all: of a few they are sooner computed again.
+KEPT, SMALL, MANY = range(64, 257), range(192), 1 << 18
 
 
 def _keeping_pays(side: int, heads: int) -> bool:
@@ -232,7 +233,9 @@ def _keeping_pays(side: int, heads: int) -> bool:
 
     Several threads share the heads of a kernel better than they share products.
     """
-    return side in KEPT and heads * side**2 >= MANY and torch.get_num_threads() == 1
+    if side not in KEPT or torch.get_num_threads() > 1:
+        return False
+    return side not in SMALL or heads * side**2 >= MANY
 
 
 def _tiled_alone(mask: Mask, heads: int) -> bool:

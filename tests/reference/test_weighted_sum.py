@@ -291,6 +291,7 @@ def test_keeping_weights_pays_for_one_thread_and_many_heads(one_thread: None) ->
     kept = weighted_sum._keeping_pays
     assert [kept(64, heads) for heads in (8, 64)] == [False, True]
     assert [kept(side, 64) for side in (63, 256, 257)] == [False, True, False]
+    assert [kept(side, 1) for side in (191, 192)] == [False, True]
     torch.set_num_threads(2)
     assert not kept(64, 64)
 
