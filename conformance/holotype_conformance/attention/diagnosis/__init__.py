@@ -7,10 +7,10 @@ rounding with all; nothing else comes near by chance. The larger ones are seen o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ from holotype_conformance.attention.diagnosis.backward import (
 )
 from holotype_conformance.attention.diagnosis.changes import CHANGES, Change, Terms
 from holotype_conformance.attention.diagnosis.detached import detached
+from holotype_conformance.attention.diagnosis.elimination import agreeing
 from holotype_conformance.attention.diagnosis.gradients import astray
 from holotype_conformance.attention.diagnosis.layouts import misread
 from holotype_conformance.attention.diagnosis.tiled import LENGTHS, UNEVEN, tiled_changes
@@ -62,6 +63,11 @@ class Scene:
     def near(self) -> float:
         """The residual that is rounding."""
         return explained(self.output.dtype)
+
+    @property
+    def is_right(self) -> bool:
+        """Whether there is nothing to explain."""
+        return self.residual(NOTHING) <= self.near
 
 
 def catalogue() -> dict[str, str]:
@@ -103,6 +109,7 @@ def _dtypes(subject: KernelSubject) -> list[DType]:
 
 def _explaining(subject: KernelSubject, case: AttentionCase) -> Iterator[Diagnosis]:
     longer = [_longer(case, keys) for keys in LENGTHS]
+    observe = partial(_observed, subject)
     catalogues = (
         (CHANGES, _larger(case)),
         (tiled_changes(), longer),
@@ -110,7 +117,7 @@ def _explaining(subject: KernelSubject, case: AttentionCase) -> Iterator[Diagnos
     )
     for changes, more in catalogues:
         with suppress(Violation):  # it has no result to compare
-            found = list(_agreeing(subject, changes, _with_results(subject, [case, *more])))
+            found = list(agreeing(observe, changes, _with_results(subject, [case, *more])))
             yield from found
             if found and changes is not CHANGES:
                 return
@@ -123,33 +130,6 @@ def _with_results(subject: KernelSubject, cases: list[AttentionCase]) -> list[At
             _observed(subject, case)
             return cases[index:]
     return []
-
-
-def _agreeing(
-    subject: KernelSubject, changes: Iterable[Change], cases: list[AttentionCase]
-) -> Iterator[Diagnosis]:
-    """The changes with which the formula agrees on all cases; later ones are seen by what explains those before."""
-    left, right = dict.fromkeys(changes, 0.0), True
-    for case in cases:
-        if not left:
-            return
-        scene = _observed(subject, case)
-        left, right = _near(left, scene), right and _right(scene)
-    if right:
-        return  # the results are right: the failure is one of gradients, say
-    for change, residual in left.items():
-        title = f"agrees with the formula if {change.title}"
-        yield Diagnosis(deviation=change.slug, title=title, residual=residual)
-
-
-def _near(changes: dict[Change, float], scene: Scene) -> dict[Change, float]:
-    """Those that agree on a scene too, each with its largest residual."""
-    found = {change: max(residual, scene.residual(change)) for change, residual in changes.items()}
-    return {change: residual for change, residual in found.items() if residual <= scene.near}
-
-
-def _right(scene: Scene) -> bool:
-    return scene.residual(NOTHING) <= scene.near
 
 
 def _plain(case: AttentionCase, dtype: DType) -> AttentionCase:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import msgspec
 
@@ -19,6 +18,7 @@ from holotype_conformance.attention.diagnosis.backward import (
     way,
 )
 from holotype_conformance.attention.diagnosis.changes import Terms
+from holotype_conformance.attention.diagnosis.elimination import agreeing
 from holotype_conformance.attention.diagnosis.tiled import BLOCKS, UNEVEN
 from holotype_conformance.attention.oracle import Gradients
 from holotype_conformance.attention.subject import KernelSubject, Returned
@@ -34,8 +34,12 @@ class Scene:
     found: Returned
     sizes: Gradients
 
-    def residual(self, gradients: Gradients) -> float:
-        """How far the kernel's gradients are from these."""
+    def residual(self, change: GradientChange) -> float:
+        """How far the kernel's gradients are from those with a change; infinite for no change."""
+        gradients = change.made(self.right)
+        return float("inf") if gradients is None else self._from(gradients)
+
+    def _from(self, gradients: Gradients) -> float:
         return max(
             error(getattr(self.found, name), getattr(gradients, name), getattr(self.sizes, name))
             for name in ("q", "k", "v")
@@ -49,7 +53,7 @@ class Scene:
     @property
     def is_right(self) -> bool:
         """Whether there is nothing to explain."""
-        return self.residual(self.right.gradients()) <= self.near
+        return self._from(self.right.gradients()) <= self.near
 
 
 def astray(
@@ -60,40 +64,14 @@ def astray(
 ) -> list[Diagnosis]:
     """What explains the gradients in a case that failed and in rich ones of its kind, or in those of many blocks."""
     found: list[Diagnosis] = []
+    observe = partial(_observed, subject)
     if subject.has("gradients"):
         with suppress(Violation):  # it has none to compare
-            found += _agreeing(subject, gradient_changes(), [case, *larger])
+            found += agreeing(observe, gradient_changes(), [case, *larger])
             square = [msgspec.structs.replace(each, queries=each.keys) for each in longer]
             for blocks in (BLOCKS, UNEVEN):
-                found += [] if found else _agreeing(subject, block_changes(blocks), [case, *square])
+                found += [] if found else agreeing(observe, block_changes(blocks), [case, *square])
     return sorted(found, key=lambda each: each.residual or 0.0)
-
-
-def _agreeing(
-    subject: KernelSubject, changes: Iterable[GradientChange], cases: list[AttentionCase]
-) -> Iterator[Diagnosis]:
-    left, right = dict.fromkeys(changes, 0.0), True
-    for case in cases:
-        if not left:
-            return
-        scene = _observed(subject, case)
-        left, right = _near(left, scene), right and scene.is_right
-    if right:
-        return
-    for change, residual in left.items():
-        title = f"agrees with the formula if {change.title}"
-        yield Diagnosis(deviation=change.slug, title=title, residual=residual)
-
-
-def _near(changes: dict[GradientChange, float], scene: Scene) -> dict[GradientChange, float]:
-    """Those that agree on a scene too, each with its largest residual."""
-    found = {}
-    for change, before in changes.items():
-        gradients = change.made(scene.right)
-        residual = float("inf") if gradients is None else scene.residual(gradients)
-        if residual <= scene.near:
-            found[change] = max(before, residual)
-    return found
 
 
 @lru_cache(maxsize=8)  # failures that have one cause share their larger scenes
