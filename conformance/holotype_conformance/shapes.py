@@ -18,7 +18,7 @@ def demand_tensor(what: str, found: Any, shape: Shape, dtype: torch.dtype, said:
     Raises:
         Violation: it is none.
     """
-    if not isinstance(found, Tensor):
+    if not issubclass(type(found), Tensor):  # not isinstance: __class__ may lie
         raise Violation(f"the {what} are a {type(found).__name__}; expected a tensor")
     if tuple(found.shape) != shape:
         raise Violation(f"the {what} have the shape {tuple(found.shape)}; expected {shape}{said}")
@@ -35,7 +35,7 @@ def demand_logits(
     Raises:
         Violation: they are none.
     """
-    own = tuple(found.shape) if isinstance(found, Tensor) else shape
+    own = tuple(found.shape) if issubclass(type(found), Tensor) else shape
     batch, _, size = shape
     if own != shape and own in ((batch, 1, size), (batch, size)):
         raise Violation(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from holotype_conformance.candidate import Candidate, Capability, Inputs, Labels, Outputs
+from holotype_conformance.plain_tensor import plain_tensor
 from holotype_conformance.precision import Float64Throughout
 from holotype_conformance.property import ALL_DTYPES, Violation
 from holotype_conformance.records import DType
@@ -297,26 +297,29 @@ class Subject:
     def call(self, model: nn.Module, inputs: Inputs) -> Outputs:
         """Whatever the candidate makes of exactly these tensors, unchecked."""
         with self._guard("forward", _dtype(model)):
-            return self._widened(self.candidate.forward(model, inputs))
+            return self._plain(self.candidate.forward(model, inputs))
 
     def call_cached(self, model: nn.Module, inputs: Inputs, cache: Any) -> Outputs:
         """The same for one step with a cache."""
         with self._guard("forward with a cache", _dtype(model)):
-            return self._widened(self.candidate.forward_cached(model, inputs, cache))
+            return self._plain(self.candidate.forward_cached(model, inputs, cache))
 
-    def _widened(self, outputs: Outputs) -> Outputs:
-        """One number a token may come without an axis of its own."""
-        logits = outputs.logits
+    def _plain(self, outputs: Outputs) -> Outputs:
+        """The outputs as plain tensors; one number a token may come without an axis of its own."""
+        logits = plain_tensor(outputs.logits, "the logits")
         if self.spec.logit_size == 1 and isinstance(logits, Tensor) and logits.ndim == 2:
-            return replace(outputs, logits=rearrange(logits, "batch length -> batch length 1"))
-        return outputs
+            logits = rearrange(logits, "batch length -> batch length 1")
+        sentence = plain_tensor(outputs.next_sentence, "the next-sentence logits")
+        return Outputs(logits=logits, next_sentence=sentence, cache=outputs.cache)
 
     def loss(
         self, model: nn.Module, inputs: Inputs, labels: Labels, *, grad: bool = False
     ) -> Tensor:
         """The candidate's training loss, a finite scalar."""
         with self._guard("loss", _dtype(model)), torch.set_grad_enabled(grad):
-            loss = self.candidate.loss(model, copies(inputs), labels)
+            loss = plain_tensor(self.candidate.loss(model, copies(inputs), labels), "the loss")
+        if not isinstance(loss, Tensor):
+            raise Violation(f"the loss is a {type(loss).__name__}; expected a tensor, a scalar")
         if loss.shape != () or not torch.isfinite(loss):
             raise Violation(f"the loss is {loss!r}; expected one finite number")
         return loss

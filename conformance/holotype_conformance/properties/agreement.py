@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from holotype_conformance.adapters.reference import run_reference
 from holotype_conformance.candidate import Inputs, Outputs
 from holotype_conformance.compare import demand_equal, relative_error
+from holotype_conformance.plain_tensor import plain_gradient, plain_tensor
 from holotype_conformance.properties.cases import (
     BatchCase,
     always,
@@ -254,16 +255,16 @@ def slopes(
     The candidate's parameters have names and layouts of its own. Loading is a linear map from ours to these, so
     the direction in its parameters is what loading the moved weights adds to them.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    start = [parameter.detach().clone() for parameter in parameters]
+    known = [(each, plain_gradient(each)) for each in model.parameters()]
+    learnt = [(plain_tensor(each, "a parameter"), grad) for each, grad in known if grad is not None]
+    start = [parameter.detach().clone() for parameter, _ in learnt]
     found = {}
     for name, direction in directions.items():
         moved = Weights(weights.spec, {**weights, name: weights[name] + direction})
         subject.load(model, moved)
         found[name] = sum(
-            float((parameter.grad * (parameter.detach() - before)).sum())
-            for parameter, before in zip(parameters, start, strict=True)
-            if parameter.grad is not None
+            float((gradient * (parameter.detach() - before)).sum())
+            for (parameter, gradient), before in zip(learnt, start, strict=True)
         )
     subject.load(model, weights)
     return found

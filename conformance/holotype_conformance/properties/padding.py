@@ -10,6 +10,7 @@ from torch import Tensor
 
 from holotype_conformance.candidate import Inputs, absolute_positions
 from holotype_conformance.compare import demand_equal, moved
+from holotype_conformance.plain_tensor import plain_gradient
 from holotype_conformance.properties.cases import (
     BatchCase,
     Padding,
@@ -311,7 +312,8 @@ def finite(subject: Subject, case: FiniteCase) -> None:
         broken = [
             name
             for name, parameter in model.named_parameters()
-            if parameter.grad is not None and not torch.isfinite(parameter.grad).all()
+            if (gradient := plain_gradient(parameter)) is not None
+            and not torch.isfinite(gradient).all()
         ]
         model.zero_grad()
         if broken:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from holotype_conformance.adapters.reference import run_reference
 from holotype_conformance.compare import demand_equal
+from holotype_conformance.plain_tensor import plain_gradient, plain_tensor
 from holotype_conformance.properties.agreement import (
     AgreementCase,
     agreement_cases,
@@ -198,5 +199,6 @@ def _rate(reference: nn.Module) -> float:
 def _step(model: nn.Module, rate: float) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter.sub_(rate * parameter.grad)
+            gradient = plain_gradient(parameter)
+            if gradient is not None:
+                plain_tensor(parameter, "a parameter").sub_(rate * gradient)

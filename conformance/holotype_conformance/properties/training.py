@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from holotype_conformance.compare import demand_equal
+from holotype_conformance.plain_tensor import plain_gradient
 from holotype_conformance.properties.agreement import backward
 from holotype_conformance.properties.cases import BatchCase, always, batch_cases, batch_inputs
 from holotype_conformance.properties.losses import (
@@ -28,9 +29,9 @@ FLOAT32_FLOOR = 5e-4
 def gradients_of(model: nn.Module) -> Gradients:
     """Of each parameter that has one, a copy of its gradient."""
     found = {
-        name: parameter.grad.detach().clone()
+        name: gradient.detach().clone()
         for name, parameter in model.named_parameters()
-        if parameter.grad is not None
+        if (gradient := plain_gradient(parameter)) is not None
     }
     model.zero_grad()
     return found
