@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from holotype_conformance.property import Undecided, Violation
+from holotype_conformance.property import Skip, Violation
 
 # A type of device that torch knows by name and whose driver nobody is asked for.
 ELSEWHERE = torch.device("maia", 0)
@@ -137,7 +137,7 @@ def told_apart(**facts: Any) -> Iterator[None]:
 
     Raises:
         Violation: two devices met.
-        Undecided: something else was raised.
+        Skip: something else was raised.
     """
     try:
         yield
@@ -148,10 +148,10 @@ def told_apart(**facts: Any) -> Iterator[None]:
         if cause is None:
             raise
         said = " ".join(str(cause).split())[:120]
-        raise Undecided(f"the simulated device cannot run it: {said}") from violation
+        raise Skip(f"the simulated device cannot run it: {said}") from violation
     except (RuntimeError, TypeError) as error:  # while something was moved there
         said = " ".join(str(error).split())[:120]
-        raise Undecided(f"the simulated device cannot hold it: {said}") from error
+        raise Skip(f"the simulated device cannot hold it: {said}") from error
 
 
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -22,7 +22,7 @@ from hypothesis.internal.conjecture import providers
 
 from holotype_conformance.arithmetic import arithmetic
 from holotype_conformance.limits import TimedOut, time_limit
-from holotype_conformance.property import Case, Property, Undecided, Violation, measurements
+from holotype_conformance.property import Case, Property, Skip, Violation, measurements
 from holotype_conformance.records import (
     Counterexample,
     Diagnosis,
@@ -197,13 +197,13 @@ def _attempt(
         found = trial.broken[1] if trial.broken else broken
         return "failed", str(found), _cause(found)
     except TimedOut:
-        return "failed", _late(trial, settings.limit), None
-    except Undecided as undecided:  # while its cases were being chosen
-        return "skipped", str(undecided), None
+        return _late(trial, settings.limit)
+    except Skip as skip:  # while its cases were being chosen
+        return "skipped", str(skip), None
     except Unsatisfiable:
         return "error", "no case was drawn that this property accepts", None
     except _Stopped as stopped:
-        if isinstance(stopped.__cause__, Undecided):
+        if isinstance(stopped.__cause__, Skip):
             return "skipped", str(stopped.__cause__), None
         return _mistake(stopped.__cause__ or stopped)
     except Exception as error:
@@ -283,11 +283,15 @@ def _run_cases(trial: _Trial, settings: Settings, case: Case | None) -> None:
 # What is said about it ------------------------------------------------------------------------------------------
 
 
-def _late(trial: _Trial, limit: float) -> str:
+def _late(trial: _Trial, limit: float) -> tuple[Outcome, str, str | None]:
+    """A failure that was seen stays one; of what did not end nothing is known."""
     if trial.broken is not None:
-        return f"{trial.broken[1]} (the search for a smaller case stopped after {limit:g} s)"
+        found = trial.broken[1]
+        said = f"{found} (the search for a smaller case stopped after {limit:g} s)"
+        return "failed", said, _cause(found)
     number = len(trial.seen) + 1
-    return f"no end within {limit:g} s: case {number} was under way; expected all cases within the limit"
+    said = f"no end within {limit:g} s: case {number} was under way; --timeout gives it longer"
+    return "undecided", said, None
 
 
 def _mistake(error: BaseException) -> tuple[Outcome, str, str]:

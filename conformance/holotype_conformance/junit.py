@@ -32,6 +32,8 @@ def _sums(suites: Sequence[Tree.Element]) -> dict[str, str]:
 
 def _suite(report: Report) -> Tree.Element:
     cases = [_case(report, result) for result in report.results] or [_unusable(report)]
+    if report.uncompared is not None and report.unusable is None:
+        cases.append(_uncompared(report))
     suite = Tree.Element(
         "testsuite",
         {
@@ -51,6 +53,7 @@ def _suite(report: Report) -> Tree.Element:
 def _properties(report: Report) -> Tree.Element:
     properties = Tree.Element("properties")
     facts = {"candidate": report.candidate, "seed": str(report.seed), "profile": report.profile}
+    facts |= {"verdict": report.verdict, "conclusion": report.conclusion}
     if report.environment is not None:
         environment = report.environment
         facts |= {"python": environment.python, "platform": environment.platform}
@@ -74,6 +77,9 @@ def _case(report: Report, result: Result) -> Tree.Element:
     if result.outcome == "error":
         child = Tree.SubElement(case, "error", {"message": message, "type": "error"})
         child.text = _text(result.details or message)
+    elif result.undecided:  # red: continuous integration has no word for what is neither
+        child = Tree.SubElement(case, "error", {"message": message, "type": "undecided"})
+        child.text = _text(failure_text(result))
     elif result.breaks:
         child = Tree.SubElement(case, "failure", {"message": message, "type": result.outcome})
         child.text = _text(failure_text(result))
@@ -91,6 +97,17 @@ def _unusable(report: Report) -> Tree.Element:
     Tree.SubElement(
         case, "error", {"message": _text(report.unusable or "nothing ran"), "type": "error"}
     )
+    return case
+
+
+def _uncompared(report: Report) -> Tree.Element:
+    """What stands for the comparison that a verdict lacks: without it the file would be green."""
+    case = Tree.Element(
+        "testcase",
+        {"classname": f"holotype.{report.spec}", "name": "compared", "time": "0.000000"},
+    )
+    said = f"no number was compared with {report.spec}'s: {report.uncompared}"
+    Tree.SubElement(case, "error", {"message": _text(said), "type": "undecided"})
     return case
 
 

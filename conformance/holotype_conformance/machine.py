@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch.nn.attention import SDPBackend
 
-from holotype_conformance.property import Undecided, Violation
+from holotype_conformance.property import Skip, Violation
 
 # The kernels of `scaled_dot_product_attention`. The plain one comes first: it runs everywhere.
 BACK_ENDS = {
@@ -29,13 +29,13 @@ def cuda_device(asked: torch.device = CPU) -> torch.device:
     """The CUDA device to compare the CPU with: the one that was asked for, else the first.
 
     Raises:
-        Undecided: there is none.
+        Skip: there is none.
     """
     if asked.type == "cuda":
         return asked
     lack = cuda_lack()
     if lack is not None:
-        raise Undecided(f"no CUDA device: {lack}")
+        raise Skip(f"no CUDA device: {lack}")
     return torch.device("cuda", 0)
 
 
@@ -95,7 +95,7 @@ def compilable() -> Iterator[None]:
     """What the compiler refuses is no fault of the candidate.
 
     Raises:
-        Undecided: it does.
+        Skip: it does.
     """
     from torch._dynamo.exc import TorchDynamoException
 
@@ -105,4 +105,4 @@ def compilable() -> Iterator[None]:
         if not isinstance(violation.__cause__, TorchDynamoException):
             raise
         said = " ".join(str(violation.__cause__).split())[:120]
-        raise Undecided(f"torch.compile cannot compile it: {said}") from violation
+        raise Skip(f"torch.compile cannot compile it: {said}") from violation

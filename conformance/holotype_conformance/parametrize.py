@@ -21,7 +21,8 @@ from holotype_spec.schema import Spec
 class Check:
     """One property of one spec, to be called.
 
-    It raises `AssertionError` where the property does not hold, and skips where it says nothing.
+    It raises `AssertionError` where the property does not hold, or where it must and is undecided, and skips where it
+    says nothing.
     """
 
     def __init__(self, run: Run, spec: Spec, property_: Property) -> None:

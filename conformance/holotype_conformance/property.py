@@ -71,7 +71,7 @@ def measurements() -> Iterator[list[tuple[float, float]]]:
         _MEASURED.reset(token)
 
 
-class Undecided(Exception):
+class Skip(Exception):
     """Raised by a check that finds out only on its way that it can say nothing; the message is the reason of the skip.
 
     It is for what depends on the machine, and holds for all cases alike: a compiler or a kernel that is not there.

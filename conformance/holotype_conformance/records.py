@@ -14,7 +14,10 @@ from typing import Any, Literal
 
 import msgspec
 
-Outcome = Literal["passed", "failed", "expected-failure", "unexpected-pass", "skipped", "error"]
+Outcome = Literal[
+    "passed", "failed", "expected-failure", "unexpected-pass", "undecided", "skipped", "error"
+]
+Verdict = Literal["conforms", "does-not-conform", "undecided", "not-run"]
 Level = Literal["must", "should"]
 Profile = Literal["quick", "full"]
 DType = Literal["float64", "float32", "bfloat16", "float16"]
@@ -24,10 +27,10 @@ OUTCOMES: tuple[Outcome, ...] = (
     "failed",
     "expected-failure",
     "unexpected-pass",
+    "undecided",
     "skipped",
     "error",
 )
-COMPARISON = "agreement.logits"  # the property without which nothing is known of the numbers
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +52,8 @@ class Counterexample(msgspec.Struct, frozen=True, kw_only=True):
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one property under one spec.
 
-    `reason` says in a sentence what was seen (or why it was skipped); it is None only for a plain pass.
+    `reason` says in a sentence what was seen (or why it was skipped); it is None only for a plain pass. What is
+    `undecided` was begun and did not end: it says nothing for the candidate and nothing against it.
     `cases` is the number of cases judged, those of the shrinking included. `details` is a traceback or what
     the candidate printed, for `--verbose`. `error` and `budget` are of the comparison that came nearest its budget,
     where errors were measured.
@@ -72,7 +76,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     @builtins.property  # `property` is a field here
     def ran(self) -> bool:
         """Whether the candidate was judged by this property."""
-        return self.outcome not in ("skipped", "error")
+        return self.outcome not in ("undecided", "skipped", "error")
+
+    @builtins.property  # `property` is a field here
+    def undecided(self) -> bool:
+        """Whether this result alone leaves open whether the candidate conforms."""
+        return self.outcome == "undecided" and self.level == "must"
 
     @builtins.property  # `property` is a field here
     def breaks(self) -> bool:
@@ -99,14 +108,19 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """One spec's part of a run: what ``--json`` writes.
 
-    `unusable` is the reason why the candidate could not be run at all, else None; `parameters` is the exact
-    count of the full-size spec.
+    `verdict` is what came of it, `conclusion` the same in a sentence, and `conforms` whether it is "conforms" (see
+    `holotype_conformance.verdict`, which makes them). `unusable` is the reason why the candidate could not be run at
+    all, else None; `parameters` is the exact count of the full-size spec. `suite` counts the properties of the whole
+    suite, of which `results` are those that were asked for. `uncompared` is the reason why no number was held against
+    the reference's, where that was asked for.
     """
 
     holotype: str
     spec: str
     candidate: str
     conforms: bool
+    verdict: Verdict
+    conclusion: str
     seed: int
     profile: Profile
     parameters: int | None
@@ -114,19 +128,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     environment: Environment | None
     counts: dict[Outcome, int]
     results: tuple[Result, ...]
+    suite: int = 0
+    uncompared: str | None = None
 
     @property
     def ran(self) -> int:
         """How many properties judged the candidate."""
         return sum(result.ran for result in self.results)
-
-    @property
-    def uncompared(self) -> str | None:
-        """Why no number was held against the reference's, where that would have been the question; else None."""
-        if self.parameters is None:  # a generic spec, or a kernel
-            return None
-        skipped = (r for r in self.results if r.property == COMPARISON and r.outcome == "skipped")
-        return next((result.reason for result in skipped), None)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,10 +219,11 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collected(Event, frozen=True, tag="collected"):
-    """Everything that this worker is going to report on."""
+    """Everything that this worker is going to report on; `suite` counts the properties of the whole suite."""
 
     plan: tuple[Planned, ...]
     environment: Environment
+    suite: int = 0
 
 
 class Smoke(Event, frozen=True, tag="smoke"):

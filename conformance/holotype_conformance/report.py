@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from holotype_conformance.records import Outcome, Report, Result, encodable
+from holotype_conformance.records import Outcome, Report, Result, Verdict, encodable
 from holotype_conformance.terminal import WIDTH
 
 MARKS: dict[Outcome, str] = {
@@ -22,6 +22,7 @@ MARKS: dict[Outcome, str] = {
     "failed": "✗",
     "expected-failure": "~",
     "unexpected-pass": "!",
+    "undecided": "?",
     "skipped": "–",
     "error": "!",
 }
@@ -30,9 +31,20 @@ COLOURS: dict[Outcome, str] = {
     "failed": "red",
     "expected-failure": "yellow",
     "unexpected-pass": "red",
+    "undecided": "magenta",
     "skipped": "bright_black",
     "error": "red",
 }
+VERDICT_COLOURS: dict[Verdict, str] = {
+    "conforms": "green",
+    "does-not-conform": "red",
+    "undecided": "magenta",
+    "not-run": "red",
+}
+UNCOMPARED = (
+    "no number was compared: an adapter's `load` can hand weights over, and --property or a generic spec asks only"
+    " for what needs none"
+)
 ASCII = str.maketrans(
     {
         "✓": "+",
@@ -150,7 +162,8 @@ def _group(results: list[Result], painter: Painter) -> Iterator[str]:
         said = result.clause if result.outcome == "passed" else result.reason or result.clause
         room = painter.width - 4 - column
         mark = painter.paint(MARKS[result.outcome], COLOURS[result.outcome])
-        weight = "" if result.level == "must" or result.outcome != "failed" else "(should) "
+        told = result.level == "must" or result.outcome not in ("failed", "undecided")
+        weight = "" if told else "(should) "
         line = cut(f"{weight}{clean(said)}", room)
         dim = result.outcome == "skipped"
         yield f"  {mark} {name:<{column}}{painter.paint(line, COLOURS['skipped']) if dim else line}"
@@ -229,30 +242,21 @@ def _diagnosed(title: str, residual: float | None) -> str:
 
 def _verdict(report: Report, painter: Painter) -> Iterator[str]:
     if report.unusable is not None:
-        said = f"{clean(report.candidate)} could not be run at all: {clean(report.unusable)}"
-        yield from _wrapped(said, painter)
+        yield from _wrapped(clean(report.conclusion), painter)
         return
     counts = ", ".join(_counted(*entry) for entry in report.counts.items() if entry[1])
     cases = sum(result.cases for result in report.results)
     seconds = sum(result.seconds for result in report.results)
     tried = "1 case" if cases == 1 else f"{cases:,} cases"
     yield from _wrapped(f"{counts or 'nothing ran'} ({tried} in {seconds:.1f} s)", painter)
-    if not report.ran and not report.counts["error"]:
+    if report.verdict == "not-run":
         return
     yield from _causes(report, painter)
-    verdict = "conforms to" if report.conforms else "does not conform to"
-    colour = "green" if report.conforms else "red"
-    said = f"{clean(report.candidate)} {verdict} {report.spec}"
     if report.uncompared is not None:
-        note = f"no number was compared with {report.spec}'s: {clean(report.uncompared)};"
-        note += " an adapter's `load` can hand weights over"
-        yield from (painter.paint(line, "yellow") for line in _wrapped(note, painter))
-        if report.conforms:
-            said, colour = (
-                f"{said} as far as it was checked, which leaves out its numbers",
-                "yellow",
-            )
-    yield from (painter.paint(line, colour, bold=True) for line in _wrapped(said, painter))
+        yield from (painter.paint(line, "yellow") for line in _wrapped(UNCOMPARED, painter))
+    colour = VERDICT_COLOURS[report.verdict]
+    lines = _wrapped(clean(report.conclusion), painter)
+    yield from (painter.paint(line, colour, bold=True) for line in lines)
 
 
 def _causes(report: Report, painter: Painter) -> Iterator[str]:

@@ -29,6 +29,10 @@ class PropertyFailed(AssertionError):
     """A property does not hold; the message is what a person reads."""
 
 
+class PropertyUndecided(AssertionError):
+    """A property that must hold is open: pytest has no word between red and green, and this is red."""
+
+
 class SuiteFile(pytest.File):
     """Everything that was asked for on the command line."""
 
@@ -78,7 +82,7 @@ class PropertyItem(pytest.Item):
         conclude(result)
 
     def repr_failure(self, excinfo, style=None):  # type: ignore[no-untyped-def]
-        if isinstance(excinfo.value, PropertyFailed):
+        if isinstance(excinfo.value, (PropertyFailed, PropertyUndecided)):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 
@@ -87,12 +91,14 @@ class PropertyItem(pytest.Item):
 
 
 def conclude(result: Result) -> None:
-    """Say a result in pytest's terms. A failed `should` is reported, and decides nothing."""
+    """Say a result in pytest's terms. A `should` that failed or is open is reported, and decides nothing."""
     __tracebackhide__ = True
     if result.outcome == "passed":
         return
     if result.outcome == "skipped":
         pytest.skip(result.reason or "")
+    if result.undecided:
+        raise PropertyUndecided(failure_text(result))
     if result.outcome == "expected-failure":
         pytest.xfail(result.reason or "")
     if not result.breaks:

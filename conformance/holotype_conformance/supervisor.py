@@ -71,6 +71,7 @@ class Record:
     title: str = ""
     environment: Environment | None = None
     plan: list[Planned] = field(default_factory=list)
+    suite: int = 0
     results: dict[Key, Result] = field(default_factory=dict)
     unusable: dict[str, str] = field(default_factory=dict)
     smoked: set[str] = field(default_factory=set)
@@ -247,8 +248,9 @@ class _Worker:
             case Resolved(title=title):
                 record.title = title
                 self._begin(None, STARTING)
-            case Collected(plan=plan, environment=environment):
+            case Collected(plan=plan, environment=environment, suite=suite):
                 record.plan = record.plan or list(plan)
+                record.suite = suite
                 record.environment = environment
             case Smoke():
                 self._begin(event, limit)
@@ -315,6 +317,7 @@ class _Worker:
         result = self.judged or blank(
             entry,
             f"the candidate's process {how} during this property",
+            outcome="undecided" if self.late else "failed",
             seconds=round(time.monotonic() - self.since, 3),
             details=self._output() or None,
             counterexample=Counterexample(

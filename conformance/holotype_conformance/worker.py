@@ -193,7 +193,8 @@ class _Reporting:
             plan(item.spec.name, item.property) for item in session.items
         )
         environment = self.run.environment  # type: ignore[attr-defined]
-        self.channel.send(Collected(plan=planned, environment=environment))
+        suite = len(self.run.known())  # type: ignore[attr-defined]
+        self.channel.send(Collected(plan=planned, environment=environment, suite=suite))
 
 
 if __name__ == "__main__":

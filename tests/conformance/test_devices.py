@@ -13,8 +13,9 @@ from holotype_conformance.elsewhere import ELSEWHERE, places
 from holotype_conformance.engine import Settings, judge
 from holotype_conformance.evidence import page
 from holotype_conformance.property import all_properties
-from holotype_conformance.records import Environment, Report, Result
+from holotype_conformance.records import Environment, Request, Result
 from holotype_conformance.subject import Subject
+from holotype_conformance.verdict import reported
 from holotype_reference.model import build
 from holotype_spec import load
 
@@ -235,18 +236,16 @@ def test_the_page_lists_what_was_measured_and_by_name_what_was_not():
         return Result(property=slug, level="must", outcome=outcome, seconds=1.0, **facts)
 
     def found(candidate, spec, *results, unusable=None):
-        return Report(
+        return reported(
+            Request(target=candidate, specs=(spec,)),
+            results,
             holotype="1.0",
             spec=spec,
             candidate=candidate,
-            conforms=True,
-            seed=0,
-            profile="quick",
             parameters=None,
             unusable=unusable,
+            suite=len(results),
             environment=environment,
-            counts={},
-            results=results,
         )
 
     lack = "no CUDA device: torch was built without CUDA"

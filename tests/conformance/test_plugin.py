@@ -49,6 +49,11 @@ def fails(subject, case):
         raise Violation("it is too large", size=case.size)
 
 
+def hangs(subject, case):
+    while True:
+        pass
+
+
 def suite(**checks):
     """A registry of made-up properties: slug (with __ for the dot and _ for the dash) -> check, reason or level."""
     properties = {}
@@ -150,6 +155,14 @@ def test_a_should_that_does_not_hold_is_reported_and_decides_nothing(inner):
     result = inner(suite(group__one=holds, group__should=fails), *WHOLE)
     result.assert_outcomes(passed=1, xfailed=1)
     assert result.ret == pytest.ExitCode.OK
+
+
+def test_a_must_that_did_not_end_is_red_and_said_to_be_undecided(inner):
+    result = inner(suite(group__one=holds, group__two=hangs), *WHOLE, "--holotype-timeout=0.3")
+    result.assert_outcomes(passed=1, failed=1)
+    assert "group.two (must, undecided)" in result.stdout.str()
+    result = inner(suite(group__one=holds, group__should=hangs), *WHOLE, "--holotype-timeout=0.3")
+    result.assert_outcomes(passed=1, xfailed=1)
 
 
 def test_expected_failures_are_strict(inner, pytester):

@@ -1,6 +1,7 @@
 """Reports of one made-up run, as text, JUnit XML and HTML."""
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -8,16 +9,9 @@ import pytest
 
 from holotype_conformance.html import html
 from holotype_conformance.junit import junit
-from holotype_conformance.records import (
-    Counterexample,
-    Diagnosis,
-    Environment,
-    Report,
-    Request,
-    Result,
-    count,
-)
+from holotype_conformance.records import Counterexample, Diagnosis, Environment, Request, Result
 from holotype_conformance.report import Painter, clean, failure_text, report_text
+from holotype_conformance.verdict import reported
 
 HOSTILE = "boom \x1b[31m<script>alert(1)</script>\x00 & \ud800 " + "long " * 40
 RERUN = "holotype check mine.py:build --spec gpt2 --property a.failed --case '{\"length\":5}'"
@@ -43,29 +37,27 @@ RESULTS = (
     ),
     result("b.should", "failed", level="should", reason="not so nice"),
     result("b.skipped", "skipped", reason="the spec has no cache"),
+    result("b.late", "undecided", reason="no end within 60 s"),
     result("b.known", "expected-failure", reason="issue 7"),
     result("b.surprise", "unexpected-pass", reason="remove the entry"),
     result("b.error", "error", reason="the check itself raised KeyError"),
 )
 
 
-def report(results=RESULTS, **facts):
+def report(results=RESULTS, asked=None, **facts):
     values = {
         "holotype": "1.0",
         "spec": "gpt2",
         "candidate": "mine.py:build",
-        "conforms": False,
-        "seed": 3,
-        "profile": "quick",
         "parameters": 124439808,
         "unusable": None,
+        "suite": len(results),
         "environment": Environment(
             python="3.11", torch="2.13", platform="Linux", device="cpu", versions={"numpy": "2.4"}
         ),
-        "counts": count(results),
-        "results": results,
     }
-    return Report(**values | facts)
+    request = Request(target="mine.py:build", specs=("gpt2",), seed=3, **asked or {})
+    return reported(request, tuple(results), **values | facts)
 
 
 # Text -----------------------------------------------------------------------------------------------------------
@@ -93,8 +85,8 @@ def test_the_header_says_what_was_checked_against_what(text):
 
 
 def test_properties_stand_under_their_group_with_a_mark_for_the_outcome(text):
-    lines = [line for line in text.splitlines() if re.match(r"  [✓✗–~!] ", line)]
-    assert [line.split()[0] for line in lines] == ["✓", "✗", "✗", "–", "~", "!", "!"]
+    lines = [line for line in text.splitlines() if re.match(r"  [✓✗–~!?] ", line)]
+    assert [line.split()[0] for line in lines] == ["✓", "✗", "✗", "–", "?", "~", "!", "!"]
     assert [line.split()[1] for line in lines][:2] == ["passed", "failed"]
     assert "\na\n" in text
     assert "\nb\n" in text
@@ -111,15 +103,15 @@ def test_a_failure_shows_what_was_seen_the_case_what_it_means_and_the_line_that_
 
 def test_the_report_ends_with_the_counts_and_the_verdict(text):
     assert text.endswith(
-        "\n1 passed, 2 failed, 1 expected failure, 1 unexpected pass, 1 skipped, 1 error"
-        "\n(1,200 cases in 1.8 s)"
+        "\n1 passed, 2 failed, 1 expected failure, 1 unexpected pass, 1 undecided, 1"
+        "\nskipped, 1 error (1,200 cases in 2.0 s)"
         "\nmine.py:build agrees without a mask: this explains 1 of 2 failures"
         "\nmine.py:build does not conform to gpt2"
     )
 
 
 def test_a_report_of_a_conforming_candidate_says_so():
-    good = report_text(report(RESULTS[:1], conforms=True), Painter())
+    good = report_text(report(RESULTS[:1]), Painter())
     assert good.endswith("mine.py:build conforms to gpt2")
 
 
@@ -128,11 +120,49 @@ def uncompared(**facts):
     return report((*RESULTS[:1], skipped), **facts)
 
 
-def test_a_candidate_whose_numbers_were_compared_with_nothing_conforms_only_as_far_as_it_was_checked():
-    *_, reason, verdict = report_text(uncompared(conforms=True), Painter(width=100)).splitlines()
-    assert reason.startswith("no number was compared with gpt2's: it defines no `load`;")
-    assert verdict.startswith("mine.py:build conforms to gpt2 as far as it was checked")
-    assert "no number was compared: it defines no `load`" in html([uncompared(conforms=True)])
+def test_a_candidate_whose_numbers_were_compared_with_nothing_is_undecided_in_every_output():
+    said = (
+        "whether mine.py:build conforms to gpt2 is undecided:"
+        " no number was compared with gpt2's (it defines no `load`)"
+    )
+    assert report_text(uncompared(), Painter(width=200)).endswith(f"\n{said}")
+    assert said in unescape(html([uncompared()]))
+    suite = ElementTree.fromstring(junit([uncompared()]).encode())[0]
+    assert suite.find("properties/property[@name='conclusion']").get("value") == said
+    assert suite.find("testcase/error").get("type") == "undecided"
+    assert (suite.get("tests"), suite.get("errors")) == ("3", "1")
+    assert (uncompared().verdict, uncompared().conforms) == ("undecided", False)
+    assert uncompared().uncompared == "it defines no `load`"
+
+
+def test_a_verdict_claims_no_more_than_was_judged():
+    def said(*results, **facts):
+        return report(results, **facts).conclusion
+
+    good = RESULTS[0]
+    known = [result(f"b.{name}", "expected-failure", reason="issue 7") for name in ("x", "y")]
+    assert said(good) == "mine.py:build conforms to gpt2"
+    assert said(good, suite=45) == "mine.py:build conforms to gpt2 on 1 of 45 properties"
+    assert said(good, known[0]) == "mine.py:build conforms to gpt2, but for 1 expected failure"
+    assert said(good, *known, suite=45).endswith(
+        "on 3 of 45 properties, but for 2 expected failures"
+    )
+    assert said(good, asked={"dtypes": ("float32",)}).endswith("conforms to gpt2 in float32 only")
+    assert said(good, suite=45, asked={"case": "{}"}).endswith("in one case on 1 of 45 properties")
+    late = [result(f"c.{name}", "undecided", reason="no end") for name in "xyzu"]
+    assert said(good, late[0]).endswith(
+        "is undecided: 1 of the properties that it must have is open (c.x)"
+    )
+    assert said(*late).endswith("it must have are open (c.x, c.y, c.z, …)")
+    assert said(RESULTS[1], *late) == "mine.py:build does not conform to gpt2"
+
+
+def test_a_should_that_did_not_end_leaves_no_must_open():
+    late = result("b.late", "undecided", level="should", reason="no end")
+    assert report((RESULTS[0], late)).verdict == "conforms"
+    document = junit([report((RESULTS[0], late))])
+    suite = ElementTree.fromstring(document.encode())[0]
+    assert (suite.get("errors"), suite.get("skipped")) == ("0", "1")
 
 
 def test_the_page_says_in_words_why_what_was_skipped():
@@ -142,7 +172,7 @@ def test_the_page_says_in_words_why_what_was_skipped():
 
 
 def test_a_generic_spec_has_no_numbers_to_compare_and_its_verdict_is_whole():
-    generic = uncompared(conforms=True, parameters=None)
+    generic = uncompared(parameters=None)
     assert report_text(generic, Painter()).endswith("\nmine.py:build conforms to gpt2")
 
 
@@ -185,7 +215,7 @@ def test_failures_of_one_diagnosis_are_told_once_unless_all_is_asked_for():
 
 
 def test_one_case_is_no_cases():
-    once = report_text(report([result("a.passed", "passed", cases=1)], conforms=True), Painter())
+    once = report_text(report([result("a.passed", "passed", cases=1)]), Painter())
     assert "1 passed (1 case in 0.2 s)" in once
 
 
@@ -253,7 +283,7 @@ def test_a_rerun_line_names_the_file_of_a_spec_of_ones_own():
 
 @pytest.fixture(scope="module")
 def suites():
-    document = junit([report(), report(RESULTS[:1], spec="t5-small", conforms=True)])
+    document = junit([report(), report(RESULTS[:1], spec="t5-small")])
     return ElementTree.fromstring(document.encode())
 
 
@@ -265,13 +295,13 @@ def test_there_is_one_suite_a_spec_and_one_case_a_property(suites):
 
 def test_the_counts_of_a_suite_are_those_of_its_cases(suites):
     assert {name: suites[0].get(name) for name in ("tests", "failures", "errors", "skipped")} == {
-        "tests": "7",
+        "tests": "8",
         "failures": "2",  # the must, and the unexpected pass
-        "errors": "1",
+        "errors": "2",  # the mistake of the suite, and what did not end
         "skipped": "3",  # skipped, the expected failure and the should
     }
-    assert suites.get("tests") == "8"
-    assert float(suites[0].get("time")) == pytest.approx(7 * 0.25)
+    assert suites.get("tests") == "9"
+    assert float(suites[0].get("time")) == pytest.approx(8 * 0.25)
 
 
 def test_a_failed_case_carries_the_whole_explanation(suites):
@@ -304,7 +334,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page():
-    return html([report(), report(RESULTS[:1], spec="t5-small", conforms=True)])
+    return html([report(), report(RESULTS[:1], spec="t5-small")])
 
 
 def test_the_page_is_whole_without_a_network(page):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from holotype_conformance.supervisor import Record
     from holotype_spec import Spec
 
-FAILED, UNRUNNABLE = 1, 3
+FAILED, UNRUNNABLE, UNDECIDED = 1, 3, 4
 SECONDS = {"quick": 60.0, "full": 600.0}
 OUTPUT = click.Path(dir_okay=False, allow_dash=True)
 
@@ -152,7 +152,8 @@ def check(
     TARGET is package.module:attribute or path/to/file.py:attribute, where the attribute is a function
     build(spec) -> torch.nn.Module or a Candidate; or an adapter: reference, hf, hf:ClassName.
 
-    Exit codes: 0 it conforms, 1 it does not, 2 bad input or nothing that ran, 3 it could not be run at all.
+    Exit codes: 0 it conforms, 1 it does not, 2 bad input or nothing that ran, 3 it could not be run at all, 4
+    undecided: no number was compared, or something that it must do did not end.
     """
     from holotype_conformance.records import Request
 
@@ -311,23 +312,18 @@ def report(request: Request, record: Record, spec: str, *, parameters: int | Non
     """One spec's part of a run."""
     from importlib.metadata import version
 
-    from holotype_conformance.records import Report, count
+    from holotype_conformance.verdict import reported
 
-    results = record.of(spec)
-    unusable = record.unusable.get(spec)
-    judged = unusable is None and any(result.ran for result in results)
-    return Report(
-        holotype=version("holotype"),
+    return reported(
+        request,
+        record.of(spec),
         spec=spec,
-        candidate=record.title or request.target,
-        conforms=judged and not any(result.breaks for result in results),
-        seed=request.seed,
-        profile=request.profile,
         parameters=parameters,
-        unusable=unusable,
+        unusable=record.unusable.get(spec),
+        suite=record.suite,
+        holotype=version("holotype"),
+        candidate=record.title or request.target,
         environment=record.environment,
-        counts=count(results),
-        results=results,
     )
 
 
@@ -398,11 +394,16 @@ def conclude(reports: list[Report], *, verbose: bool) -> None:
         reason = clean(f"{first.candidate} could not be run at all: {first.unusable}")
         hint = "" if verbose else " (--verbose shows more)"
         raise Unrunnable(f"{reason}{hint}")
-    idle = [report.spec for report in reports if report.unusable is None and not report.ran]
-    if idle and not any(result.breaks for report in reports for result in report.results):
+    verdicts = {report.verdict for report in reports}
+    if "does-not-conform" in verdicts:
+        sys.exit(FAILED)
+    if any(report.unusable is not None for report in reports):
+        sys.exit(UNRUNNABLE)
+    idle = [report.spec for report in reports if report.verdict == "not-run"]
+    if idle:
         raise BadInput(
             f"nothing ran for {', '.join(idle)}: every property that was asked for was skipped,"
             " so that there is no verdict"
         )
-    if not all(report.conforms for report in reports):
-        sys.exit(FAILED)
+    if "undecided" in verdicts:
+        sys.exit(UNDECIDED)

@@ -49,7 +49,8 @@ def check_attention(
     v, *, mask=None, causal=False, window=None, scale=None) or a KernelCandidate; or one of sdpa, sdpa:math,
     sdpa:flash, sdpa:efficient, sdpa:cudnn, flex, reference:fused, reference:blocks, reference:eager, hf:sdpa, hf:eager.
 
-    Exit codes: 0 it conforms, 1 it does not, 2 bad input or nothing that ran, 3 it could not be run at all.
+    Exit codes: 0 it conforms, 1 it does not, 2 bad input or nothing that ran, 3 it could not be run at all, 4
+    undecided: something that it must do did not end.
     """
     from holotype_conformance.records import Request
 

@@ -14,7 +14,7 @@ from holotype_conformance.arithmetic import arithmetic
 from holotype_conformance.deviations.candidate import DeviatedCandidate
 from holotype_conformance.deviations.deviation import Deviation
 from holotype_conformance.engine import reason_to_skip
-from holotype_conformance.property import Case, Property, Undecided, Violation, all_properties
+from holotype_conformance.property import Case, Property, Skip, Violation, all_properties
 from holotype_conformance.subject import Subject
 from holotype_spec.schema import Spec
 
@@ -63,7 +63,7 @@ def judge(subject: Subject, property_: Property) -> Verdict:
             _run(subject, property_)
         except _Broken:
             return "killed"
-        except (pytest.skip.Exception, Undecided):
+        except (pytest.skip.Exception, Skip):
             return "skipped"
         except Exception:  # a mistake of the property's, which the engine reports as such
             return "error"

@@ -27,7 +27,7 @@ from holotype_conformance.properties.twice import (
     demand_alike,
     twice_cases,
 )
-from holotype_conformance.property import ALL_DTYPES, Undecided, Violation, claim
+from holotype_conformance.property import ALL_DTYPES, Skip, Violation, claim
 from holotype_conformance.records import DType
 from holotype_conformance.subject import Subject, real_rows
 
@@ -197,7 +197,7 @@ def back_ends(subject: Subject, case: TwiceCase) -> None:
                 path=path,
             )
     if not several:
-        raise Undecided("only one attention back end serves it here")
+        raise Skip("only one attention back end serves it here")
 
 
 def _by_back_end(
@@ -285,7 +285,7 @@ def demand_same_compiled(subject: Subject, case: TwiceCase, back_end: str) -> No
     """Demand that `torch.compile` changes nothing beyond rounding.
 
     Raises:
-        Undecided: it cannot be compiled.
+        Skip: it cannot be compiled.
     """
     inputs = batch_inputs(subject, case)
     budget = 2 * allowance(subject, case, inputs)
@@ -351,5 +351,5 @@ def captured(subject: Subject, case: TwiceCase) -> None:
 def compiled(subject: Subject, case: TwiceCase) -> None:
     lack = machine.compiler_lack()
     if lack is not None:
-        raise Undecided(f"no working compiler: {lack}")
+        raise Skip(f"no working compiler: {lack}")
     demand_same_compiled(subject, case, "inductor")

@@ -19,7 +19,7 @@ from holotype_conformance.properties.rounding import (
     rounded_to,
     run_oracle,
 )
-from holotype_conformance.property import ALL_DTYPES, Undecided, Violation, measured
+from holotype_conformance.property import ALL_DTYPES, Skip, Violation, measured
 from holotype_conformance.records import DType
 from holotype_conformance.subject import Subject
 from holotype_reference.support import unsupported
@@ -51,12 +51,12 @@ def comparable(subject: Subject, dtypes: tuple[DType, ...]) -> tuple[DType, ...]
     """Those of `dtypes` that have a budget: below float64 it takes the reference to measure one.
 
     Raises:
-        Undecided: none of those that were asked for has.
+        Skip: none of those that were asked for has.
     """
     reason = unmeasured(subject)
     found = tuple(dtype for dtype in dtypes if reason is None or dtype == "float64")
     if not set(found) & set(subject.asked):
-        raise Undecided(f"nothing to measure a budget by: {reason}")
+        raise Skip(f"nothing to measure a budget by: {reason}")
     return found
 
 

@@ -19,7 +19,7 @@ from holotype_conformance.attention.claims import claim
 from holotype_conformance.attention.plain import plain
 from holotype_conformance.attention.subject import KernelSubject, checked, copied
 from holotype_conformance.elsewhere import ELSEWHERE, here, places, told_apart
-from holotype_conformance.property import Undecided, Violation
+from holotype_conformance.property import Skip, Violation
 from holotype_conformance.records import DType
 from holotype_conformance.subject import candidate_code
 
@@ -120,7 +120,7 @@ def demand_same_on_gpu(
     except Violation as violation:
         if subject is home:
             raise
-        raise Undecided(f"it does not run on the CPU: {violation.summary}") from violation
+        raise Skip(f"it does not run on the CPU: {violation.summary}") from violation
     with arithmetic(rounded_products=rounded):
         budget = allowance(moved)
         actual = gpu.output(moved.call)
@@ -156,7 +156,7 @@ def back_ends(subject: KernelSubject, case: AttentionCase) -> None:
     problem = subject.problem(case)
     found = dict(_by_back_end(subject, problem))
     if len(found) < 2:
-        raise Undecided("only one back end of torch serves it here")
+        raise Skip("only one back end of torch serves it here")
     first = next(iter(found))
     for name, output in found.items():
         demand_alike(
@@ -251,7 +251,7 @@ def demand_same_compiled(subject: KernelSubject, case: AttentionCase, back_end: 
     """Demand that `torch.compile` changes nothing beyond rounding.
 
     Raises:
-        Undecided: it cannot be compiled.
+        Skip: it cannot be compiled.
     """
     problem = subject.problem(case)
     expected = subject.output(problem.call)
@@ -312,5 +312,5 @@ def captured(subject: KernelSubject, case: AttentionCase) -> None:
 def compiled(subject: KernelSubject, case: AttentionCase) -> None:
     lack = machine.compiler_lack()
     if lack is not None:
-        raise Undecided(f"no working compiler: {lack}")
+        raise Skip(f"no working compiler: {lack}")
     demand_same_compiled(subject, case, "inductor")

@@ -18,7 +18,7 @@ from holotype_conformance.attention.cases import AttentionCase, Form, Mask, case
 from holotype_conformance.attention.claims import claim, forms
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.attention.twice import Bent, Found, bent
-from holotype_conformance.property import Undecided, Violation
+from holotype_conformance.property import Skip, Violation
 
 MASKS: tuple[Mask, ...] = ("none", "causal", "window", "prefix", "documents", "random")
 LENGTHS = (3, 9, 17, 40, 150, 520)  # kernels that have several paths take another for what is long
@@ -39,7 +39,7 @@ def _demand_some(subject: KernelSubject) -> None:
     """Go on only where some way is not refused: kernels take another path for each.
 
     Raises:
-        Undecided: all are; with what the kernel says.
+        Skip: all are; with what the kernel says.
     """
     said = []
     for (mask, form), length in product(_ways(subject), (LENGTHS[2], LENGTHS[-1])):
@@ -50,7 +50,7 @@ def _demand_some(subject: KernelSubject) -> None:
             said.append(refusal.summary)
         else:
             return
-    raise Undecided(said[0])
+    raise Skip(said[0])
 
 
 def _cases(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
