@@ -74,7 +74,7 @@ class Scene:
     def residual(self, *deviations: Deviation) -> float:
         """How far the candidate is from a reference that deviates in these ways; infinite if that cannot run."""
         candidate = DeviatedCandidate(*deviations)
-        other = Subject(candidate, self.subject.spec, seed=self.subject.seed)
+        other = self.subject.alike(candidate)
         try:
             return relative_error(self.seen, self.observe(other, candidate.paths[0]))
         except Violation:

@@ -156,7 +156,7 @@ def judge(subject: Subject, property_: Property, settings: Settings) -> Result:
         if outcome != "failed":
             return result
         settings.judged(result)
-        return msgspec.structs.replace(result, diagnosis=_diagnosis(trial, settings))
+        return _diagnosed(result, trial, settings)
 
 
 def _nearest_budget(found: Sequence[tuple[float, float]]) -> tuple[float | None, float | None]:
@@ -319,19 +319,31 @@ def _counterexample(trial: _Trial, settings: Settings) -> Counterexample | None:
     return Counterexample(case=fields, facts=facts, rerun=settings.rerun(fields))
 
 
-def _diagnosis(trial: _Trial, settings: Settings) -> tuple[Diagnosis, ...]:
-    """Which deviations explain the failure; best effort, and never the reason why a run ends."""
+def _diagnosed(result: Result, trial: _Trial, settings: Settings) -> Result:
+    """The failure with the deviations that explain it; the search for them is never the reason why a run ends."""
     name = getattr(trial.subject, "diagnosis", "holotype_conformance.diagnosis")
     if trial.broken is None or importlib.util.find_spec(name) is None:
-        return ()
+        return result
     try:
         with time_limit(settings.limit):
             diagnose = importlib.import_module(name).diagnose
             found = diagnose(trial.subject, trial.property, *trial.broken)
-            return tuple(msgspec.convert(plain(list(found)), tuple[Diagnosis, ...]))
-    except (Exception, TimedOut) as error:
-        warnings.warn(f"no diagnosis of {trial.property.slug}: {error!r}", stacklevel=1)
-        return ()
+            diagnosis = msgspec.convert(plain(list(found)), tuple[Diagnosis, ...])
+    except TimedOut:
+        said = f"the search for a diagnosis did not end within {settings.limit:g} s"
+        return msgspec.structs.replace(result, undiagnosed=said)
+    except Exception as error:
+        return _without_diagnosis(result, error)
+    return msgspec.structs.replace(result, diagnosis=diagnosis)
+
+
+def _without_diagnosis(result: Result, error: Exception) -> Result:
+    """The failure with what went wrong in the search for its diagnosis."""
+    first = str(error).strip().split("\n")[0]
+    said = f"the search for a diagnosis raised {type(error).__name__}: {first}"
+    trace = "".join(traceback.format_exception(error))
+    details = trace if result.details is None else f"{result.details}\n{trace}"
+    return msgspec.structs.replace(result, undiagnosed=encodable(said), details=encodable(details))
 
 
 @contextmanager

@@ -56,7 +56,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     `undecided` was begun and did not end: it says nothing for the candidate and nothing against it.
     `cases` is the number of cases judged, those of the shrinking included. `details` is a traceback or what
     the candidate printed, for `--verbose`. `error` and `budget` are of the comparison that came nearest its budget,
-    where errors were measured.
+    where errors were measured. `undiagnosed` says why the search for a diagnosis came to no end; it is None where
+    the search ended, whether it found something or not.
     """
 
     property: str
@@ -66,6 +67,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     counterexample: Counterexample | None = None
     diagnosis: tuple[Diagnosis, ...] = ()
+    undiagnosed: str | None = None
     clause: str = ""
     meaning: str = ""
     cases: int = 0

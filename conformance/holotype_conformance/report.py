@@ -197,6 +197,8 @@ def failure_lines(result: Result, painter: Painter, *, verbose: bool = False) ->
         yield from _entry("measured", _fields(found.facts), painter)
     for diagnosis in result.diagnosis:
         yield from _entry("diagnosis", _diagnosed(diagnosis.title, diagnosis.residual), painter)
+    if result.undiagnosed is not None:
+        yield from _entry("diagnosis", f"none: {result.undiagnosed}", painter)
     if result.outcome != "error":
         yield from _entry("meaning", result.meaning, painter)
     if found is not None:

@@ -110,22 +110,24 @@ class Subject:
         if device == self.device:
             return self
         if device not in self._elsewhere:
-            self._elsewhere[device] = Subject(
-                self.candidate, self.spec, seed=self.seed, device=str(device), dtypes=self.asked
-            )
+            self._elsewhere[device] = self.alike(device=str(device))
         return self._elsewhere[device]
 
     @cached_property
     def with_long_rows(self) -> Subject:
         """The same candidate, whose probes take rows of hundreds of tokens."""
-        return Subject(
-            self.candidate,
-            self.spec,
-            seed=self.seed,
-            device=str(self.device),
-            dtypes=self.asked,
-            long_rows=True,
-        )
+        return self.alike(long_rows=True)
+
+    def alike(self, candidate: Candidate | None = None, **changes: Any) -> Subject:
+        """A subject like this one in all but `changes`, which are arguments of the class; with another candidate, it
+        is given the same probes, weights and inputs on the same device."""
+        same: dict[str, Any] = {
+            "seed": self.seed,
+            "device": str(self.device),
+            "dtypes": self.asked,
+            "long_rows": self.long_rows,
+        }
+        return Subject(candidate or self.candidate, self.spec, **same | changes)
 
     @property
     def paths(self) -> tuple[str, ...]:

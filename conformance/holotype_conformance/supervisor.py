@@ -314,7 +314,7 @@ class _Worker:
         entry = next(
             entry for entry in self.record.plan if (entry.spec, entry.property) == (spec, slug)
         )
-        result = self.judged or blank(
+        result = self._judged_but_undiagnosed(how) or blank(
             entry,
             f"the candidate's process {how} during this property",
             outcome="undecided" if self.late else "failed",
@@ -327,6 +327,11 @@ class _Worker:
         result = expect(result, expectation(self.request.expected, spec, slug))
         self.record.results[spec, slug] = result
         watch(Finished(spec=spec, result=result), self.record)
+
+    def _judged_but_undiagnosed(self, how: str) -> Result | None:
+        """The failure that was reported before the process ended in the search for its diagnosis."""
+        said = f"the candidate's process {how} during the search for a diagnosis"
+        return self.judged and msgspec.structs.replace(self.judged, undiagnosed=said)
 
     def _how(self) -> str:
         """What ended the process, in words that follow "the process"."""

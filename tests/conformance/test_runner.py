@@ -371,7 +371,8 @@ def test_a_diagnosis_that_fails_takes_nothing_from_the_verdict(monkeypatch):
 
     fake_diagnosis(monkeypatch, diagnose)
     result = run(always)
-    assert (result.outcome, result.diagnosis) == ("failed", ())
+    assert (result.outcome, result.reason, result.diagnosis) == ("failed", "no", ())
+    assert result.undiagnosed == "the search for a diagnosis raised RuntimeError: no idea"
 
 
 # Expected failures ----------------------------------------------------------------------------------------------
