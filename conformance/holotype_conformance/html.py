@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from holotype_conformance.declared import named, warnings
 from holotype_conformance.records import OUTCOMES, Report, Result
 from holotype_conformance.report import MARKS, clean
 
@@ -27,6 +28,9 @@ def html(reports: Sequence[Report]) -> str:
         rows=_rows(reports),
         failures=[(report, result) for report in reports for result in _shown(report)],
         skipped=[(report, *each) for report in reports for each in _skipped(report).items()],
+        declared=[(report, each) for report in reports for each in report.declared],
+        named=named,
+        warnings=warnings,
         marks=MARKS,
         outcomes=OUTCOMES,
     )

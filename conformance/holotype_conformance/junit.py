@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree as Tree
 
+from holotype_conformance.declared import named, warnings
 from holotype_conformance.records import Report, Result
 from holotype_conformance.report import clean, failure_text
 
@@ -59,6 +60,10 @@ def _properties(report: Report) -> Tree.Element:
         facts |= {"python": environment.python, "platform": environment.platform}
         facts |= {"device": environment.device, "threads": str(environment.threads)}
         facts |= environment.arithmetic | environment.versions
+    for each in report.declared:
+        facts[f"declared: {named(each)}"] = each.reason
+    for number, said in enumerate(warnings(report), start=1):
+        facts[f"warning {number}"] = said
     for name, value in facts.items():
         Tree.SubElement(properties, "property", {"name": name, "value": _text(value)})
     return properties

@@ -107,6 +107,19 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     arithmetic: dict[str, str] = {}
 
 
+class Declaration(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that a candidate says of itself, which was believed.
+
+    `kind`: what it cannot do, how it holds its weights, how far off it may be (`allowed`, relative), or where it is
+    known to differ from the spec. `name` is the capability, form, quantity or field.
+    """
+
+    kind: Literal["absent", "holds", "floor", "difference"]
+    name: str
+    reason: str
+    allowed: float | None = None
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """One spec's part of a run: what ``--json`` writes.
 
@@ -114,7 +127,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     `holotype_conformance.verdict`, which makes them). `unusable` is the reason why the candidate could not be run at
     all, else None; `parameters` is the exact count of the full-size spec. `suite` counts the properties of the whole
     suite, of which `results` are those that were asked for. `uncompared` is the reason why no number was held against
-    the reference's, where that was asked for.
+    the reference's, where that was asked for. `declared` is what the candidate says of itself.
     """
 
     holotype: str
@@ -132,6 +145,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     results: tuple[Result, ...]
     suite: int = 0
     uncompared: str | None = None
+    declared: tuple[Declaration, ...] = ()
 
     @property
     def ran(self) -> int:
@@ -221,11 +235,13 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collected(Event, frozen=True, tag="collected"):
-    """Everything that this worker is going to report on; `suite` counts the properties of the whole suite."""
+    """Everything that this worker is going to report on; `suite` counts the properties of the whole suite, and
+    `declared` is what the candidate declares under each spec."""
 
     plan: tuple[Planned, ...]
     environment: Environment
     suite: int = 0
+    declared: dict[str, tuple[Declaration, ...]] = {}
 
 
 class Smoke(Event, frozen=True, tag="smoke"):

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from holotype_conformance.declared import HEADING, named, warnings
 from holotype_conformance.records import Outcome, Report, Result, Verdict, encodable
 from holotype_conformance.terminal import WIDTH
 
@@ -109,7 +110,8 @@ def report_text(report: Report, painter: Painter, *, verbose: bool = False) -> s
                 alike = "with this diagnosis" if result.diagnosis else "see the same"
                 lines += _entry("also", f"{len(others)} more {alike}: {names}", painter)
             lines.append("")
-    return painter.finish([*lines, *_verdict(report, painter)])
+    lines += _declared(report, painter)
+    return painter.finish([*lines, *_verdict(report, painter), *_warned(report, painter)])
 
 
 def _to_tell(report: Report, *, verbose: bool) -> list[Result]:
@@ -259,6 +261,26 @@ def _verdict(report: Report, painter: Painter) -> Iterator[str]:
     colour = VERDICT_COLOURS[report.verdict]
     lines = _wrapped(clean(report.conclusion), painter)
     yield from (painter.paint(line, colour, bold=True) for line in lines)
+
+
+def _declared(report: Report, painter: Painter) -> Iterator[str]:
+    """What the candidate says of itself, each with its reason."""
+    if not report.declared:
+        return
+    yield painter.paint(HEADING, bold=True)
+    for each in report.declared:
+        said = wrap(
+            clean(f"{named(each)} ({each.reason})"), painter.width - 4, break_on_hyphens=False
+        )
+        yield f"  · {said[0]}"
+        yield from (f"    {line}" for line in said[1:])
+    yield ""
+
+
+def _warned(report: Report, painter: Painter) -> Iterator[str]:
+    """What weakens the verdict, under it."""
+    for said in warnings(report) if report.ran else ():
+        yield from (painter.paint(line, "yellow") for line in _wrapped(f"{clean(said)}.", painter))
 
 
 def _causes(report: Report, painter: Painter) -> Iterator[str]:

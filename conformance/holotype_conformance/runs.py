@@ -15,11 +15,13 @@ import torch
 import holotype_spec
 from holotype_conformance.arithmetic import arithmetic, settings
 from holotype_conformance.candidate import Candidate
+from holotype_conformance.declarations import DeclarationError, declarations
 from holotype_conformance.engine import CaseError, Settings, judge, read_case
 from holotype_conformance.expected import expect, expectation
 from holotype_conformance.limits import TimedOut, time_limit
 from holotype_conformance.property import Property, all_properties
 from holotype_conformance.records import (
+    Declaration,
     Environment,
     Event,
     Finished,
@@ -57,8 +59,8 @@ class Run:
         smoked: names of the specs whose first run is known to work.
 
     Raises:
-        RequestError: a glob matches no property, the case is not one, the device is not there, or a list of
-            expected failures names what does not exist.
+        RequestError: a glob matches no property, the case is not one, the device is not there, a list of
+            expected failures names what does not exist, or the candidate declares what cannot be.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Run:
         self._smoked = set(smoked)
         self._subjects: dict[str, Subject] = {}
         self._check()
+        self.declared = {spec.name: self._declared(spec) for spec in self.specs}
 
     # What a run of something other than models overrides --------------------------------------------------
 
@@ -98,6 +101,14 @@ class Run:
     def refusal(self, spec: Spec) -> str | None:
         """Why the candidate has nothing to show under `spec`, or None."""
         return self.candidate.refusal(spec)
+
+    def declarations(self, spec: Spec) -> tuple[Declaration, ...]:
+        """What the candidate declares under `spec`.
+
+        Raises:
+            DeclarationError: it declares what cannot be.
+        """
+        return declarations(self.candidate, spec)
 
     def select(self, globs: Sequence[str]) -> list[Property]:
         """The properties that any of `globs` matches."""
@@ -125,6 +136,14 @@ class Run:
             read_case(self.properties[0], self.request.case)
         except CaseError as error:
             raise RequestError(str(error)) from error
+
+    def _declared(self, spec: Spec) -> tuple[Declaration, ...]:
+        try:
+            return self.declarations(spec)
+        except DeclarationError as error:
+            raise RequestError(
+                f"{self.request.target} declares what cannot be: {encodable(str(error))}"
+            ) from error
 
     def subject(self, spec: Spec) -> Subject:
         """The candidate under `spec`; one for all properties, so that models are built once."""

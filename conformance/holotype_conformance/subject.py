@@ -20,6 +20,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from holotype_conformance.candidate import Candidate, Capability, Inputs, Labels, Outputs
+from holotype_conformance.declarations import as_it_has_it, stated_floor
 from holotype_conformance.plain_tensor import plain_tensor
 from holotype_conformance.precision import Float64Throughout
 from holotype_conformance.property import ALL_DTYPES, Violation
@@ -75,7 +76,8 @@ class Subject:
 
     Args:
         candidate: the implementation under test.
-        spec: the full-size spec that it claims to implement.
+        spec: the full-size spec that it claims to implement; it is judged by that spec with the differences that it
+            states.
         seed: shifts every weight and token that is drawn.
         device: where models and inputs live.
         dtypes: those that were asked for; empty for all.
@@ -93,7 +95,8 @@ class Subject:
         long_rows: bool = False,
     ) -> None:
         self.candidate = candidate
-        self.spec = spec
+        self.stated = spec
+        self.spec = as_it_has_it(candidate, spec)
         self.seed = seed
         self.long_rows = long_rows
         self.device = torch.device(device)
@@ -127,7 +130,9 @@ class Subject:
             "dtypes": self.asked,
             "long_rows": self.long_rows,
         }
-        return Subject(candidate or self.candidate, self.spec, **same | changes)
+        if candidate is None:
+            return Subject(self.candidate, self.stated, **same | changes)
+        return Subject(candidate, self.spec, **same | changes)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -148,8 +153,8 @@ class Subject:
     @cached_property
     def floor(self) -> float:
         """The largest relative difference, in float64, between two computations of the same numbers."""
-        stated = self.candidate.floor(self.spec)
-        return max(FLOAT64_FLOOR, stated.relative if stated else 0.0)
+        stated = stated_floor(self.candidate, self.stated)
+        return max(FLOAT64_FLOOR, stated.outputs("float64") if stated else 0.0)
 
     @cached_property
     def stillness(self) -> float:

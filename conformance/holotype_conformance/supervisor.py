@@ -27,6 +27,7 @@ from holotype_conformance.records import (
     AnyEvent,
     Collected,
     Counterexample,
+    Declaration,
     Done,
     Environment,
     Finished,
@@ -73,6 +74,7 @@ class Record:
     plan: list[Planned] = field(default_factory=list)
     suite: int = 0
     results: dict[Key, Result] = field(default_factory=dict)
+    declared: dict[str, tuple[Declaration, ...]] = field(default_factory=dict)
     unusable: dict[str, str] = field(default_factory=dict)
     smoked: set[str] = field(default_factory=set)
 
@@ -248,10 +250,11 @@ class _Worker:
             case Resolved(title=title):
                 record.title = title
                 self._begin(None, STARTING)
-            case Collected(plan=plan, environment=environment, suite=suite):
+            case Collected(plan=plan, environment=environment, suite=suite, declared=declared):
                 record.plan = record.plan or list(plan)
                 record.suite = suite
                 record.environment = environment
+                record.declared = declared
             case Smoke():
                 self._begin(event, limit)
             case Unusable(spec=spec, reason=reason):

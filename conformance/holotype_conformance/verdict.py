@@ -78,7 +78,7 @@ def conclusion(report: Report, request: Request) -> str:
     name, spec = report.candidate, report.spec
     match report.verdict:
         case "conforms":
-            return f"{name} conforms to {spec}{_scope(report, request)}{_known(report)}"
+            return f"{name} conforms to {spec}{_scope(report, request)}{_stated(report)}{_known(report)}"
         case "does-not-conform":
             return f"{name} does not conform to {spec}"
         case "undecided":
@@ -99,6 +99,16 @@ def _scope(report: Report, request: Request) -> str:
     if request.dtypes:
         said += f" in {' and '.join(request.dtypes)} only"
     return said
+
+
+def _stated(report: Report) -> str:
+    """What the candidate states of itself that lets more pass, or takes something out."""
+    kinds = [each.kind for each in report.declared]
+    number = kinds.count("difference")
+    within = " within the limits of precision that it states" if "floor" in kinds else ""
+    return within + (
+        f", but for {number} stated difference{'s' if number > 1 else ''}" if number else ""
+    )
 
 
 def _known(report: Report) -> str:

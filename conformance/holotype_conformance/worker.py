@@ -194,7 +194,10 @@ class _Reporting:
         )
         environment = self.run.environment  # type: ignore[attr-defined]
         suite = len(self.run.known())  # type: ignore[attr-defined]
-        self.channel.send(Collected(plan=planned, environment=environment, suite=suite))
+        declared = self.run.declared  # type: ignore[attr-defined]
+        self.channel.send(
+            Collected(plan=planned, environment=environment, suite=suite, declared=declared)
+        )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 from holotype_conformance.attention.claims import kernel_properties
 from holotype_conformance.attention.subject import KernelSubject, Protocol
 from holotype_conformance.property import Property
+from holotype_conformance.records import Declaration
 from holotype_conformance.runs import Run, select
 
 
@@ -26,6 +27,9 @@ class KernelRun(Run):
 
     def refusal(self, spec: Any) -> None:
         return None
+
+    def declarations(self, spec: Any) -> tuple[Declaration, ...]:
+        return ()
 
     def select(self, globs: Sequence[str]) -> list[Property]:
         return select(globs, kernel_properties())

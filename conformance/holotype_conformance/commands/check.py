@@ -324,6 +324,7 @@ def report(request: Request, record: Record, spec: str, *, parameters: int | Non
         holotype=version("holotype"),
         candidate=record.title or request.target,
         environment=record.environment,
+        declared=record.declared.get(spec, ()),
     )
 
 

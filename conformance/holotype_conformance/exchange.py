@@ -1,0 +1,143 @@
+"""What passes between the suite and a candidate: a batch, what is returned for it, and labels."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """One batch, in the suite's own terms.
+
+    Attributes:
+        token_ids: (batch, length) int64, what the stack that writes the logits reads: for an
+            encoder-decoder, the decoder's input.
+        attention_mask: (batch, length) int64, 1 for a real token and 0 for padding, or None for no
+            argument at all. With a cache it covers what the cache holds too: (batch, cached + length).
+        position_ids: (batch, length) int64, or None to let the model count. Where the spec gives a token two positions,
+            (batch, 2, length): the place in the text and the place within its span.
+        token_types: (batch, length) int64, or None.
+        source_ids: (batch, source length) int64, the encoder's input of an encoder-decoder, else None.
+        source_mask: (batch, source length) int64, or None.
+        prefix: (batch,) int64, so many places at the start of a row, padding included, are seen by all of it. Only for
+            specs with a visible prefix, where None is an empty one, and for mixtures of masks, where it is the first
+            of two segments, 0 reads from left to right, and None shows everything. The same at every step of a cache,
+            the first of which holds the whole prefix. `seen` makes a matrix of it.
+        right_to_left: (batch,) ones, or None. Only for mixtures of masks: each token sees itself and those behind it.
+        order: (batch, length) int64, the place of each position, from 0, in the order in which a permuted model
+            predicts; None shows it everything.
+    """
+
+    token_ids: Tensor
+    attention_mask: Tensor | None = None
+    position_ids: Tensor | None = None
+    token_types: Tensor | None = None
+    source_ids: Tensor | None = None
+    source_mask: Tensor | None = None
+    prefix: Tensor | None = None
+    right_to_left: Tensor | None = None
+    order: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that are given, by name."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def seen(inputs: Inputs) -> Tensor:
+    """(batch or 1, length, length) boolean, [query, key]: what a prefix or a direction shows, padding aside.
+
+    For a full pass, and for implementations that are told a whole mask. A batch with neither is taken for causal.
+    """
+    length, device = inputs.token_ids.shape[1], inputs.token_ids.device
+    place = torch.arange(length, device=device)
+    query, key = place[None, :, None], place[None, None, :]
+    if inputs.right_to_left is not None:
+        return key >= query
+    prefix = inputs.prefix
+    return key <= query if prefix is None else (key <= query) | (key < prefix[:, None, None])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What a candidate returns.
+
+    Attributes:
+        logits: (batch, length, vocabulary); (batch, length) or (batch, length, 1) from a head that tells which tokens
+            were replaced.
+        next_sentence: (batch, 2), from a model with a next-sentence head.
+        cache: anything; it is handed back to `Candidate.forward_cached` with the next tokens.
+    """
+
+    logits: Tensor
+    next_sentence: Tensor | None = None
+    cache: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What the loss is computed against; -100 marks a position without a label.
+
+    Attributes:
+        tokens: (batch, length) int64. For a causal model the token at each position itself: the loss of
+            position i compares with the label at i + 1. For masked models: the label of position i. For
+            a head that tells replaced tokens: 1 for those, 0 for the others, and all real tokens have one. For
+            an encoder-decoder: what the decoder is to write, of which it also reads all but the last,
+            after the start token; the positions without a label stand at the end of a row.
+        next_sentence: (batch,) int64, or None.
+    """
+
+    tokens: Tensor
+    next_sentence: Tensor | None = None
+
+
+def as_outputs(returned: Any) -> Outputs:
+    """Read logits, next-sentence logits and cache off whatever a model returned.
+
+    Raises:
+        TypeError: it is neither a tensor nor has logits.
+    """
+    if isinstance(returned, Outputs):
+        return returned
+    if isinstance(returned, Tensor):
+        return Outputs(logits=returned)
+    if isinstance(returned, tuple) and returned and isinstance(returned[0], Tensor):
+        return Outputs(logits=returned[0])  # (logits, loss), (logits, cache), …
+    given = SimpleNamespace(**returned) if isinstance(returned, Mapping) else returned
+    logits = getattr(given, "logits", None)
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"the model returned {type(returned).__name__}; expected a tensor of logits"
+            " (batch, length, vocabulary), or an object or a dictionary with `logits`"
+        )
+    return Outputs(
+        logits=logits,
+        next_sentence=getattr(given, "next_sentence", None),
+        cache=getattr(given, "past_key_values", None),
+    )
+
+
+def named_arguments(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
+    """The optional inputs that are given, under the names by which `forward` takes them."""
+    given = {
+        "attention_mask": inputs.attention_mask,
+        "position_ids": inputs.position_ids,
+        "token_type_ids": inputs.token_types,
+        "order": inputs.order,
+    }
+    # Whoever knows no prefix is called without one, and is checked for what it then is.
+    views = {"prefix_lengths": inputs.prefix, "right_to_left": inputs.right_to_left}
+    taken = inspect.signature(model.forward).parameters
+    return present(given | {name: view for name, view in views.items() if name in taken})
+
+
+def present(arguments: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    """Those arguments that are not None."""
+    return {name: value for name, value in arguments.items() if value is not None}
