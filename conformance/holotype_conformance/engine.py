@@ -37,6 +37,7 @@ from holotype_reference.support import unsupported
 from holotype_spec.schema import Spec
 
 FULL = 10  # the full profile draws this many times the cases of the quick one
+LONGER = "a longer --timeout may decide it"
 SHRINKING = 150  # cases tried after the first failure; small cases need a third of it
 
 
@@ -51,12 +52,13 @@ class Settings:
     Attributes:
         profile: quick or full, how many cases are drawn.
         seed: the same seed draws the same cases and weights.
-        limit: seconds of wall-clock time for the property, 0 for no limit.
+        limit: seconds of processor time for the property, 0 for no limit (see `limits`).
         case: run exactly this case (as JSON) instead of drawing.
         named: the property was asked for by its own name, whatever it costs.
         rerun: writes the command that reruns a case.
         trying: is told of each case before it runs.
-        judged: is told of a failure before its diagnosis is looked for.
+        broken: is told of a failure before a smaller case is looked for.
+        judged: is told of it before its diagnosis is looked for.
     """
 
     profile: Profile = "quick"
@@ -66,6 +68,7 @@ class Settings:
     named: bool = False
     rerun: Callable[[Mapping[str, Any]], str] = lambda case: ""
     trying: Callable[[dict[str, Any]], None] = lambda case: None
+    broken: Callable[[Result], None] = lambda result: None
     judged: Callable[[Result], None] = lambda result: None
 
 
@@ -85,11 +88,16 @@ class _Trial:
     """
 
     def __init__(
-        self, subject: Subject, property_: Property, trying: Callable[[dict[str, Any]], None]
+        self,
+        subject: Subject,
+        property_: Property,
+        trying: Callable[[dict[str, Any]], None],
+        broke: Callable[[Violation], None],
     ) -> None:
         self.subject = subject
         self.property = property_
         self.trying = trying
+        self.broke = broke
         self.seen: dict[bytes, Violation | None] = {}
         self.case: Case | None = None  # under way
         self.broken: tuple[Case, Violation] | None = None  # the last, at the end the smallest
@@ -108,7 +116,10 @@ class _Trial:
                 self.shrinking += 1
                 if self.shrinking > SHRINKING:
                     return None
-            self.seen[key] = self._run(case)
+            violation = self.seen[key] = self._run(case)
+            if violation is not None:
+                self.broken = case, violation
+                self.broke(violation)
         return self.seen[key]
 
     def _run(self, case: Case) -> Violation | None:
@@ -132,31 +143,36 @@ def judge(subject: Subject, property_: Property, settings: Settings) -> Result:
         CaseError: `settings.case` is not a case of this property.
     """
     case = None if settings.case is None else read_case(property_, settings.case)
-    trial = _Trial(subject, property_, settings.trying)
     start = perf_counter()
     with _undisturbed(), measurements() as found:
-        outcome, reason, details = _attempt(trial, settings, case)
-        error, budget = _nearest_budget(found)
-        result = Result(
-            property=property_.slug,
-            level=property_.level,
-            outcome=outcome,
-            seconds=round(perf_counter() - start, 6),
-            reason=None if reason is None else encodable(reason),
-            counterexample=None
-            if outcome in ("passed", "skipped")
-            else _counterexample(trial, settings),
-            clause=property_.clause,
-            meaning=property_.meaning,
-            cases=len(trial.seen),
-            details=None if details is None else encodable(details),
-            error=error,
-            budget=budget,
-        )
-        if outcome != "failed":
-            return result
-        settings.judged(result)
-        return _diagnosed(result, trial, settings)
+
+        def result(outcome: Outcome, reason: str | None, details: str | None) -> Result:
+            error, budget = _nearest_budget(found)
+            plainly = outcome in ("passed", "skipped")
+            return Result(
+                property=property_.slug,
+                level=property_.level,
+                outcome=outcome,
+                seconds=round(perf_counter() - start, 6),
+                reason=None if reason is None else encodable(reason),
+                counterexample=None if plainly else _counterexample(trial, settings),
+                clause=property_.clause,
+                meaning=property_.meaning,
+                cases=len(trial.seen),
+                details=None if details is None else encodable(details),
+                error=error,
+                budget=budget,
+            )
+
+        def broken(violation: Violation) -> None:
+            settings.broken(result("failed", str(violation), _cause(violation)))
+
+        trial = _Trial(subject, property_, settings.trying, broken)
+        found_out = result(*_attempt(trial, settings, case))
+        if found_out.outcome != "failed":
+            return found_out
+        settings.judged(found_out)
+        return _diagnosed(found_out, trial, settings)
 
 
 def _nearest_budget(found: Sequence[tuple[float, float]]) -> tuple[float | None, float | None]:
@@ -196,8 +212,8 @@ def _attempt(
     except (_Broken, Violation) as broken:
         found = trial.broken[1] if trial.broken else broken
         return "failed", str(found), _cause(found)
-    except TimedOut:
-        return _late(trial, settings.limit)
+    except TimedOut as late:
+        return _late(trial, settings.limit, str(late))
     except Skip as skip:  # while its cases were being chosen
         return "skipped", str(skip), None
     except Unsatisfiable:
@@ -283,15 +299,15 @@ def _run_cases(trial: _Trial, settings: Settings, case: Case | None) -> None:
 # What is said about it ------------------------------------------------------------------------------------------
 
 
-def _late(trial: _Trial, limit: float) -> tuple[Outcome, str, str | None]:
+def _late(trial: _Trial, limit: float, had: str) -> tuple[Outcome, str, str | None]:
     """A failure that was seen stays one; of what did not end nothing is known."""
     if trial.broken is not None:
         found = trial.broken[1]
         said = f"{found} (the search for a smaller case stopped after {limit:g} s)"
         return "failed", said, _cause(found)
     number = len(trial.seen) + 1
-    said = f"no end within {limit:g} s: case {number} was under way; --timeout gives it longer"
-    return "undecided", said, None
+    said = f"no end within {limit:g} s: case {number} was under way"
+    return "undecided", "; ".join([said, *([had] if had else []), LONGER]), None
 
 
 def _mistake(error: BaseException) -> tuple[Outcome, str, str]:

@@ -270,6 +270,13 @@ class Trying(Event, frozen=True, tag="trying"):
     case: dict[str, Any]
 
 
+class Broken(Event, frozen=True, tag="broken"):
+    """A case fails; what follows is the search for a smaller one."""
+
+    spec: str
+    result: Result
+
+
 class Judged(Event, frozen=True, tag="judged"):
     """A property has failed; what follows is the search for a diagnosis."""
 
@@ -305,6 +312,7 @@ AnyEvent = (
     | Unusable
     | Started
     | Trying
+    | Broken
     | Judged
     | Finished
     | Rejected

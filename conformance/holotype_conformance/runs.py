@@ -18,9 +18,10 @@ from holotype_conformance.candidate import Candidate
 from holotype_conformance.declarations import DeclarationError, declarations
 from holotype_conformance.engine import CaseError, Settings, judge, read_case
 from holotype_conformance.expected import expect, expectation
-from holotype_conformance.limits import TimedOut, time_limit
+from holotype_conformance.limits import TimedOut, bad_limit, bad_seed, time_limit
 from holotype_conformance.property import Property, all_properties
 from holotype_conformance.records import (
+    Broken,
     Declaration,
     Environment,
     Event,
@@ -121,6 +122,9 @@ class Run:
     # ------------------------------------------------------------------------------------------------------
 
     def _check(self) -> None:
+        for complaint in (bad_limit(self.request.limit), bad_seed(self.request.seed)):
+            if complaint is not None:
+                raise RequestError(complaint)
         check_device(self.request.device)
         check_expected(self.request.expected, [spec.name for spec in self.specs], self.known())
         for spec in self.specs:
@@ -164,9 +168,10 @@ class Run:
         try:
             with time_limit(limit), arithmetic():
                 self.subject(spec).smoke()
-        except TimedOut:
+        except TimedOut as late:
             self._unusable(
-                spec, f"building and running one small model did not end within {limit:g} s"
+                spec,
+                f"building and running one small model did not end within {limit:g} s ({late})",
             )
         except CandidateUnusable as error:
             self._unusable(spec, str(error))
@@ -190,6 +195,7 @@ class Run:
             named=property_.slug in request.properties,
             rerun=lambda case: request.rerun(spec.name, property_.slug, case),
             trying=lambda case: self.notify(Trying(case=case)),
+            broken=lambda result: self.notify(Broken(spec=spec.name, result=result)),
             judged=lambda result: self.notify(Judged(spec=spec.name, result=result)),
         )
         result = judge(self.subject(spec), property_, settings)

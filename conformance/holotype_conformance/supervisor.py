@@ -23,8 +23,10 @@ from typing import IO, Any
 import msgspec
 
 from holotype_conformance.expected import expect, expectation, mark_stale, stale
+from holotype_conformance.limits import Account
 from holotype_conformance.records import (
     AnyEvent,
+    Broken,
     Collected,
     Counterexample,
     Declaration,
@@ -46,7 +48,7 @@ from holotype_conformance.records import (
 )
 
 STARTING = 300.0  # seconds for our own imports, on however slow a disk
-GRACE = 3.0  # seconds after the limit within which the worker may still end a property by itself
+GRACE = 5.0  # seconds after the limit within which the worker may still end a property by itself
 LEAVING = 10.0  # seconds from the last event to the end of the process
 KEPT = 200  # lines of the candidate's output
 
@@ -149,9 +151,10 @@ class _Worker:
         self.record = record
         self.events: Queue[AnyEvent | None] = Queue()
         self.printed: deque[str] = deque(maxlen=KEPT)
-        self.deadline = time.monotonic() + STARTING
+        self.account: Account | None = None
         self.doing: Ready | Smoke | Started | None = None
         self.case: dict[str, Any] | None = None
+        self.broken: Result | None = None
         self.judged: Result | None = None
         self.late = False
         self.since = time.monotonic()
@@ -182,6 +185,7 @@ class _Worker:
 
     def run(self, watch: Callable[[AnyEvent, Record], None]) -> bool:
         """Whether the worker did all that it was told."""
+        self._begin(None, STARTING)
         self._send_job()
         while (event := self._next()) is not None:
             self._take(event)
@@ -239,7 +243,7 @@ class _Worker:
         return None
 
     def _left(self) -> float:
-        return max(0.01, self.deadline - time.monotonic())
+        return 0.25 if self.account is None else max(0.01, self.account.left())
 
     def _take(self, event: AnyEvent) -> None:
         record, limit = self.record, self.request.limit
@@ -265,6 +269,8 @@ class _Worker:
                 self._begin(event, limit)
             case Trying(case=case):
                 self.case = case
+            case Broken(result=result):
+                self.broken = result
             case Judged(result=result):
                 self._begin(self.doing, limit)
                 self.judged = result
@@ -277,8 +283,9 @@ class _Worker:
                 self.done = True
 
     def _begin(self, doing: Ready | Smoke | Started | None, limit: float) -> None:
-        self.doing, self.case, self.judged, self.since = doing, None, None, time.monotonic()
-        self.deadline = self.since + limit + GRACE if limit else float("inf")
+        self.doing, self.case, self.since = doing, None, time.monotonic()
+        self.broken = self.judged = None
+        self.account = Account(limit + GRACE, self.process.pid) if limit else None
 
     # After its death --------------------------------------------------------------------------------------------
 
@@ -317,7 +324,7 @@ class _Worker:
         entry = next(
             entry for entry in self.record.plan if (entry.spec, entry.property) == (spec, slug)
         )
-        result = self._judged_but_undiagnosed(how) or blank(
+        result = self._seen_before(how) or blank(
             entry,
             f"the candidate's process {how} during this property",
             outcome="undecided" if self.late else "failed",
@@ -331,15 +338,23 @@ class _Worker:
         self.record.results[spec, slug] = result
         watch(Finished(spec=spec, result=result), self.record)
 
-    def _judged_but_undiagnosed(self, how: str) -> Result | None:
-        """The failure that was reported before the process ended in the search for its diagnosis."""
-        said = f"the candidate's process {how} during the search for a diagnosis"
-        return self.judged and msgspec.structs.replace(self.judged, undiagnosed=said)
+    def _seen_before(self, how: str) -> Result | None:
+        """The failure that was seen before the process went: only what was looked for after it is lost."""
+        if self.judged is not None:
+            said = f"the candidate's process {how} during the search for a diagnosis"
+            return msgspec.structs.replace(self.judged, undiagnosed=said)
+        if self.broken is not None:
+            reason = f"{self.broken.reason} (after that its process {how})"
+            return msgspec.structs.replace(self.broken, reason=reason)
+        return None
 
     def _how(self) -> str:
         """What ended the process, in words that follow "the process"."""
         if self.late:
-            return f"did not answer within {self.request.limit:g} s and had to be killed"
+            assert self.account is not None
+            limit = self.account.limit - GRACE
+            had = self.account.told()
+            return f"did not answer within {limit:g} s and had to be killed{f' ({had})' if had else ''}"
         status = self.process.returncode
         if status < 0:
             try:

@@ -104,9 +104,9 @@ def _work(channel: Channel, job: Job) -> bool:
         with time_limit(request.limit):
             candidate = resolve(request.target)
         run = run_class(request, candidate, notify=channel.send, smoked=job.smoked)
-    except TimedOut:
-        late = f"importing {request.target!r} did not end within {request.limit:g} s"
-        channel.send(Rejected(message=late, unrunnable=True))
+    except TimedOut as late:
+        said = f"importing {request.target!r} did not end within {request.limit:g} s ({late})"
+        channel.send(Rejected(message=said, unrunnable=True))
         return False
     except ValueError as error:
         channel.send(

@@ -23,6 +23,7 @@ from holotype_conformance.subject import Setup
 
 SMALLEST = 7  # the least size at which the misbehaviour shows
 MOOD = "well"
+DYING = False
 
 
 class Rogue(nn.Module):
@@ -73,6 +74,15 @@ def dies(logits):
     os._exit(3)
 
 
+def dies_later(logits):
+    """A failure, and in the search for a smaller case the end of the process."""
+    global DYING
+    if DYING:
+        os._exit(3)
+    DYING = True
+    raise RuntimeError("first")
+
+
 def exits(logits):
     sys.exit(4)
 
@@ -118,6 +128,7 @@ MOODS = {
     "sleeps": sleeps,
     "blocks-signals": blocks_signals,
     "dies": dies,
+    "dies-later": dies_later,
     "exits": exits,
     "segfaults": segfaults,
     "prints": prints,

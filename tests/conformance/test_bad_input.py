@@ -57,7 +57,7 @@ def test_the_run_goes_on_to_its_end_and_the_exit_code_says_that_it_does_not_conf
     assert rogue.run.returncode == 1
     assert rogue.run.stderr == ""
     assert rogue.report["conforms"] is False
-    assert len(rogue.results) == 21
+    assert len(rogue.results) == 22
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,10 @@ def test_what_is_fine_passes_whatever_happened_before(rogue, slug):
         ("dtype", "the logits are torch.float16; expected torch.float64"),
         ("nan", "the logits are not finite"),
         ("dies", "the candidate's process exited with status 3 during this property"),
+        (
+            "dies-later",
+            "forward raised RuntimeError: first (after that its process exited with status 3)",
+        ),
         ("exits", "forward raised SystemExit: 4"),
         ("segfaults", "the candidate's process crashed (SIGSEGV) during this property"),
     ],
@@ -156,13 +160,13 @@ def test_the_file_holds_the_promised_keys(rogue):
     } <= set(rogue.report)
     promised = {"property", "level", "outcome", "seconds", "reason", "counterexample", "diagnosis"}
     assert all(promised <= set(result) for result in rogue.report["results"])
-    assert sum(rogue.report["counts"].values()) == 21
+    assert sum(rogue.report["counts"].values()) == 22
     assert {"python", "torch", "platform", "versions"} <= set(rogue.report["environment"])
 
 
 def test_junit_and_html_tell_the_same(rogue):
     suite = ElementTree.parse(rogue.folder / "out.xml").getroot()[0]
-    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("21", "7", "6")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("22", "8", "6")
     page = (rogue.folder / "out.html").read_text()
     assert "crashed (SIGSEGV)" in page
     assert "<script>" not in page
@@ -184,7 +188,7 @@ def test_a_build_that_raises_is_said_with_exit_code_3_and_written_to_the_files(t
     )
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["conforms"] is False
-    assert report["counts"]["error"] == len(report["results"]) == 21
+    assert report["counts"]["error"] == len(report["results"]) == 22
 
 
 def test_a_process_that_ends_in_the_first_build_is_said_with_exit_code_3(tmp_path):

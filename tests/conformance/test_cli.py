@@ -135,6 +135,17 @@ def test_the_commands_that_need_no_torch_import_none():
         (["reference", "--spec", "gpt2", "--case", "3"], "expected a JSON object"),
         (["reference", "--spec", "gpt2", "--seed", "-1"], "x>=0"),
         (["reference", "--spec", "gpt2", "--timeout", "-1"], "x>=0"),
+        (
+            ["reference", "--spec", "gpt2", "--timeout", "inf"],
+            "a limit of inf s: expected 0, for none",
+        ),
+        (["reference", "--spec", "gpt2", "--timeout", "nan"], "a limit of nan s"),
+        (["reference", "--spec", "gpt2", "--timeout", "1e400"], "a limit of inf s"),
+        (
+            ["reference", "--spec", "gpt2", "--timeout", "1e7"],
+            "up to 1,000,000 s of processor time",
+        ),
+        (["reference", "--spec", "gpt2", "--seed", "4294967296"], "from 0 to 4,294,967,295"),
         (["reference", "--spec", "gpt2", "--profile", "slow"], "'quick', 'full'"),
         (
             ["reference", "--spec", "gpt2", "--json", "no/such/folder/out.json"],

@@ -8,10 +8,11 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from holotype_conformance.limits import bad_limit, bad_seed
 from holotype_conformance.terminal import WIDTH, BadInput, carries
 
 if TYPE_CHECKING:
@@ -32,6 +33,17 @@ class Unrunnable(click.ClickException):
 
 
 Command = Callable[..., None]
+
+
+def _refusing(complaint: Callable[[Any], str | None]) -> Callable[..., Any]:
+    """A callback of click that refuses a value of which `complaint` has something to say."""
+
+    def callback(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+        if value is not None and (said := complaint(value)) is not None:
+            raise click.BadParameter(said)
+        return value
+
+    return callback
 
 
 def run_options(*, things: str, drawn: str, subject: str) -> Callable[[Command], Command]:
@@ -70,6 +82,7 @@ def run_options(*, things: str, drawn: str, subject: str) -> Callable[[Command],
         click.option(
             "--seed",
             type=click.IntRange(min=0),
+            callback=_refusing(bad_seed),
             default=0,
             show_default=True,
             help=f"Same seed, same cases and {drawn}.",
@@ -78,8 +91,9 @@ def run_options(*, things: str, drawn: str, subject: str) -> Callable[[Command],
         click.option(
             "--timeout",
             type=click.FloatRange(min=0),
+            callback=_refusing(bad_limit),
             metavar="SECONDS",
-            help="Limit for one property; 0 for none.  [default: 60, or 600 in full]",
+            help="Processor time for one property; 0 for no limit.  [default: 60, or 600 in full]",
         ),
         click.option(
             "--expected-failures",
