@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+_OLD_NAMES = ("torch.FloatTensor", torch.FloatTensor)  # of float32, for tensor.type
 
 
 class Float64Throughout(TorchFunctionMode):
@@ -28,8 +31,26 @@ class Float64Throughout(TorchFunctionMode):
     ) -> Any:
         if func is Tensor.float:
             return args[0].double()
-        if torch.float32 in args[1:2]:  # tensor.to(dtype), tensor.type(dtype)
-            args = (args[0], torch.float64, *args[2:])
+        if func is Tensor.type and len(args) > 1 and args[1] in _OLD_NAMES:
+            return args[0].double()
+        # By position too: tensor.to(dtype), softmax(x, dim, dtype), tensor.sum(dim, keepdim, dtype).
+        args = tuple(torch.float64 if each is torch.float32 else each for each in args)
         if kwargs and kwargs.get("dtype") is torch.float32:
             kwargs = kwargs | {"dtype": torch.float64}
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """What is made without a dtype is float64 in a float64 probe, and float32 in all others.
+
+    For tables that a model computes when it is built, and for constants that it makes whenever it runs. Code that sets
+    another default inside has it left as it was set, so that whoever looks for that finds it.
+    """
+    before, wanted = torch.get_default_dtype(), torch.promote_types(dtype, torch.float32)
+    torch.set_default_dtype(wanted)
+    try:
+        yield
+    finally:
+        if torch.get_default_dtype() is wanted:
+            torch.set_default_dtype(before)

@@ -7,7 +7,7 @@ that was being checked, so that a run never ends because of a candidate.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from holotype_conformance.candidate import Candidate, Capability, Inputs, Labels, Outputs
 from holotype_conformance.declarations import as_it_has_it, stated_floor
 from holotype_conformance.plain_tensor import plain_tensor
-from holotype_conformance.precision import Float64Throughout
+from holotype_conformance.precision import Float64Throughout, default_dtype
 from holotype_conformance.property import ALL_DTYPES, Violation
 from holotype_conformance.records import DType
 from holotype_conformance.shapes import demand_logits, demand_tensor
@@ -195,7 +195,7 @@ class Subject:
         return self.weights(setup.layers, setup.weights, setup.drawn, setup.long)
 
     def _build(self, spec: Spec, path: str, dtype: torch.dtype) -> nn.Module:
-        with self._guard("build", dtype), torch.random.fork_rng(devices=[]), building(dtype):
+        with self._guard("build", dtype), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             model = self.candidate.build(spec, path)
         if not isinstance(model, nn.Module):
@@ -246,7 +246,7 @@ class Subject:
     def restored(self, setup: Setup, folder: Path) -> nn.Module:
         """The candidate's model as it comes back from a folder, in eval mode."""
         dtype = DTYPES[setup.dtype]
-        with self._guard("restore", dtype), building(dtype):
+        with self._guard("restore", dtype):
             model = self.candidate.restore(self.probe(setup.layers, setup.long), folder, setup.path)
             return model.to(self.device).eval()
 
@@ -319,6 +319,17 @@ class Subject:
         sentence = plain_tensor(outputs.next_sentence, "the next-sentence logits")
         return Outputs(logits=logits, next_sentence=sentence, cache=outputs.cache)
 
+    def backward(self, model: nn.Module, total: Tensor, what: str = "the backward pass") -> None:
+        """Leave the gradients of `total` in the model's parameters."""
+        with self._guard(what, _dtype(model)):
+            total.backward()  # type: ignore[no-untyped-call]
+
+    def disturb_with_cache(self, model: nn.Module, inputs: Inputs) -> None:
+        """One call with a cache, if the candidate has one. What it raises is for the properties of caches to say."""
+        if self.has("cache"):
+            with suppress(Violation):
+                self.forward_cached(model, inputs, None)
+
     def loss(
         self, model: nn.Module, inputs: Inputs, labels: Labels, *, grad: bool = False
     ) -> Tensor:
@@ -345,7 +356,8 @@ class Subject:
     def _guard(self, what: str, dtype: torch.dtype) -> Iterator[None]:
         """Where candidate code runs: what it raises is a violation, and a float64 probe is float64 throughout."""
         lift = self.candidate.lifted and dtype is torch.float64
-        with candidate_code(what), Float64Throughout() if lift else nullcontext():
+        lifting = Float64Throughout() if lift else nullcontext()
+        with candidate_code(what), default_dtype(dtype), lifting:
             yield
 
     def _checked(self, model: nn.Module, inputs: Inputs, outputs: Outputs) -> Outputs:
@@ -374,17 +386,6 @@ def undropped(spec: Spec) -> Spec:
     dropout = msgspec.structs.replace(spec.architecture.dropout, rate=0.0)
     architecture = msgspec.structs.replace(spec.architecture, dropout=dropout)
     return msgspec.structs.replace(spec, architecture=architecture)
-
-
-@contextmanager
-def building(dtype: torch.dtype) -> Iterator[None]:
-    """Tables that a model computes when it is built are float64 in a float64 probe, and float32 in all others."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.promote_types(dtype, torch.float32))
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 @contextmanager

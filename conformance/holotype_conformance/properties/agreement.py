@@ -27,7 +27,7 @@ from holotype_conformance.properties.cases import (
     random_order,
 )
 from holotype_conformance.property import Violation, claim
-from holotype_conformance.subject import Setup, Subject, candidate_code, copies, real_rows
+from holotype_conformance.subject import Setup, Subject, copies, real_rows
 from holotype_reference.model import Model, Output
 from holotype_reference.positions import has_two_positions
 from holotype_reference.weights import Weights
@@ -127,7 +127,11 @@ def check_logits(subject: Subject, case: AgreementCase, **changes: object) -> No
             )
         except Violation as violation:
             raise hinted(violation, float32_error(subject, setup, inputs)) from None
-        if actual.next_sentence is not None and expected.next_sentence is not None:
+        if (
+            subject.has("next-sentence")
+            and actual.next_sentence is not None
+            and expected.next_sentence is not None
+        ):
             demand_equal(
                 actual.next_sentence[:, None],
                 expected.next_sentence[:, None],
@@ -223,8 +227,9 @@ def faint_logits(subject: Subject, case: AgreementCase) -> None:
 # Gradients ------------------------------------------------------------------------------------------------
 
 
-def objective(outputs: Outputs | Output, inputs: Inputs, seed: int) -> Tensor:
-    """A fixed random linear function of all real outputs, whose gradient is compared."""
+def objective(outputs: Outputs | Output, inputs: Inputs, seed: int, *, pairs: bool) -> Tensor:
+    """A fixed random linear function of all real outputs, whose gradient is compared; of the next-sentence logits too,
+    where the candidate has them (`pairs`)."""
     generator = torch.Generator().manual_seed(seed)
 
     def weigh(tensor: Tensor) -> Tensor:
@@ -233,18 +238,25 @@ def objective(outputs: Outputs | Output, inputs: Inputs, seed: int) -> Tensor:
 
     rows = real_rows(inputs)
     total = weigh(torch.where(rows[..., None], outputs.logits, 0.0))
-    return total if outputs.next_sentence is None else total + weigh(outputs.next_sentence)
+    if outputs.next_sentence is None or not pairs:
+        return total
+    return total + weigh(outputs.next_sentence)
 
 
 def backward(subject: Subject, model: nn.Module, inputs: Inputs, seed: int) -> None:
     """Leave the gradient of `objective` in the model's parameters."""
     model.zero_grad()
-    if isinstance(model, Model):
-        objective(run_reference(model, copies(inputs)), inputs, seed).backward()  # type: ignore[no-untyped-call]
-    else:
-        total = objective(subject.forward(model, inputs, grad=True), inputs, seed)
-        with candidate_code("the backward pass"):
-            total.backward()  # type: ignore[no-untyped-call]
+    outputs = subject.forward(model, inputs, grad=True)
+    pairs = subject.has("next-sentence")
+    subject.backward(model, objective(outputs, inputs, seed, pairs=pairs))
+
+
+def backward_of_reference(subject: Subject, model: Model, inputs: Inputs, seed: int) -> None:
+    """The same of the reference."""
+    model.zero_grad()
+    outputs = run_reference(model, copies(inputs))
+    pairs = subject.has("next-sentence")
+    objective(outputs, inputs, seed, pairs=pairs).backward()  # type: ignore[no-untyped-call]
 
 
 def slopes(
@@ -255,19 +267,30 @@ def slopes(
     The candidate's parameters have names and layouts of its own. Loading is a linear map from ours to these, so
     the direction in its parameters is what loading the moved weights adds to them.
     """
-    known = [(each, plain_gradient(each)) for each in model.parameters()]
-    learnt = [(plain_tensor(each, "a parameter"), grad) for each, grad in known if grad is not None]
-    start = [parameter.detach().clone() for parameter, _ in learnt]
+    gradients = {
+        name: gradient.clone()
+        for name, each in model.named_parameters()
+        if (gradient := plain_gradient(each)) is not None
+    }
+    start = {name: each.clone() for name, each in _held(model).items() if name in gradients}
     found = {}
     for name, direction in directions.items():
         moved = Weights(weights.spec, {**weights, name: weights[name] + direction})
         subject.load(model, moved)
+        now = _held(model)
         found[name] = sum(
-            float((gradient * (parameter.detach() - before)).sum())
-            for (parameter, gradient), before in zip(learnt, start, strict=True)
+            float((gradient * (now[own] - start[own])).sum())
+            for own, gradient in gradients.items()
+            if own in now
         )
     subject.load(model, weights)
     return found
+
+
+def _held(model: nn.Module) -> dict[str, Tensor]:
+    """What the parameters hold, by name: a loader may put other `Parameter`s in the places of those that there were."""
+    found = model.named_parameters(remove_duplicate=False)
+    return {name: plain_tensor(each, "a parameter").detach() for name, each in found}
 
 
 @claim(
@@ -299,7 +322,7 @@ def gradients(subject: Subject, case: AgreementCase) -> None:
         {row.name: others[row.name].roll(1, 0) for row in parameter_table(weights.spec)},
     )
     reference = subject.reference(Setup(layers=case.layers, weights=case.weights))
-    backward(subject, reference, inputs, case.tokens)
+    backward_of_reference(subject, reference, inputs, case.tokens)
     own = {
         name: None if parameter.grad is None else parameter.grad.cpu()
         for name, parameter in reference.named_parameters()

@@ -15,6 +15,7 @@ from holotype_conformance.arithmetic import arithmetic, settings
 from holotype_conformance.candidate import Inputs
 from holotype_conformance.compare import demand_equal
 from holotype_conformance.elsewhere import ELSEWHERE, here, places, told_apart
+from holotype_conformance.precision import default_dtype
 from holotype_conformance.properties.cases import (
     BatchCase,
     always,
@@ -258,8 +259,10 @@ def several_threads(subject: Subject, case: TwiceCase) -> None:
 def settings_kept(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
     for path in subject.paths:
-        model = subject.model(case.setup(path))
-        with arithmetic(), machine.threads(torch.get_num_threads()):
+        # In float32, because a call in float64 is made under a default dtype of float64.
+        model = subject.model(case.setup(path, dtype="float32"))
+        threads = machine.threads(torch.get_num_threads())
+        with arithmetic(), threads, default_dtype(torch.float32):
             before = _process_settings()
             subject.forward(model, inputs)
             after = _process_settings()

@@ -89,8 +89,7 @@ def kept(subject: Subject, case: BatchCase) -> None:
             modes = [module.training for module in model.modules()]
             try:
                 subject.forward(model, inputs)
-                if subject.has("cache"):
-                    subject.forward_cached(model, inputs, None)
+                subject.disturb_with_cache(model, inputs)
                 after = [module.training for module in model.modules()]
             finally:
                 model.eval()
@@ -267,8 +266,7 @@ def determinism(subject: Subject, case: BatchCase) -> None:
         first = subject.forward(model, inputs).logits
         for other in others:
             subject.forward(model, other)
-            if subject.has("cache"):
-                subject.forward_cached(model, other, None)
+            subject.disturb_with_cache(model, other)
         again = subject.forward(model, inputs).logits
         _demand_same(first, again, real_rows(inputs), "a call and the same call later", path)
 

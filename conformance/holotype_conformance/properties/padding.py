@@ -28,7 +28,7 @@ from holotype_conformance.properties.cases import (
 from holotype_conformance.properties.causality import has_source
 from holotype_conformance.property import Violation, claim
 from holotype_conformance.records import DType
-from holotype_conformance.subject import Subject, candidate_code, real_rows
+from holotype_conformance.subject import Subject, real_rows
 
 
 def _row(inputs: Inputs, row: int) -> Inputs:
@@ -307,8 +307,7 @@ def finite(subject: Subject, case: FiniteCase) -> None:
         model = subject.model(case.setup(path, dtype=case.dtype))
         logits = subject.forward(model, inputs, grad=True).logits
         model.zero_grad()
-        with candidate_code("the backward pass"):
-            logits[real_rows(inputs)].square().sum().backward()  # type: ignore[no-untyped-call]
+        subject.backward(model, logits[real_rows(inputs)].square().sum())
         broken = [
             name
             for name, parameter in model.named_parameters()

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from holotype_conformance.adapters.reference import run_reference
 from holotype_conformance.compare import demand_equal
+from holotype_conformance.counting import parameter_count
 from holotype_conformance.plain_tensor import plain_gradient, plain_tensor
 from holotype_conformance.properties.agreement import (
     AgreementCase,
     agreement_cases,
     agreement_inputs,
     backward,
+    backward_of_reference,
 )
 from holotype_conformance.properties.cases import always
 from holotype_conformance.property import Case, Violation, claim
@@ -41,7 +43,7 @@ class LayersCase(Case, frozen=True, kw_only=True):
 
 def _demand_count(model: nn.Module, spec: Spec, what: str) -> None:
     expected = count_parameters(spec)
-    found = sum(parameter.numel() for parameter in model.parameters())
+    found = parameter_count(model)
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     if frozen:
         raise Violation(
@@ -170,8 +172,8 @@ def training_step(subject: Subject, case: AgreementCase) -> None:
     for path in subject.paths:
         model = subject.fresh_model(case.setup(path))
         reference = subject.fresh_reference(setup)
-        for each in (model, reference):
-            backward(subject, each, inputs, case.tokens)
+        backward(subject, model, inputs, case.tokens)
+        backward_of_reference(subject, reference, inputs, case.tokens)
         rate = _rate(reference)
         for each in (model, reference):
             _step(each, rate)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from holotype_conformance.compare import demand_equal
+from holotype_conformance.counting import parameter_count
 from holotype_conformance.properties.cases import BatchCase, always, batch_cases, batch_inputs
 from holotype_conformance.property import Violation, claim
 from holotype_conformance.subject import Subject, candidate_code, real_rows
@@ -61,11 +62,6 @@ def round_trip(subject: Subject, case: BatchCase) -> None:
             what="the outputs of the restored model and of the one that was saved",
             path=path,
         )
-
-
-def parameter_count(model: nn.Module) -> int:
-    """How many numbers there are to learn, those of tied tensors once."""
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def kept(model: nn.Module) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from holotype_conformance.properties.losses import (
     taught_case,
 )
 from holotype_conformance.property import Violation, claim
-from holotype_conformance.subject import Subject, candidate_code, real_rows
+from holotype_conformance.subject import Subject, real_rows
 
 Gradients = dict[str, Tensor]
 # Models are float32 here: what a checkpointed layer computes again is computed where no float32 can be lifted to
@@ -148,12 +148,11 @@ def objective_gradients(subject: Subject, case: BatchCase) -> None:
     for path in subject.paths:
         model = subject.fresh_model(case.setup(path, dtype="float32", dropping=False))
         model.train(not subject.candidate.routes(subject.spec))
-        with candidate_code("the backward pass of the loss"):
-            subject.loss(model, given, labels, grad=True).backward()  # type: ignore[no-untyped-call]
+        loss = subject.loss(model, given, labels, grad=True)
+        subject.backward(model, loss, "the backward pass of the loss")
         actual = gradients_of(model)
         outputs = subject.forward(model, read, grad=True)
-        with candidate_code("the backward pass"):
-            expected_loss(subject.spec, outputs, labels).backward()  # type: ignore[no-untyped-call]
+        subject.backward(model, expected_loss(subject.spec, outputs, labels))
         error, name = farthest_apart(actual, gradients_of(model))
         if error > 10 * FLOAT32_FLOOR:
             raise Violation(
