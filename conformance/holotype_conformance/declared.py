@@ -21,7 +21,7 @@ def named(declaration: Declaration) -> str:
 
 
 def warnings(report: Report) -> list[str]:
-    """What weakens the verdict: sentences that stand beside it in every output."""
+    """What weakens the verdict, or should be known beside it: sentences that stand beside it in every output."""
     said = []
     for each in report.declared:
         if each.kind == "floor":
@@ -34,4 +34,9 @@ def warnings(report: Report) -> list[str]:
                 f"The candidate is stated not to be {report.spec} in {each.name} ({each.reason}): the rest was judged"
                 " without it"
             )
+    if report.left_changed:
+        said.append(
+            "The candidate changed settings of the process that ran it and left them so:"
+            f" {', '.join(report.left_changed)}; they were put back each time"
+        )
     return said

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import math
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,13 +14,12 @@ from unittest.mock import patch
 
 import hypothesis
 import msgspec
-import torch
 from hypothesis import HealthCheck, Phase, Verbosity
 from hypothesis.errors import HypothesisException, Unsatisfiable
 from hypothesis.internal.conjecture import providers
 
-from holotype_conformance.arithmetic import arithmetic
 from holotype_conformance.limits import TimedOut, time_limit
+from holotype_conformance.process_state import undisturbed
 from holotype_conformance.property import Case, Property, Skip, Violation, measurements
 from holotype_conformance.records import (
     Counterexample,
@@ -144,7 +142,7 @@ def judge(subject: Subject, property_: Property, settings: Settings) -> Result:
     """
     case = None if settings.case is None else read_case(property_, settings.case)
     start = perf_counter()
-    with _undisturbed(), measurements() as found:
+    with undisturbed() as changed, measurements() as found:
 
         def result(outcome: Outcome, reason: str | None, details: str | None) -> Result:
             error, budget = _nearest_budget(found)
@@ -168,11 +166,11 @@ def judge(subject: Subject, property_: Property, settings: Settings) -> Result:
             settings.broken(result("failed", str(violation), _cause(violation)))
 
         trial = _Trial(subject, property_, settings.trying, broken)
-        found_out = result(*_attempt(trial, settings, case))
-        if found_out.outcome != "failed":
-            return found_out
-        settings.judged(found_out)
-        return _diagnosed(found_out, trial, settings)
+        verdict = result(*_attempt(trial, settings, case))
+        if verdict.outcome == "failed":
+            settings.judged(verdict)
+            verdict = _diagnosed(verdict, trial, settings)
+    return msgspec.structs.replace(verdict, left_changed=tuple(map(encodable, changed)))
 
 
 def _nearest_budget(found: Sequence[tuple[float, float]]) -> tuple[float | None, float | None]:
@@ -360,24 +358,6 @@ def _without_diagnosis(result: Result, error: Exception) -> Result:
     trace = "".join(traceback.format_exception(error))
     details = trace if result.details is None else f"{result.details}\n{trace}"
     return msgspec.structs.replace(result, undiagnosed=encodable(said), details=encodable(details))
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """What a candidate sets for the whole process is put back, and its warnings stay its own."""
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    torch.set_num_threads(1)  # probes are tiny: more threads cost more than they give
-    with (
-        warnings.catch_warnings(),
-        torch.set_grad_enabled(torch.is_grad_enabled()),
-        arithmetic(),
-    ):
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-            torch.set_default_dtype(dtype)
 
 
 @contextmanager

@@ -58,6 +58,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     the candidate printed, for `--verbose`. `error` and `budget` are of the comparison that came nearest its budget,
     where errors were measured. `undiagnosed` says why the search for a diagnosis came to no end; it is None where
     the search ended, whether it found something or not.
+    `left_changed` names what the candidate changed in the process and left so; it was put
+    back.
     """
 
     property: str
@@ -74,6 +76,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     details: str | None = None
     error: float | None = None
     budget: float | None = None
+    left_changed: tuple[str, ...] = ()
 
     @builtins.property  # `property` is a field here
     def ran(self) -> bool:
@@ -151,6 +154,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def ran(self) -> int:
         """How many properties judged the candidate."""
         return sum(result.ran for result in self.results)
+
+    @property
+    def left_changed(self) -> dict[str, int]:
+        """What the candidate changed in the process and left so -> in how many properties."""
+        names = [name for result in self.results for name in result.left_changed]
+        return {name: names.count(name) for name in names}
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 
+import msgspec
 import torch
 
 import holotype_spec
@@ -19,6 +20,7 @@ from holotype_conformance.declarations import DeclarationError, declarations
 from holotype_conformance.engine import CaseError, Settings, judge, read_case
 from holotype_conformance.expected import expect, expectation
 from holotype_conformance.limits import TimedOut, bad_limit, bad_seed, time_limit
+from holotype_conformance.process_state import undisturbed
 from holotype_conformance.property import Property, all_properties
 from holotype_conformance.records import (
     Broken,
@@ -79,6 +81,7 @@ class Run:
         self.properties = self.select(request.properties)
         self._smoked = set(smoked)
         self._subjects: dict[str, Subject] = {}
+        self._changed_at_first: dict[str, None] = {}  # by a first run; told with the next result
         self._check()
         self.declared = {spec.name: self._declared(spec) for spec in self.specs}
 
@@ -166,7 +169,8 @@ class Run:
         self.notify(Smoke(spec=spec.name))
         limit = self.request.limit
         try:
-            with time_limit(limit), arithmetic():
+            with undisturbed() as changed, time_limit(limit):
+                self._changed_at_first = changed
                 self.subject(spec).smoke()
         except TimedOut as late:
             self._unusable(
@@ -199,6 +203,10 @@ class Run:
             judged=lambda result: self.notify(Judged(spec=spec.name, result=result)),
         )
         result = judge(self.subject(spec), property_, settings)
+        changed, self._changed_at_first = self._changed_at_first, {}
+        if changed:
+            both = tuple(dict.fromkeys((*map(encodable, changed), *result.left_changed)))
+            result = msgspec.structs.replace(result, left_changed=both)
         result = expect(result, expectation(request.expected, spec.name, property_.slug))
         self.notify(Finished(spec=spec.name, result=result))
         return result

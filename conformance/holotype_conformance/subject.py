@@ -23,6 +23,7 @@ from holotype_conformance.candidate import Candidate, Capability, Inputs, Labels
 from holotype_conformance.declarations import as_it_has_it, stated_floor
 from holotype_conformance.plain_tensor import plain_tensor
 from holotype_conformance.precision import Float64Throughout, default_dtype
+from holotype_conformance.process_state import settled
 from holotype_conformance.property import ALL_DTYPES, Violation
 from holotype_conformance.records import DType
 from holotype_conformance.shapes import demand_logits, demand_tensor
@@ -357,7 +358,7 @@ class Subject:
         """Where candidate code runs: what it raises is a violation, and a float64 probe is float64 throughout."""
         lift = self.candidate.lifted and dtype is torch.float64
         lifting = Float64Throughout() if lift else nullcontext()
-        with candidate_code(what), default_dtype(dtype), lifting:
+        with default_dtype(dtype), lifting, candidate_code(what):
             yield
 
     def _checked(self, model: nn.Module, inputs: Inputs, outputs: Outputs) -> Outputs:
@@ -390,9 +391,10 @@ def undropped(spec: Spec) -> Spec:
 
 @contextmanager
 def candidate_code(what: str) -> Iterator[None]:
-    """Turn whatever the candidate raises, its exits included, into a `Violation`."""
+    """Turn whatever the candidate raises, its exits included, into a `Violation`, and put back what it sets."""
     try:
-        yield
+        with settled():
+            yield
     except Violation:
         raise
     except (Exception, SystemExit) as error:
