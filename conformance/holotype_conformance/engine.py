@@ -20,7 +20,7 @@ from hypothesis.internal.conjecture import providers
 
 from holotype_conformance.limits import TimedOut, time_limit
 from holotype_conformance.process_state import undisturbed
-from holotype_conformance.property import Case, Property, Skip, Violation, measurements
+from holotype_conformance.property import Case, Property, Skip, SuiteFault, Violation, measurements
 from holotype_conformance.records import (
     Counterexample,
     Diagnosis,
@@ -212,6 +212,8 @@ def _attempt(
         return "failed", str(found), _cause(found)
     except TimedOut as late:
         return _late(trial, settings.limit, str(late))
+    except SuiteFault as fault:
+        return "undecided", str(fault), None
     except Skip as skip:  # while its cases were being chosen
         return "skipped", str(skip), None
     except Unsatisfiable:
@@ -219,6 +221,8 @@ def _attempt(
     except _Stopped as stopped:
         if isinstance(stopped.__cause__, Skip):
             return "skipped", str(stopped.__cause__), None
+        if isinstance(stopped.__cause__, SuiteFault):
+            return "undecided", str(stopped.__cause__), None
         return _mistake(stopped.__cause__ or stopped)
     except Exception as error:
         return _mistake(error)

@@ -78,6 +78,10 @@ class Skip(Exception):
     """
 
 
+class SuiteFault(Exception):
+    """The suite could not give a candidate what it owes it; the message says what. No verdict on the candidate."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Property:
     """One claim.

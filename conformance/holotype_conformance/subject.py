@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -24,7 +25,7 @@ from holotype_conformance.declarations import as_it_has_it, stated_floor
 from holotype_conformance.plain_tensor import plain_tensor
 from holotype_conformance.precision import Float64Throughout, default_dtype
 from holotype_conformance.process_state import settled
-from holotype_conformance.property import ALL_DTYPES, Violation
+from holotype_conformance.property import ALL_DTYPES, SuiteFault, Violation
 from holotype_conformance.records import DType
 from holotype_conformance.shapes import demand_logits, demand_tensor
 from holotype_reference.model import Model
@@ -166,13 +167,21 @@ class Subject:
         """Build one probe and run it once, with whatever weights it has and whatever comes out.
 
         Raises:
-            CandidateUnusable: it cannot be built or called.
+            CandidateUnusable: it cannot be built or called, or there are no weights to load.
         """
         try:
             model = self._build(self.probe(2), self.paths[0], torch.float32)
             self.call(model.eval(), self.inputs(tokens=(1, 3)))
         except Violation as violation:
             raise CandidateUnusable(violation.summary) from violation
+        with suppress(Violation):  # whether it can load them is for the properties to say
+            self._demand_weights()
+
+    def _demand_weights(self) -> None:
+        try:
+            self.model(Setup(path=self.paths[0], dtype="float32"))
+        except SuiteFault as fault:
+            raise CandidateUnusable(str(fault)) from fault
 
     # Building ---------------------------------------------------------------------------------------------
 
@@ -399,9 +408,23 @@ def candidate_code(what: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         message = str(error).strip().split("\n")[0] or "no message"
+        if _handing_over(error):
+            raise SuiteFault(
+                f"the suite cannot hand over weights under their published names: {message}"
+            ) from error
         raise Violation(
             f"{what} raised {type(error).__name__}: {message}{_named_here(error)}"
         ) from error
+
+
+def _handing_over(error: BaseException | None) -> bool:
+    """Whether it was raised by our own code, while a candidate asked for the published names of its weights."""
+    while error is not None:
+        frames = walk_tb(error.__traceback__)
+        if any(frame.f_code is Weights.published.__code__ for frame, _ in frames):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _named_here(error: BaseException) -> str:

@@ -154,6 +154,10 @@ def _table(checkpoint: str) -> _Table:
     folder = files("holotype_reference") / "checkpoint_names"
     file = folder / f"{checkpoint}.toml"
     if not file.is_file():
+        if checkpoint == "none":
+            raise CheckpointError(
+                "there is no table of them for this family yet (its spec has checkpoint = none)"
+            )
         known = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir())
         raise CheckpointError(
             f"there is no table of names for checkpoint {checkpoint!r}; there is {known}"

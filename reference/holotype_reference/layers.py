@@ -135,7 +135,7 @@ class Layer(nn.Module):
         self.residual = spec.architecture.residual
         self.alpha = residual_scale(spec)
         dropout = spec.architecture.dropout
-        self.dropout = nn.Dropout(dropout.at("residual"))
+        self.dropout = nn.Dropout(max(dropout.at("residual"), dropout.at("attention-output")))
         self.feed_forward_dropout = nn.Dropout(
             max(dropout.at("residual"), dropout.at("feed-forward-output"))
         )

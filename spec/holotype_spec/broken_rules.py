@@ -141,6 +141,7 @@ def _of_a_variant(sound: Sound, file: str) -> Iterator[Problem]:
             )
     yield from _unknown_source(sound, file)
     yield from _unknown_paths(sound, file)
+    yield from _differences_elsewhere(sound, file)
 
 
 def _unknown_source(sound: Sound, file: str) -> Iterator[Problem]:
@@ -190,6 +191,24 @@ def _unknown_paths(sound: Sound, file: str) -> Iterator[Problem]:
                 if inherited
                 else nearest(path, known) or "correct the path",
             )
+
+
+def _differences_elsewhere(sound: Sound, file: str) -> Iterator[Problem]:
+    """What a class is said to have otherwise must be a field of the spec."""
+    for each in (sound.values(("family.transformers.differences",)) or [[]])[0]:
+        parts = _parts(each["field"])
+        if at(sound.tree, parts) is MISSING and not _is_undisclosed(sound.tree, each["field"]):
+            yield Problem(
+                file=file,
+                key="family.transformers.differences.field",
+                value=each["field"],
+                expected="the path of a field of the spec",
+                mend=nearest(each["field"], _dotted(sound.tree)) or "correct the path",
+            )
+
+
+def _dotted(tree: Tree) -> list[str]:
+    return [".".join(map(str, path)) for path in _nodes(tree)]
 
 
 def _is_undisclosed(tree: Tree, path: str) -> bool:

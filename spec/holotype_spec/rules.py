@@ -287,6 +287,12 @@ RULES = (
         mend="delete one of the two",
     ),
     Rule(
+        reads=("architecture.dropout.sites",),
+        holds=lambda sites: not {"residual", "attention-output"} <= set(sites),
+        expected='no "attention-output" beside "residual", which has it in it',
+        mend="delete one of the two",
+    ),
+    Rule(
         reads=("architecture.attention.biases",),
         holds=lambda biases: len(set(biases)) == len(biases),
         expected="each projection once",

@@ -341,3 +341,13 @@ def test_dropout_of_the_feed_forward_output_alone_leaves_attention_whole() -> No
     layer = model(spec).encoder.layers[0]
     assert layer.dropout.p == 0
     assert layer.feed_forward_dropout.p == 0.5
+
+
+def test_dropout_of_the_attention_output_alone_leaves_the_feed_forward_whole() -> None:
+    spec = probe("bert-base-uncased")
+    replace = msgspec.structs.replace
+    dropout = replace(spec.architecture.dropout, sites=("attention-output",))
+    spec = replace(spec, architecture=replace(spec.architecture, dropout=dropout))
+    layer = model(spec).encoder.layers[0]
+    assert layer.dropout.p == 0.5
+    assert layer.feed_forward_dropout.p == 0

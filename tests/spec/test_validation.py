@@ -196,6 +196,12 @@ def edit(path: str, value: Any) -> Callable[[Tree], None]:
             ["residual", "feed-forward-output"],
             'expected no "feed-forward-output" beside "residual"',
         ),
+        (
+            "gpt2",
+            "architecture.dropout.sites",
+            ["residual", "attention-output"],
+            'expected no "attention-output" beside "residual"',
+        ),
         ("gpt2", "architecture.dropout.sites", ["ffn"], 'expected one of "attention"'),
         ("gpt2", "architecture.decoder_start_id", 0, '"none" elsewhere (this is: decoder)'),
         (
@@ -236,6 +242,12 @@ def edit(path: str, value: Any) -> Callable[[Tree], None]:
         ("gpt2", "family.transformers.constants.n_layer", 3, "not already given by n_layer"),
         ("llama", "family.transformers.constants.rope_parameters", "x", "not already given by"),
         ("llama", "family.transformers.absent", ["mlp_bias"], "not already given by mlp_bias"),
+        (
+            "deberta",
+            "family.transformers.differences.0.field",
+            "architecture.heads",
+            'did you mean "architecture.head"?',
+        ),
         (
             "llama",
             "variants.0.architecture",

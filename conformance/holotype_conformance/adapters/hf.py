@@ -11,7 +11,7 @@ import os
 import re
 from copy import deepcopy
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.modeling_utils import LoadStateDictConfig
 
 from holotype_conformance.candidate import Candidate, Capability, Inputs, Labels, Outputs, seen
-from holotype_reference.checkpoints import published
+from holotype_conformance.declarations import Difference
 from holotype_reference.weights import Weights
+from holotype_spec.differences import as_theirs, differences
 from holotype_spec.schema import Spec, Transformers
 
 transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -51,6 +52,15 @@ class TransformersCandidate(Candidate):
         if spec.family.transformers == "none":
             return "transformers has no class for it"
         return None
+
+    def differences(self, spec: Spec) -> tuple[Difference, ...]:
+        """What the spec says of the class that it names."""
+        return tuple(
+            Difference(
+                field=each.field, reason=each.reason, change=partial(as_theirs, difference=each)
+            )
+            for each in differences(spec)
+        )
 
     def build(self, spec: Spec, path: str = "sdpa") -> nn.Module:
         theirs = their_class(spec)
@@ -78,7 +88,7 @@ class TransformersCandidate(Candidate):
         own = model.state_dict()
         read = {
             name: tensor
-            for name, tensor in published(weights.spec, weights).items()
+            for name, tensor in weights.published().items()
             if name in own or not any(re.search(pattern, name) for pattern in passed_over)
         }
         model.load_state_dict(as_held(model, read))
@@ -146,6 +156,8 @@ def configuration(spec: Spec) -> dict[str, Any]:
     flat: dict[str, Any] = dict.fromkeys(theirs.absent) | theirs.constants
     for key, path in theirs.fields.items():
         flat[key] = reduce(getattr, path.split("."), spec)
+    for difference in differences(spec):
+        flat |= difference.told
     nested: dict[str, Any] = {}
     for key, value in flat.items():
         *outer, last = key.split(".")

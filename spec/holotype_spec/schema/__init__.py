@@ -25,6 +25,7 @@ from holotype_spec.schema.embeddings import EmbeddingWidth as EmbeddingWidth
 from holotype_spec.schema.embeddings import FactorisedEmbedding as FactorisedEmbedding
 from holotype_spec.schema.embeddings import HiddenSizeEmbedding as HiddenSizeEmbedding
 from holotype_spec.schema.family import Binding as Binding
+from holotype_spec.schema.family import Difference as Difference
 from holotype_spec.schema.family import Family as Family
 from holotype_spec.schema.family import PublishedCount as PublishedCount
 from holotype_spec.schema.family import Source as Source

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -25,6 +25,21 @@ class PublishedCount(Strict):
     note: str | None = None
 
 
+class Difference(Strict):
+    """Where a class of another library is known not to be the model that it is named after.
+
+    `field` is the path of what differs. Where the spec has `stated` there, the class has `theirs`; neither is given
+    where no field of ours tells the difference. `told` is what its configuration is told, so that nothing else of the
+    difference is left. All else is then compared with the reference of the spec that the class does implement.
+    """
+
+    field: str
+    reason: Annotated[str, msgspec.Meta(min_length=1, description="a sentence")]
+    stated: Any = None
+    theirs: Any = None
+    told: dict[str, bool | int | float | str] = msgspec.field(default_factory=dict)
+
+
 class Transformers(Strict):
     """Which class of Hugging Face `transformers` is this model, and its configuration in our terms.
 
@@ -33,7 +48,7 @@ class Transformers(Strict):
     must be told; `absent` the keys that must be null there, which TOML cannot write. A dotted key stands
     for a nested one: "rope_parameters.rope_theta" is the entry "rope_theta" of their dictionary
     "rope_parameters". Their `position_ids` are positions, counted from 0, or the rows of the position
-    table, offset included.
+    table, offset included. `differences` are those that are known between the class and the model.
     """
 
     config_class: str
@@ -42,6 +57,7 @@ class Transformers(Strict):
     position_ids: Literal["positions", "rows"]
     fields: dict[str, str]
     constants: dict[str, bool | int | float | str]
+    differences: tuple[Difference, ...] = ()
 
     def __hash__(self) -> int:
         return hash((self.config_class, self.model_class, *sorted(self.fields.items())))

@@ -44,7 +44,13 @@ Objective = Literal[
 
 
 DropoutSite = Literal[
-    "embeddings", "attention", "residual", "feed-forward", "feed-forward-output", "final"
+    "embeddings",
+    "attention",
+    "residual",
+    "attention-output",
+    "feed-forward",
+    "feed-forward-output",
+    "final",
 ]
 
 
@@ -53,8 +59,9 @@ class Dropout(Strict):
 
     `embeddings`: what enters a stack, after the norm of the embeddings if there is one. `attention`: the
     weights, after the softmax. `residual`: what each block adds to the residual stream;
-    `feed-forward-output`: what the feed-forward block alone adds. `feed-forward`: what enters the block's
-    last matrix. `final`: what leaves a stack, after its final norm if there is one.
+    `attention-output` and `feed-forward-output`: what the one kind of block alone adds.
+    `feed-forward`: what enters the block's last matrix. `final`: what leaves a stack, after its final norm
+    if there is one.
     """
 
     rate: Rate
