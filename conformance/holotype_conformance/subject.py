@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
-from traceback import walk_tb
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,10 +20,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from holotype_conformance.candidate import Candidate, Capability, Inputs, Labels, Outputs
+from holotype_conformance.candidate_code import candidate_code as candidate_code
 from holotype_conformance.declarations import as_it_has_it, stated_floor
 from holotype_conformance.plain_tensor import plain_tensor
 from holotype_conformance.precision import Float64Throughout, default_dtype
-from holotype_conformance.process_state import settled
 from holotype_conformance.property import ALL_DTYPES, SuiteFault, Violation
 from holotype_conformance.records import DType
 from holotype_conformance.shapes import demand_logits, demand_tensor
@@ -32,7 +31,6 @@ from holotype_reference.model import Model
 from holotype_reference.model import build as build_reference
 from holotype_reference.weighted_sum import Path as AttentionPath
 from holotype_reference.weights import Regime, Weights, random_weights
-from holotype_spec.field_names import ours
 from holotype_spec.probes import LONG, ROWS, WINDOW, probe
 from holotype_spec.schema import Spec
 
@@ -396,47 +394,6 @@ def undropped(spec: Spec) -> Spec:
     dropout = msgspec.structs.replace(spec.architecture.dropout, rate=0.0)
     architecture = msgspec.structs.replace(spec.architecture, dropout=dropout)
     return msgspec.structs.replace(spec, architecture=architecture)
-
-
-@contextmanager
-def candidate_code(what: str) -> Iterator[None]:
-    """Turn whatever the candidate raises, its exits included, into a `Violation`, and put back what it sets."""
-    try:
-        with settled():
-            yield
-    except Violation:
-        raise
-    except (Exception, SystemExit) as error:
-        message = str(error).strip().split("\n")[0] or "no message"
-        if _handing_over(error):
-            raise SuiteFault(
-                f"the suite cannot hand over weights under their published names: {message}"
-            ) from error
-        raise Violation(
-            f"{what} raised {type(error).__name__}: {message}{_named_here(error)}"
-        ) from error
-
-
-def _handing_over(error: BaseException | None) -> bool:
-    """Whether it was raised by our own code, while a candidate asked for the published names of its weights."""
-    while error is not None:
-        frames = walk_tb(error.__traceback__)
-        if any(frame.f_code is Weights.published.__code__ for frame, _ in frames):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _named_here(error: BaseException) -> str:
-    """Of a field that a spec was asked for by the name that it has elsewhere, the name that it has here."""
-    if not isinstance(error, AttributeError) or not isinstance(error.obj, Spec):
-        return ""
-    field = ours(error.name or "")
-    return (
-        f"; a spec calls it {field}"
-        if field
-        else "; `holotype show SPEC --json` lists the fields of a spec"
-    )
 
 
 def copies(inputs: Inputs) -> Inputs:
