@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -21,6 +21,17 @@ class Float64Throughout(TorchFunctionMode):
     -inf on the way. This takes nothing away from a check: the code that runs is the candidate's own, and a cast to
     anything but float32 stays what it is. What these casts are for is checked in float32 and bfloat16, without it.
     """
+
+    def __enter__(self) -> Self:
+        # The old constructor, torch.FloatTensor(sizes), asks no mode.
+        self._constructor = torch.FloatTensor
+        torch.FloatTensor = torch.DoubleTensor  # type: ignore[assignment,misc]
+        entered: Self = super().__enter__()  # type: ignore[no-untyped-call]
+        return entered
+
+    def __exit__(self, *error: object) -> None:
+        torch.FloatTensor = self._constructor  # type: ignore[misc]
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self,

@@ -123,6 +123,17 @@ def test_float32_is_lifted_however_it_is_asked_for(lowered: Callable[[Tensor], T
         assert lowered(torch.ones(3, dtype=torch.float64)).dtype is torch.float64
 
 
+def test_the_constructor_of_old_is_lifted_and_put_back() -> None:
+    before = torch.FloatTensor
+    with Float64Throughout():
+        with Float64Throughout():
+            assert torch.FloatTensor(2, 3).dtype is torch.float64
+        assert torch.FloatTensor([1.0]).dtype is torch.float64
+        assert isinstance(torch.ones(1, dtype=torch.float64), torch.FloatTensor)
+    assert torch.FloatTensor is before
+    assert torch.FloatTensor(2).dtype is torch.float32
+
+
 def test_half_precision_is_not_lifted() -> None:
     with Float64Throughout():
         assert torch.ones(3).softmax(-1, torch.bfloat16).dtype is torch.bfloat16
