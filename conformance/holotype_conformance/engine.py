@@ -21,6 +21,7 @@ from hypothesis.internal.conjecture import providers
 from holotype_conformance.limits import TimedOut, time_limit
 from holotype_conformance.process_state import undisturbed
 from holotype_conformance.property import Case, Property, Skip, SuiteFault, Violation, measurements
+from holotype_conformance.randomness import random_states, seed_of
 from holotype_conformance.records import (
     Counterexample,
     Diagnosis,
@@ -81,6 +82,7 @@ class _Stopped(BaseException):
 class _Trial:
     """Runs the cases of a property and remembers what became of each.
 
+    Each case finds the random number generators in states of its own, which the line that reruns it brings about again.
     Remembering makes repeats free and replays certain: a candidate that answers differently each time is reported as
     it was first seen, and never as a flaky test.
     """
@@ -123,8 +125,10 @@ class _Trial:
     def _run(self, case: Case) -> Violation | None:
         self.case = case
         self.trying(plain(case))
+        seed = seed_of(self.subject.seed, self.property.slug, msgspec.json.encode(case).decode())
         try:
-            self.property.check(self.subject, case)
+            with random_states(seed):
+                self.property.check(self.subject, case)
         except Violation as violation:
             return violation
         except HypothesisException:  # a case that is given up, not a verdict

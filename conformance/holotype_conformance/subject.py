@@ -25,6 +25,7 @@ from holotype_conformance.declarations import as_it_has_it, stated_floor
 from holotype_conformance.plain_tensor import plain_tensor
 from holotype_conformance.precision import Float64Throughout, default_dtype
 from holotype_conformance.property import ALL_DTYPES, SuiteFault, Violation
+from holotype_conformance.randomness import random_states
 from holotype_conformance.records import DType
 from holotype_conformance.shapes import demand_logits, demand_tensor
 from holotype_reference.model import Model
@@ -143,7 +144,7 @@ class Subject:
     def capabilities(self) -> dict[Capability, str | None]:
         """None for what the candidate can do, else the reason why it cannot."""
         model = self._build(self.probe(2), self.paths[0], torch.float32)
-        with candidate_code("capabilities"):
+        with random_states(self.seed), candidate_code("capabilities"):
             return self.candidate.capabilities(model, self.probe(2))
 
     def has(self, capability: Capability) -> bool:
@@ -203,8 +204,7 @@ class Subject:
         return self.weights(setup.layers, setup.weights, setup.drawn, setup.long)
 
     def _build(self, spec: Spec, path: str, dtype: torch.dtype) -> nn.Module:
-        with self._guard("build", dtype), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with random_states(self.seed), self._guard("build", dtype):
             model = self.candidate.build(spec, path)
         if not isinstance(model, nn.Module):
             raise Violation(f"build returned {type(model).__name__}; expected a torch.nn.Module")
@@ -221,7 +221,7 @@ class Subject:
         dtype = DTYPES[setup.dtype]
         spec = self.probe(setup.layers, setup.long)
         model = self._build(spec if setup.dropping else undropped(spec), setup.path, dtype)
-        with candidate_code("cast"):
+        with random_states(self.seed), candidate_code("cast"):
             model = self.candidate.cast(model, dtype)
         self._paths[model] = setup.path
         if self.has("weights"):
@@ -232,7 +232,7 @@ class Subject:
 
     def load(self, model: nn.Module, weights: Weights) -> None:
         """Hand weights to the candidate."""
-        with self._guard("load", _dtype(model)):
+        with random_states(self.seed), self._guard("load", _dtype(model)):
             self.candidate.load(model, weights)
 
     def _reference(self, setup: Setup) -> Model:
@@ -254,7 +254,7 @@ class Subject:
     def restored(self, setup: Setup, folder: Path) -> nn.Module:
         """The candidate's model as it comes back from a folder, in eval mode."""
         dtype = DTYPES[setup.dtype]
-        with self._guard("restore", dtype):
+        with random_states(self.seed), self._guard("restore", dtype):
             model = self.candidate.restore(self.probe(setup.layers, setup.long), folder, setup.path)
             return model.to(self.device).eval()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -90,6 +92,37 @@ def attention_missing(model: Model) -> None:
 )
 def final_missing(model: Model) -> None:
     model.writer.dropout.p = 0.0
+
+
+LAYER_DROP = 0.08
+
+
+def _dropping_layers(model: Model, draw: Callable[[], float]) -> None:
+    def forward(self: Layer, x: Tensor, *rest: Any) -> Tensor:
+        y = Layer.forward(self, x, *rest)
+        return x if draw() < LAYER_DROP else y
+
+    override_all(model, Layer, forward=forward)
+
+
+@patches(
+    "dropout.layers-by-python",
+    f"each layer is skipped in {LAYER_DROP:.0%} of all calls, in eval mode too, by Python's random",
+    "Layers are dropped at random in training, and nothing asks for the mode. A seed that is set before each call hides"
+    " it: torch.manual_seed does not, and frameworks of tests set Python's for every case.",
+)
+def layers_by_python(model: Model) -> None:
+    _dropping_layers(model, random.random)
+
+
+@patches(
+    "dropout.layers-by-numpy",
+    f"each layer is skipped in {LAYER_DROP:.0%} of all calls, in eval mode too, by NumPy's random",
+    "Layers are dropped at random in training, and nothing asks for the mode. A seed that is set before each call hides"
+    " it: torch.manual_seed does not, and frameworks of tests set NumPy's for every case.",
+)
+def layers_by_numpy(model: Model) -> None:
+    _dropping_layers(model, np.random.rand)
 
 
 # Gradients ------------------------------------------------------------------------------------------------------
