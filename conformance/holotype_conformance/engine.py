@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ from unittest.mock import patch
 import hypothesis
 import msgspec
 from hypothesis import HealthCheck, Phase, Verbosity
-from hypothesis.errors import HypothesisException, Unsatisfiable
+from hypothesis.errors import Unsatisfiable
 from hypothesis.internal.conjecture import providers
 
-from holotype_conformance.limits import TimedOut, time_limit
+from holotype_conformance.guard import Evasion, is_ours, violation_of
+from holotype_conformance.limits import is_time_up, time_limit
 from holotype_conformance.process_state import undisturbed
 from holotype_conformance.property import Case, Property, Skip, SuiteFault, Violation, measurements
 from holotype_conformance.randomness import random_states, seed_of
@@ -32,6 +32,14 @@ from holotype_conformance.records import (
     plain,
 )
 from holotype_conformance.subject import Subject
+from holotype_conformance.texts import (
+    REASON,
+    bounded,
+    bounded_facts,
+    message_of,
+    trace_of,
+    type_of,
+)
 from holotype_reference.support import unsupported
 from holotype_spec.schema import Spec
 
@@ -101,12 +109,14 @@ class _Trial:
         self.seen: dict[bytes, Violation | None] = {}
         self.case: Case | None = None  # under way
         self.broken: tuple[Case, Violation] | None = None  # the last, at the end the smallest
+        self.evaded = False  # and whether it was no answer at all
         self.shrinking = 0
 
     def __call__(self, case: Case) -> None:
         violation = self._judged(case)
         if violation is not None:
             self.broken = case, violation
+            self.evaded = isinstance(violation, Evasion)
             raise _Broken
 
     def _judged(self, case: Case) -> Violation | None:
@@ -119,6 +129,7 @@ class _Trial:
             violation = self.seen[key] = self._run(case)
             if violation is not None:
                 self.broken = case, violation
+                self.evaded = isinstance(violation, Evasion)
                 self.broke(violation)
         return self.seen[key]
 
@@ -131,10 +142,12 @@ class _Trial:
                 self.property.check(self.subject, case)
         except Violation as violation:
             return violation
-        except HypothesisException:  # a case that is given up, not a verdict
-            raise
         except Exception as error:
             raise _Stopped from error
+        except BaseException as error:
+            if is_ours(error):
+                raise
+            return violation_of(error, "the candidate")
         return None
 
 
@@ -156,11 +169,12 @@ def judge(subject: Subject, property_: Property, settings: Settings) -> Result:
                 level=property_.level,
                 outcome=outcome,
                 seconds=round(perf_counter() - start, 6),
-                reason=None if reason is None else encodable(reason),
+                reason=None if reason is None else encodable(bounded(reason, REASON)),
                 counterexample=None if plainly else _counterexample(trial, settings),
                 clause=property_.clause,
                 meaning=property_.meaning,
                 cases=len(trial.seen),
+                ended=trial.evaded,
                 details=None if details is None else encodable(details),
                 error=error,
                 budget=budget,
@@ -214,8 +228,6 @@ def _attempt(
     except (_Broken, Violation) as broken:
         found = trial.broken[1] if trial.broken else broken
         return "failed", str(found), _cause(found)
-    except TimedOut as late:
-        return _late(trial, settings.limit, str(late))
     except SuiteFault as fault:
         return "undecided", str(fault), None
     except Skip as skip:  # while its cases were being chosen
@@ -230,6 +242,13 @@ def _attempt(
         return _mistake(stopped.__cause__ or stopped)
     except Exception as error:
         return _mistake(error)
+    except BaseException as error:
+        if is_time_up(error):
+            return _late(trial, settings.limit, str(error))
+        if is_ours(error):
+            raise
+        trial.evaded = True
+        return "failed", str(violation_of(error, "the candidate")), trace_of(error)
     return "passed", None, None
 
 
@@ -317,22 +336,21 @@ def _late(trial: _Trial, limit: float, had: str) -> tuple[Outcome, str, str | No
 
 
 def _mistake(error: BaseException) -> tuple[Outcome, str, str]:
-    text = "".join(traceback.format_exception(error))
-    said = str(error).strip().split("\n")[0]
-    return "error", f"the check itself raised {type(error).__name__}: {said}", text
+    said = f"the check itself raised {type_of(error)}: {message_of(error)}"
+    return "error", said, trace_of(error)
 
 
 def _cause(violation: BaseException) -> str | None:
     """The traceback of the candidate's own error, where a violation comes from one."""
     if violation.__cause__ is None:
         return None
-    return "".join(traceback.format_exception(violation.__cause__))
+    return trace_of(violation.__cause__)
 
 
 def _counterexample(trial: _Trial, settings: Settings) -> Counterexample | None:
     if trial.broken is not None:
         case, violation = trial.broken
-        facts = plain(violation.facts)
+        facts = bounded_facts(plain(violation.facts))
     elif trial.case is not None:
         case, facts = trial.case, {}
     else:
@@ -351,19 +369,20 @@ def _diagnosed(result: Result, trial: _Trial, settings: Settings) -> Result:
             diagnose = importlib.import_module(name).diagnose
             found = diagnose(trial.subject, trial.property, *trial.broken)
             diagnosis = msgspec.convert(plain(list(found)), tuple[Diagnosis, ...])
-    except TimedOut:
-        said = f"the search for a diagnosis did not end within {settings.limit:g} s"
-        return msgspec.structs.replace(result, undiagnosed=said)
-    except Exception as error:
+    except BaseException as error:
+        if is_time_up(error):
+            said = f"the search for a diagnosis did not end within {settings.limit:g} s"
+            return msgspec.structs.replace(result, undiagnosed=said)
+        if is_ours(error):
+            raise
         return _without_diagnosis(result, error)
     return msgspec.structs.replace(result, diagnosis=diagnosis)
 
 
-def _without_diagnosis(result: Result, error: Exception) -> Result:
+def _without_diagnosis(result: Result, error: BaseException) -> Result:
     """The failure with what went wrong in the search for its diagnosis."""
-    first = str(error).strip().split("\n")[0]
-    said = f"the search for a diagnosis raised {type(error).__name__}: {first}"
-    trace = "".join(traceback.format_exception(error))
+    said = f"the search for a diagnosis raised {type_of(error)}: {message_of(error)}"
+    trace = trace_of(error)
     details = trace if result.details is None else f"{result.details}\n{trace}"
     return msgspec.structs.replace(result, undiagnosed=encodable(said), details=encodable(details))
 

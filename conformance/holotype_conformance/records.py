@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from holotype_conformance.texts import encodable as encodable
+
 Outcome = Literal[
     "passed", "failed", "expected-failure", "unexpected-pass", "undecided", "skipped", "error"
 ]
@@ -54,6 +56,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     `reason` says in a sentence what was seen (or why it was skipped); it is None only for a plain pass. What is
     `undecided` was begun and did not end: it says nothing for the candidate and nothing against it.
+    `ended` says that the candidate ended its process, or tried to, in place of an answer.
     `cases` is the number of cases judged, those of the shrinking included. `details` is a traceback or what
     the candidate printed, for `--verbose`. `error` and `budget` are of the comparison that came nearest its budget,
     where errors were measured. `undiagnosed` says why the search for a diagnosis came to no end; it is None where
@@ -73,6 +76,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     clause: str = ""
     meaning: str = ""
     cases: int = 0
+    ended: bool = False
     details: str | None = None
     error: float | None = None
     budget: float | None = None
@@ -348,11 +352,6 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return plain(value.tolist())
     return encodable(str(value))
-
-
-def encodable(text: str) -> str:
-    """`text` with a question mark for what no encoding can carry: a candidate's message may hold anything."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def count(results: tuple[Result, ...]) -> dict[Outcome, int]:

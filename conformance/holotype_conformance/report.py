@@ -17,6 +17,7 @@ import msgspec
 from holotype_conformance.declared import HEADING, named, warnings
 from holotype_conformance.records import Outcome, Report, Result, Verdict, encodable
 from holotype_conformance.terminal import WIDTH
+from holotype_conformance.texts import CONTROL, bounded
 
 MARKS: dict[Outcome, str] = {
     "passed": "✓",
@@ -61,9 +62,8 @@ ASCII = str.maketrans(
         "√": "sqrt",
     }
 )
-# Control characters and terminal escapes: what a candidate raises or prints must not steer the reader's terminal.
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LABEL = 12
+WRAPPED = 10_000  # characters: wrapping takes the square of the length of a word
 
 
 class Painter:
@@ -92,7 +92,7 @@ class Painter:
 
 def clean(text: str) -> str:
     """`text` without control characters other than tabs and line ends."""
-    return _CONTROL.sub("", encodable(text.replace("\r\n", "\n")))
+    return CONTROL.sub("", encodable(text.replace("\r\n", "\n")))
 
 
 def report_text(report: Report, painter: Painter, *, verbose: bool = False) -> str:
@@ -210,7 +210,7 @@ def failure_lines(result: Result, painter: Painter, *, verbose: bool = False) ->
 
 
 def _entry(label: str, text: str, painter: Painter) -> Iterator[str]:
-    lines = wrap(clean(text), painter.width - _LABEL, break_on_hyphens=False)
+    lines = wrap(bounded(clean(text), WRAPPED), painter.width - _LABEL, break_on_hyphens=False)
     if lines:
         yield _label(label, painter) + lines[0]
         yield from (" " * _LABEL + line for line in lines[1:])
@@ -296,4 +296,5 @@ def _causes(report: Report, painter: Painter) -> Iterator[str]:
 
 
 def _wrapped(text: str, painter: Painter) -> list[str]:
+    text = bounded(text, WRAPPED)
     return wrap(text, painter.width, break_long_words=False, break_on_hyphens=False)

@@ -19,7 +19,8 @@ from holotype_conformance.candidate import Candidate
 from holotype_conformance.declarations import DeclarationError, declarations
 from holotype_conformance.engine import CaseError, Settings, judge, read_case
 from holotype_conformance.expected import expect, expectation
-from holotype_conformance.limits import TimedOut, bad_limit, bad_seed, time_limit
+from holotype_conformance.guard import CandidateUnusable, is_ours
+from holotype_conformance.limits import bad_limit, bad_seed, is_time_up, time_limit
 from holotype_conformance.process_state import undisturbed
 from holotype_conformance.property import Property, all_properties
 from holotype_conformance.records import (
@@ -38,7 +39,8 @@ from holotype_conformance.records import (
     Unusable,
     encodable,
 )
-from holotype_conformance.subject import CandidateUnusable, Subject
+from holotype_conformance.subject import Subject
+from holotype_conformance.texts import REASON, bounded, message_of, type_of
 from holotype_spec.schema import Spec
 
 MEND = (
@@ -172,19 +174,20 @@ class Run:
             with undisturbed() as changed, time_limit(limit):
                 self._changed_at_first = changed
                 self.subject(spec).smoke()
-        except TimedOut as late:
-            self._unusable(
-                spec,
-                f"building and running one small model did not end within {limit:g} s ({late})",
-            )
         except CandidateUnusable as error:
             self._unusable(spec, str(error))
-        except Exception as error:
-            self._unusable(spec, f"building and running one small model raised {error!r}")
+        except BaseException as error:
+            did = f"raised {type_of(error)}: {message_of(error)}"
+            if is_time_up(error):
+                did = f"did not end within {limit:g} s ({error})"
+            elif is_ours(error):
+                raise
+            self._unusable(spec, f"building and running one small model {did}")
         self._smoked.add(spec.name)
 
     def _unusable(self, spec: Spec, reason: str) -> None:
-        self.notify(Unusable(spec=spec.name, reason=encodable(reason)))
+        reason = encodable(bounded(reason, REASON))
+        self.notify(Unusable(spec=spec.name, reason=reason))
         raise CandidateUnusable(reason)
 
     def judge(self, spec: Spec, property_: Property) -> Result:

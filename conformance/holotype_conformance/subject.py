@@ -20,8 +20,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from holotype_conformance.candidate import Candidate, Capability, Inputs, Labels, Outputs
-from holotype_conformance.candidate_code import candidate_code as candidate_code
 from holotype_conformance.declarations import as_it_has_it, stated_floor
+from holotype_conformance.guard import CandidateUnusable as CandidateUnusable
+from holotype_conformance.guard import candidate_code as candidate_code
 from holotype_conformance.plain_tensor import plain_tensor
 from holotype_conformance.precision import Float64Throughout, default_dtype
 from holotype_conformance.property import ALL_DTYPES, SuiteFault, Violation
@@ -44,10 +45,6 @@ DTYPES: dict[DType, torch.dtype] = {
 FLOAT64_FLOOR = (
     1e-12  # what "equal to rounding" means between two float64 computations of one formula
 )
-
-
-class CandidateUnusable(Exception):
-    """The candidate could not be run at all; the message says what it did."""
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):

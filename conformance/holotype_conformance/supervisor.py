@@ -328,6 +328,7 @@ class _Worker:
             entry,
             f"the candidate's process {how} during this property",
             outcome="undecided" if self.late else "failed",
+            ended=not self.late,
             seconds=round(time.monotonic() - self.since, 3),
             details=self._output() or None,
             counterexample=Counterexample(
@@ -345,7 +346,8 @@ class _Worker:
             return msgspec.structs.replace(self.judged, undiagnosed=said)
         if self.broken is not None:
             reason = f"{self.broken.reason} (after that its process {how})"
-            return msgspec.structs.replace(self.broken, reason=reason)
+            ended = self.broken.ended or not self.late
+            return msgspec.structs.replace(self.broken, reason=reason, ended=ended)
         return None
 
     def _how(self) -> str:

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from holotype_conformance.texts import message_of, type_of
+
 if TYPE_CHECKING:
     from holotype_conformance.candidate import Candidate
 
@@ -103,9 +105,10 @@ def as_candidate(found: Any, title: str) -> Candidate:
 def _instance(candidate_class: Callable[[], Candidate], title: str) -> Candidate:
     try:
         return candidate_class()
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        let_through(error)
         raise TargetError(
-            f"{title} is a Candidate class, but calling it without arguments raised {_said(error)};"
+            f"{title} is a Candidate class, but calling it without arguments raised {said(error)};"
             " expected one that can be, or name an instance"
         ) from error
 
@@ -144,8 +147,9 @@ def _adapted(target: str, point: EntryPoint, argument: str) -> Candidate:
             f"the target {point.name!r} needs the module {error.name!r}, which is not installed:"
             f" try pip install 'holotype[{point.name}]'"
         ) from error
-    except (Exception, SystemExit) as error:
-        raise TargetError(f"the target {point.name!r} did not import: {_said(error)}") from error
+    except BaseException as error:
+        let_through(error)
+        raise TargetError(f"the target {point.name!r} did not import: {said(error)}") from error
     if isinstance(adapter, (Candidate, type)):
         if argument:
             raise TargetError(f"the target {point.name!r} takes nothing after a colon: {target!r}")
@@ -165,9 +169,10 @@ def _import(target: str, name: str, expected: str) -> ModuleType:
                 f"{target!r}: there is no module {error.name!r}, neither installed nor in"
                 f" {Path.cwd()}; {expected}"
             ) from error
-        raise TargetError(f"{target!r} did not import: {_said(error)}") from error
-    except (Exception, SystemExit) as error:
-        raise TargetError(f"{target!r} did not import: it raised {_said(error)}") from error
+        raise TargetError(f"{target!r} did not import: {said(error)}") from error
+    except BaseException as error:
+        let_through(error)
+        raise TargetError(f"{target!r} did not import: it raised {said(error)}") from error
 
 
 def _import_module(name: str, expected: str) -> ModuleType:
@@ -235,9 +240,16 @@ def _what(found: Any) -> str:
     return "None" if found is None else f"a {type(found).__name__}"
 
 
-def _said(error: BaseException) -> str:
-    message = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+def said(error: BaseException) -> str:
+    return f"{type_of(error)}: {message_of(error)}"
+
+
+def let_through(error: BaseException) -> None:
+    """Raise again what is meant for us, and not the target's."""
+    from holotype_conformance.guard import is_ours
+
+    if is_ours(error):
+        raise error
 
 
 def _expected() -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from holotype_conformance.limits import TimedOut, time_limit
+from holotype_conformance.limits import is_time_up, time_limit
 from holotype_conformance.records import (
     Collected,
     Done,
@@ -29,8 +29,17 @@ from holotype_conformance.records import (
     Planned,
     Ready,
     Rejected,
+    Request,
     Resolved,
+)
+from holotype_conformance.texts import (
+    REASON,
+    bounded,
     encodable,
+    message_of,
+    title_of,
+    trace_of,
+    type_of,
 )
 
 
@@ -94,7 +103,9 @@ def _work(channel: Channel, job: Job) -> bool:
     warnings.simplefilter("ignore")
     import torch
 
-    from holotype_conformance import runs
+    from holotype_conformance import guard, runs
+
+    guard.expect_no_interrupts()
 
     torch.set_num_threads(1)  # probes are tiny: more threads cost more than they give
     request = job.request
@@ -104,17 +115,32 @@ def _work(channel: Channel, job: Job) -> bool:
         with time_limit(request.limit):
             candidate = resolve(request.target)
         run = run_class(request, candidate, notify=channel.send, smoked=job.smoked)
-    except TimedOut as late:
-        said = f"importing {request.target!r} did not end within {request.limit:g} s ({late})"
-        channel.send(Rejected(message=said, unrunnable=True))
+    except BaseException as error:
+        channel.send(_rejected(error, request))
         return False
-    except ValueError as error:
-        channel.send(
-            Rejected(message=encodable(str(error)), details=encodable(traceback.format_exc()))
-        )
-        return False
-    channel.send(Resolved(title=encodable(candidate.title)))
+    channel.send(Resolved(title=_title(candidate, request.target)))
     return _run_pytest(channel, job, run)
+
+
+def _rejected(error: BaseException, request: Request) -> Rejected:
+    """Why there is nothing to check: what was asked for makes no sense, or the candidate did not let itself be had."""
+    details = encodable(trace_of(error))
+    if isinstance(error, ValueError):
+        said = encodable(bounded(str(error), REASON))
+        return Rejected(message=said, details=details)
+    did = f"raised {type_of(error)}: {message_of(error)}"
+    if is_time_up(error):
+        did = f"did not end within {request.limit:g} s ({error})"
+    said = encodable(f"importing {request.target!r} {did}")
+    return Rejected(message=said, details=details, unrunnable=True)
+
+
+def _title(candidate: Any, target: str) -> str:
+    """What the candidate calls itself, if that can be had."""
+    try:
+        return title_of(candidate.title, target)
+    except BaseException:  # its code may do anything; what follows judges the candidate
+        return title_of(None, target)
 
 
 def _kind(kind: Kind) -> tuple[Any, Any]:

@@ -12,13 +12,16 @@ import sys
 import time
 import warnings
 
+import hypothesis
+import pytest
 import torch
 from hypothesis import strategies as st
 from torch import nn
 
 import holotype_conformance.properties  # noqa: F401  the real ones register first, and are then taken out
 from holotype_conformance import property as registry
-from holotype_conformance.property import Case, Property, Violation, register
+from holotype_conformance.limits import TimedOut
+from holotype_conformance.property import Case, Property, Skip, Violation, register
 from holotype_conformance.subject import Setup
 
 SMALLEST = 7  # the least size at which the misbehaviour shows
@@ -91,6 +94,34 @@ def segfaults(logits):
     ctypes.string_at(0)
 
 
+def interrupts(logits):
+    raise KeyboardInterrupt
+
+
+def skips(logits):
+    pytest.skip("not today")
+
+
+def leaves_pytest(logits):
+    pytest.exit("bye", returncode=0)
+
+
+def gives_up(logits):
+    hypothesis.reject()
+
+
+def has_nothing_to_say(logits):
+    raise Skip("nothing to say")
+
+
+def pretends_the_time_is_up(logits):
+    raise TimedOut("no")
+
+
+def talks(logits):
+    raise RuntimeError("x" * 20_000_000)
+
+
 def prints(logits):
     print('{"event": "done"}', flush=True)
     os.write(1, b'{"event": "done"}\n\x00\xff rubbish \x1b[31m\n')
@@ -131,6 +162,13 @@ MOODS = {
     "dies-later": dies_later,
     "exits": exits,
     "segfaults": segfaults,
+    "interrupts": interrupts,
+    "skips": skips,
+    "leaves-pytest": leaves_pytest,
+    "gives-up": gives_up,
+    "has-nothing-to-say": has_nothing_to_say,
+    "pretends-the-time-is-up": pretends_the_time_is_up,
+    "talks": talks,
     "prints": prints,
     "scribbles": scribbles,
     "warns": warns,

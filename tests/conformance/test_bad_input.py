@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 ROGUE = Path(__file__).with_name("rogue.py")
+PROPERTIES = 29
 LIMIT = 4  # seconds for a property; long enough for one small model on a busy machine
 
 
@@ -32,7 +33,9 @@ def paragraph(text):
 class RogueRun:
     def __init__(self, folder):
         (folder / "expected.toml").write_text(
-            '"mood.raises" = "issue 1"\n"mood.prints" = "issue 2"\n[gpt2]\n"other.stale" = "issue 3"\n'
+            '"mood.raises" = "issue 1"\n"mood.prints" = "issue 2"\n'
+            '"mood.exits" = "issue 4"\n"mood.segfaults" = "issue 5"\n"mood.skips" = "issue 6"\n'
+            '"mood.spins" = "issue 7"\n[gpt2]\n"other.stale" = "issue 3"\n'
         )
         self.folder = folder
         self.run = check(
@@ -57,7 +60,7 @@ def test_the_run_goes_on_to_its_end_and_the_exit_code_says_that_it_does_not_conf
     assert rogue.run.returncode == 1
     assert rogue.run.stderr == ""
     assert rogue.report["conforms"] is False
-    assert len(rogue.results) == 22
+    assert len(rogue.results) == PROPERTIES
 
 
 @pytest.mark.parametrize(
@@ -79,6 +82,13 @@ def test_what_is_fine_passes_whatever_happened_before(rogue, slug):
             "forward raised RuntimeError: first (after that its process exited with status 3)",
         ),
         ("exits", "forward raised SystemExit: 4"),
+        ("interrupts", "forward raised KeyboardInterrupt: no message (which is no Exception"),
+        ("skips", "forward raised Skipped: not today (which steers pytest"),
+        ("leaves-pytest", "forward raised Exit: bye (which steers pytest"),
+        ("gives-up", "forward raised UnsatisfiedAssumption: reject() in gives_up (line"),
+        ("has-nothing-to-say", "forward raised Skip: nothing to say (which steers holotype"),
+        ("pretends-the-time-is-up", "forward raised TimedOut: no (which steers holotype"),
+        ("talks", "forward raised RuntimeError: xxxx"),
         ("segfaults", "the candidate's process crashed (SIGSEGV) during this property"),
     ],
 )
@@ -145,6 +155,21 @@ def test_an_expected_failure_is_one_with_its_reason(rogue):
     assert result["reason"].startswith("issue 1 (seen: forward raised RuntimeError: boom")
 
 
+@pytest.mark.parametrize("mood", ["exits", "segfaults", "skips"])
+def test_an_expected_failure_absorbs_a_wrong_answer_and_no_exit(rogue, mood):
+    result = rogue.results[f"mood.{mood}"]
+    assert result["outcome"] == "failed"
+    assert result["ended"] is True
+    assert result["reason"].endswith("(listed as an expected failure, which is never one of these)")
+    assert rogue.results["mood.raises"]["ended"] is False
+    assert rogue.results["mood.spins"]["outcome"] == "undecided"
+
+
+def test_a_message_of_megabytes_is_bounded_in_every_output(rogue):
+    assert len(rogue.results["mood.talks"]["reason"]) < 5000
+    assert max(path.stat().st_size for path in rogue.folder.iterdir()) < 2_000_000
+
+
 def test_the_file_holds_the_promised_keys(rogue):
     assert {
         "holotype",
@@ -160,13 +185,14 @@ def test_the_file_holds_the_promised_keys(rogue):
     } <= set(rogue.report)
     promised = {"property", "level", "outcome", "seconds", "reason", "counterexample", "diagnosis"}
     assert all(promised <= set(result) for result in rogue.report["results"])
-    assert sum(rogue.report["counts"].values()) == 22
+    assert sum(rogue.report["counts"].values()) == PROPERTIES
     assert {"python", "torch", "platform", "versions"} <= set(rogue.report["environment"])
 
 
 def test_junit_and_html_tell_the_same(rogue):
     suite = ElementTree.parse(rogue.folder / "out.xml").getroot()[0]
-    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("22", "8", "6")
+    counts = [suite.get(name) for name in ("tests", "failures", "errors")]
+    assert counts == [str(PROPERTIES), "15", "6"]
     page = (rogue.folder / "out.html").read_text()
     assert "crashed (SIGSEGV)" in page
     assert "<script>" not in page
@@ -188,7 +214,7 @@ def test_a_build_that_raises_is_said_with_exit_code_3_and_written_to_the_files(t
     )
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["conforms"] is False
-    assert report["counts"]["error"] == len(report["results"]) == 22
+    assert report["counts"]["error"] == len(report["results"]) == PROPERTIES
 
 
 def test_a_process_that_ends_in_the_first_build_is_said_with_exit_code_3(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 
 from holotype_conformance.attention.adapters import KERNELS
 from holotype_conformance.attention.kernel import FunctionKernel, KernelCandidate
-from holotype_conformance.targets import TargetError, find
+from holotype_conformance.targets import TargetError, find, let_through, said
 
 EXPECTED = (
     "expected package.module:attribute or path/to/file.py:attribute, where the attribute is a function"
@@ -54,10 +54,11 @@ def as_kernel(found: Any, title: str) -> KernelCandidate:
     if isinstance(found, type) and issubclass(found, KernelCandidate):
         try:
             found = found()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            let_through(error)
             raise TargetError(
                 f"{title} is a KernelCandidate class, but calling it without arguments raised"
-                f" {type(error).__name__}: {error}; expected one that can be, or name an instance"
+                f" {said(error)}; expected one that can be, or name an instance"
             ) from error
     if isinstance(found, KernelCandidate):
         own = type(found)
