@@ -56,7 +56,7 @@ def claim(check, *, examples=20, cases=CASES, needs=(), applies=lambda spec: Non
 
 
 def subject(**capabilities):
-    return SimpleNamespace(spec=None, capabilities=capabilities, asked=ALL_DTYPES)
+    return SimpleNamespace(spec=None, seed=0, capabilities=capabilities, asked=ALL_DTYPES)
 
 
 def run(check, *, settings=None, **facts):
@@ -214,7 +214,7 @@ def test_a_check_that_can_say_nothing_on_this_machine_is_skipped_with_its_reason
 
 
 def test_a_property_of_other_dtypes_than_those_asked_for_is_skipped():
-    asked = SimpleNamespace(spec=None, asked=("bfloat16",))
+    asked = SimpleNamespace(spec=None, seed=0, asked=("bfloat16",))
     property_ = claim(lambda subject, case: None, dtypes=("float64", "float32"))
     result = judge(asked, property_, Settings())
     assert result.outcome == "skipped"
