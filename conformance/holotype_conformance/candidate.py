@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from holotype_conformance.capabilities import ARGUMENT_NAMES, INPUT_NAMES, found_capabilities
 from holotype_conformance.capabilities import absolute_positions as absolute_positions
+from holotype_conformance.counting import parameter_count
 from holotype_conformance.declarations import Capability, Difference, Floor, Form
 from holotype_conformance.exchange import (
     Inputs,
@@ -113,6 +114,13 @@ class Candidate:
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(source[name])
+
+    def parameter_count(self, model: nn.Module) -> int:
+        """How many numbers the weights of `model` are, tied ones once; for weights that are not its parameters.
+
+        It is asked of models of any size, full ones too, which are built on torch's meta device.
+        """
+        return parameter_count(model)
 
     def forward(self, model: nn.Module, inputs: Inputs) -> Outputs:
         """One full forward pass without a cache."""

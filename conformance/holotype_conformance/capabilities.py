@@ -62,8 +62,10 @@ def found_capabilities(
         "parameters": None,
         "storage": _unstored(candidate),
         **dict.fromkeys(DTYPE_NAMES),
+        "count": None,
+        "training-step": None,
     }
-    found = found | _not_in(spec) | dict(candidate.absent)
+    found = found | _other_parameters(candidate) | _not_in(spec) | dict(candidate.absent)
     untold = absolute_positions(spec) and found["position-ids"]
     found["left-padding"] = found["attention-mask"] or (
         candidate.absent.get("left-padding")
@@ -90,6 +92,18 @@ def _of_forward(candidate: Candidate, model: nn.Module, spec: Spec) -> dict[Capa
     elif candidate.overrides("forward"):
         found["cache"] = "the candidate defines no `forward_cached`"
     return found
+
+
+def _other_parameters(candidate: Candidate) -> dict[Capability, str | None]:
+    """What cannot be asked of weights that are no parameters, or other ones than the spec's."""
+    if "parameters" in candidate.absent:
+        why = candidate.absent["parameters"]
+    elif "reparametrised" in candidate.holds:
+        why = f"its parameters are others than the spec's: {candidate.holds['reparametrised']}"
+    else:
+        return {}
+    told = candidate.overrides("parameter_count")
+    return {"training-step": why, "count": None if told else why}
 
 
 def _unstored(candidate: Candidate) -> str | None:

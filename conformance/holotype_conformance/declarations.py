@@ -39,6 +39,8 @@ Capability = Literal[
     "float32",
     "bfloat16",
     "float16",
+    "count",
+    "training-step",
 ]
 Form = Literal["adapters", "padded-vocabulary", "reparametrised"]
 
@@ -47,6 +49,21 @@ FORMS: tuple[Form, ...] = get_args(Form)
 DTYPE_NAMES: tuple[DType, ...] = get_args(DType)  # the widest first
 MOST = 0.3  # no limit of precision may be stated beyond this share of what is compared
 LARGEST_ROUNDING = 1e-3  # what differs by more between two runs of one model is no rounding
+
+
+def declaring(capability: Capability) -> str:
+    """How a candidate declares that it lacks a capability, for messages."""
+    return f'absent = {{"{capability}": "why"}}'
+
+
+def holding(form: Form) -> str:
+    """How a candidate declares a form in which it holds its weights, for messages."""
+    return f'holds = {{"{form}": "why"}}'
+
+
+def inference_only() -> str:
+    """What a candidate without gradients is told."""
+    return f"A candidate for inference alone declares {declaring('gradients')}"
 
 
 class DeclarationError(ValueError):

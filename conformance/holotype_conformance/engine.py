@@ -20,7 +20,15 @@ from hypothesis.internal.conjecture import providers
 from holotype_conformance.guard import Evasion, is_ours, violation_of
 from holotype_conformance.limits import is_time_up, time_limit
 from holotype_conformance.process_state import undisturbed
-from holotype_conformance.property import Case, Property, Skip, SuiteFault, Violation, measurements
+from holotype_conformance.property import (
+    Case,
+    Property,
+    Skip,
+    SuiteFault,
+    Violation,
+    measurements,
+    notes,
+)
 from holotype_conformance.randomness import random_states, seed_of
 from holotype_conformance.records import (
     Counterexample,
@@ -159,11 +167,13 @@ def judge(subject: Subject, property_: Property, settings: Settings) -> Result:
     """
     case = None if settings.case is None else read_case(property_, settings.case)
     start = perf_counter()
-    with undisturbed() as changed, measurements() as found:
+    with undisturbed() as changed, measurements() as found, notes() as noted:
 
         def result(outcome: Outcome, reason: str | None, details: str | None) -> Result:
             error, budget = _nearest_budget(found)
             plainly = outcome in ("passed", "skipped")
+            if outcome == "passed" and noted:
+                reason = "; ".join(noted)
             return Result(
                 property=property_.slug,
                 level=property_.level,

@@ -88,7 +88,10 @@ def _case(report: Report, result: Result) -> Tree.Element:
     elif result.breaks:
         child = Tree.SubElement(case, "failure", {"message": message, "type": result.outcome})
         child.text = _text(failure_text(result))
-    elif result.outcome != "passed":
+    elif result.outcome == "passed":
+        if message:
+            Tree.SubElement(case, "system-out").text = message
+    else:
         said = message if result.outcome == "skipped" else f"{result.outcome}: {message}"
         Tree.SubElement(case, "skipped", {"message": said})
     return case

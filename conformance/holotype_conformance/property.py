@@ -71,6 +71,27 @@ def measurements() -> Iterator[list[tuple[float, float]]]:
         _MEASURED.reset(token)
 
 
+_NOTED: ContextVar[list[str] | None] = ContextVar("noted", default=None)
+
+
+def noted(text: str) -> None:
+    """Have a sentence printed beside a pass: what was let pass because the candidate declares it."""
+    found = _NOTED.get()
+    if found is not None and text not in found:
+        found.append(text)
+
+
+@contextmanager
+def notes() -> Iterator[list[str]]:
+    """All that is told by `noted` inside."""
+    found: list[str] = []
+    token = _NOTED.set(found)
+    try:
+        yield found
+    finally:
+        _NOTED.reset(token)
+
+
 class Skip(Exception):
     """Raised by a check that finds out only on its way that it can say nothing; the message is the reason of the skip.
 

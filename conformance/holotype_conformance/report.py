@@ -161,7 +161,7 @@ def _group(results: list[Result], painter: Painter) -> Iterator[str]:
     names = [result.property.partition(".")[2] or result.property for result in results]
     column = max(map(len, names)) + 2
     for name, result in zip(names, results, strict=True):
-        said = result.clause if result.outcome == "passed" else result.reason or result.clause
+        said = result.reason or result.clause
         room = painter.width - 4 - column
         mark = painter.paint(MARKS[result.outcome], COLOURS[result.outcome])
         told = result.level == "must" or result.outcome not in ("failed", "undecided")

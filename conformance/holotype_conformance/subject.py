@@ -20,9 +20,17 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from holotype_conformance.candidate import Candidate, Capability, Inputs, Labels, Outputs
-from holotype_conformance.declarations import as_it_has_it, stated_floor
+from holotype_conformance.declarations import (
+    CAPABILITIES,
+    Floor,
+    as_it_has_it,
+    declaring,
+    inference_only,
+    stated_floor,
+)
 from holotype_conformance.guard import CandidateUnusable as CandidateUnusable
 from holotype_conformance.guard import candidate_code as candidate_code
+from holotype_conformance.narrow import measured_floor, rounded, stand_in
 from holotype_conformance.plain_tensor import plain_tensor
 from holotype_conformance.precision import Float64Throughout, default_dtype
 from holotype_conformance.property import ALL_DTYPES, SuiteFault, Violation
@@ -105,6 +113,7 @@ class Subject:
         self.probe = lru_cache(maxsize=8)(self._probe)
         self._elsewhere: dict[torch.device, Subject] = {}
         self._paths: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+        self._dtypes: WeakKeyDictionary[nn.Module, torch.dtype] = WeakKeyDictionary()
 
     def on(self, device: torch.device) -> Subject:
         """The same candidate with the same weights and inputs on another device; itself on its own."""
@@ -140,19 +149,38 @@ class Subject:
     @cached_property
     def capabilities(self) -> dict[Capability, str | None]:
         """None for what the candidate can do, else the reason why it cannot."""
-        model = self._build(self.probe(2), self.paths[0], torch.float32)
+        model = self._build(self.probe(2), self.paths[0], DTYPES[self.stand_in("float32")])
         with random_states(self.seed), candidate_code("capabilities"):
-            return self.candidate.capabilities(model, self.probe(2))
+            found = self.candidate.capabilities(model, self.probe(2))
+        return {**dict.fromkeys(CAPABILITIES), **found}
 
     def has(self, capability: Capability) -> bool:
         """Whether the candidate can do this with this spec."""
         return self.capabilities[capability] is None
 
+    # How near is near enough -------------------------------------------------------------------------------
+
+    def stand_in(self, dtype: DType) -> DType:
+        """The dtype in which the candidate is run where `dtype` is asked for: another one, if it declares that it has
+        not got that."""
+        return stand_in(dtype, self.candidate.absent)
+
+    @property
+    def widest(self) -> DType:
+        """The dtype in which numbers are compared to rounding: float64, or the widest one that the candidate has."""
+        return self.stand_in("float64")
+
     @cached_property
     def floor(self) -> float:
-        """The largest relative difference, in float64, between two computations of the same numbers."""
-        stated = stated_floor(self.candidate, self.stated)
-        return max(FLOAT64_FLOOR, stated.outputs("float64") if stated else 0.0)
+        """The largest relative difference, in the widest dtype, between two computations of the same numbers."""
+        exact = self.widest == "float64"
+        rounding = FLOAT64_FLOOR if exact else measured_floor(self, self.widest, Setup)
+        return max(rounding, self.limits.between_runs(self.widest))
+
+    @cached_property
+    def limits(self) -> Floor:
+        """The limits of precision that the candidate states; all are zero if it states none."""
+        return stated_floor(self.candidate, self.stated) or Floor(reason="none is stated")
 
     @cached_property
     def stillness(self) -> float:
@@ -166,7 +194,7 @@ class Subject:
             CandidateUnusable: it cannot be built or called, or there are no weights to load.
         """
         try:
-            model = self._build(self.probe(2), self.paths[0], torch.float32)
+            model = self._build(self.probe(2), self.paths[0], DTYPES[self.stand_in("float32")])
             self.call(model.eval(), self.inputs(tokens=(1, 3)))
         except Violation as violation:
             raise CandidateUnusable(violation.summary) from violation
@@ -197,16 +225,25 @@ class Subject:
         seed += 1000 * self.seed
         return random_weights(self.probe(layers, long), seed=seed, regime=regime)
 
-    def _weights_of(self, setup: Setup) -> Weights:
-        return self.weights(setup.layers, setup.weights, setup.drawn, setup.long)
+    def weights_of(self, setup: Setup) -> Weights:
+        """The weights of a probe, as the dtype holds them in which the candidate is run."""
+        held = self.stand_in(setup.dtype)
+        if held == setup.dtype:
+            return self.weights(setup.layers, setup.weights, setup.drawn, setup.long)
+        drawn = msgspec.structs.replace(setup, dtype=held).drawn
+        return rounded(self.weights(setup.layers, setup.weights, drawn, setup.long), DTYPES[held])
 
     def _build(self, spec: Spec, path: str, dtype: torch.dtype) -> nn.Module:
         with random_states(self.seed), self._guard("build", dtype):
             model = self.candidate.build(spec, path)
         if not isinstance(model, nn.Module):
             raise Violation(f"build returned {type(model).__name__}; expected a torch.nn.Module")
-        if next(model.parameters(), None) is None:
-            raise Violation("build returned a module without parameters; expected them registered")
+        if next(model.parameters(), None) is None and "parameters" not in self.candidate.absent:
+            raise Violation(
+                "build returned a module without parameters; expected them registered, or a candidate that declares"
+                f" {declaring('parameters')}"
+            )
+        self._dtypes[model] = dtype
         return model.to(self.device)
 
     def _model(self, setup: Setup) -> nn.Module:
@@ -215,21 +252,21 @@ class Subject:
 
     def fresh_model(self, setup: Setup) -> nn.Module:
         """A model of one's own, to train or to break."""
-        dtype = DTYPES[setup.dtype]
+        dtype = DTYPES[self.stand_in(setup.dtype)]
         spec = self.probe(setup.layers, setup.long)
         model = self._build(spec if setup.dropping else undropped(spec), setup.path, dtype)
         with random_states(self.seed), candidate_code("cast"):
             model = self.candidate.cast(model, dtype)
-        self._paths[model] = setup.path
+        self._paths[model], self._dtypes[model] = setup.path, dtype
         if self.has("weights"):
-            self.load(model, self._weights_of(setup))
+            self.load(model, self.weights_of(setup))
         else:
             embolden(model, seed=1000 * self.seed + setup.weights)
         return model.eval()
 
     def load(self, model: nn.Module, weights: Weights) -> None:
         """Hand weights to the candidate."""
-        with random_states(self.seed), self._guard("load", _dtype(model)):
+        with random_states(self.seed), self._guard("load", self.dtype_of(model)):
             self.candidate.load(model, weights)
 
     def _reference(self, setup: Setup) -> Model:
@@ -239,21 +276,29 @@ class Subject:
     def fresh_reference(
         self, setup: Setup, *, path: AttentionPath = "fused", weights: Weights | None = None
     ) -> Model:
-        """A reference of one's own with the candidate's dtype, and its weights unless others are given.
+        """A reference of one's own in the dtype of `setup`, and with the candidate's weights unless others are given.
 
         `path` is that of its attention.
         """
         model = build_reference(self.probe(setup.layers, setup.long), path=path)
         model.to(self.device, DTYPES[setup.dtype])
-        model.load_state_dict(self._weights_of(setup) if weights is None else weights)
+        model.load_state_dict(self.weights_of(setup) if weights is None else weights)
         return model.eval()
 
     def restored(self, setup: Setup, folder: Path) -> nn.Module:
         """The candidate's model as it comes back from a folder, in eval mode."""
-        dtype = DTYPES[setup.dtype]
+        dtype = DTYPES[self.stand_in(setup.dtype)]
         with random_states(self.seed), self._guard("restore", dtype):
             model = self.candidate.restore(self.probe(setup.layers, setup.long), folder, setup.path)
+            self._dtypes[model] = dtype
             return model.to(self.device).eval()
+
+    def dtype_of(self, model: nn.Module) -> torch.dtype:
+        """The dtype in which one of the candidate's models computes: that of its parameters, if it has any."""
+        first = next(model.parameters(), None)
+        if "parameters" in self.candidate.absent or first is None:
+            return self._dtypes.get(model, torch.float32)
+        return first.dtype
 
     # Inputs -----------------------------------------------------------------------------------------------
 
@@ -308,12 +353,12 @@ class Subject:
 
     def call(self, model: nn.Module, inputs: Inputs) -> Outputs:
         """Whatever the candidate makes of exactly these tensors, unchecked."""
-        with self._guard("forward", _dtype(model)):
+        with self._guard("forward", self.dtype_of(model)):
             return self._plain(self.candidate.forward(model, inputs))
 
     def call_cached(self, model: nn.Module, inputs: Inputs, cache: Any) -> Outputs:
         """The same for one step with a cache."""
-        with self._guard("forward with a cache", _dtype(model)):
+        with self._guard("forward with a cache", self.dtype_of(model)):
             return self._plain(self.candidate.forward_cached(model, inputs, cache))
 
     def _plain(self, outputs: Outputs) -> Outputs:
@@ -326,7 +371,12 @@ class Subject:
 
     def backward(self, model: nn.Module, total: Tensor, what: str = "the backward pass") -> None:
         """Leave the gradients of `total` in the model's parameters."""
-        with self._guard(what, _dtype(model)):
+        if not total.requires_grad:
+            raise Violation(
+                f"{what} cannot begin: nothing leads from what is returned to any parameter; expected logits that"
+                f" torch can differentiate, without a detach or a no_grad. {inference_only()}"
+            )
+        with self._guard(what, self.dtype_of(model)):
             total.backward()  # type: ignore[no-untyped-call]
 
     def disturb_with_cache(self, model: nn.Module, inputs: Inputs) -> None:
@@ -339,7 +389,7 @@ class Subject:
         self, model: nn.Module, inputs: Inputs, labels: Labels, *, grad: bool = False
     ) -> Tensor:
         """The candidate's training loss, a finite scalar."""
-        with self._guard("loss", _dtype(model)), torch.set_grad_enabled(grad):
+        with self._guard("loss", self.dtype_of(model)), torch.set_grad_enabled(grad):
             loss = plain_tensor(self.candidate.loss(model, copies(inputs), labels), "the loss")
         if not isinstance(loss, Tensor):
             raise Violation(f"the loss is a {type(loss).__name__}; expected a tensor, a scalar")
@@ -367,7 +417,7 @@ class Subject:
 
     def _checked(self, model: nn.Module, inputs: Inputs, outputs: Outputs) -> Outputs:
         batch, length = inputs.token_ids.shape
-        dtype = _dtype(model)
+        dtype = self.dtype_of(model)
         small = self.probe(2)
         shape = (batch, length, small.logit_size)
         demand_logits(outputs.logits, shape, dtype, small.hidden_size)
@@ -432,7 +482,3 @@ def embolden(model: nn.Module, seed: int) -> None:
                 parameter.add_(0.4 * noise.to(parameter))
             else:
                 parameter.copy_(1.5 * noise / parameter.shape[-1] ** 0.5)
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next(model.parameters()).dtype

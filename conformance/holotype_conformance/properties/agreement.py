@@ -251,6 +251,14 @@ def backward(subject: Subject, model: nn.Module, inputs: Inputs, seed: int) -> N
     subject.backward(model, objective(outputs, inputs, seed, pairs=pairs))
 
 
+def unfrozen(subject: Subject, model: nn.Module) -> nn.Module:
+    """The model, with weights that learn again where they stand still because adapters beside them learn."""
+    if "adapters" in subject.candidate.holds:
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+    return model
+
+
 def backward_of_reference(subject: Subject, model: Model, inputs: Inputs, seed: int) -> None:
     """The same of the reference."""
     model.zero_grad()
@@ -305,7 +313,7 @@ def _held(model: nn.Module) -> dict[str, Tensor]:
         "a copy."
     ),
     catches=("detached branch", "tie that is a copy", "wrong hand-written backward"),
-    needs=("weights",),
+    needs=("weights", "gradients", "parameters"),
     binds="all",
     reference=True,
     applies=always,
@@ -315,13 +323,14 @@ def _held(model: nn.Module) -> dict[str, Tensor]:
 )
 def gradients(subject: Subject, case: AgreementCase) -> None:
     inputs = agreement_inputs(subject, case)
-    weights = subject.weights(case.layers, case.weights)
-    others = subject.weights(case.layers, case.weights + 7)
+    setup = Setup(layers=case.layers, weights=case.weights)
+    weights = subject.weights_of(setup)
+    others = subject.weights_of(msgspec.structs.replace(setup, weights=case.weights + 7))
     directions = Weights(
         weights.spec,
         {row.name: others[row.name].roll(1, 0) for row in parameter_table(weights.spec)},
     )
-    reference = subject.reference(Setup(layers=case.layers, weights=case.weights))
+    reference = subject.reference(setup)
     backward_of_reference(subject, reference, inputs, case.tokens)
     own = {
         name: None if parameter.grad is None else parameter.grad.cpu()
@@ -330,7 +339,7 @@ def gradients(subject: Subject, case: AgreementCase) -> None:
     sizes = {name: float(grad.norm()) for name, grad in own.items() if grad is not None}
     typical = max(sizes.values()) * 1e-2
     for path in subject.paths:
-        model = subject.fresh_model(case.setup(path))
+        model = unfrozen(subject, subject.fresh_model(case.setup(path)))
         backward(subject, model, inputs, case.tokens)
         for name, slope in slopes(subject, model, weights, directions).items():
             grad, direction = own[name], directions[name]

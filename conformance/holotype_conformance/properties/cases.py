@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from holotype_conformance.candidate import Inputs
-from holotype_conformance.property import Case
+from holotype_conformance.property import Case, Skip
 from holotype_conformance.records import DType
 from holotype_conformance.subject import Setup, Subject, real_rows
 from holotype_reference.positions import has_two_positions
@@ -82,8 +82,16 @@ def paddings(
 
 
 def asked(subject: Subject, dtypes: Sequence[DType]) -> st.SearchStrategy[DType]:
-    """Those of `dtypes` in which numbers were asked to be compared."""
-    return st.sampled_from([dtype for dtype in dtypes if dtype in subject.asked])
+    """Those of `dtypes` in which numbers were asked to be compared, and which the candidate has.
+
+    Raises:
+        Skip: it has none of them.
+    """
+    wanted = [dtype for dtype in dtypes if dtype in subject.asked]
+    found = [dtype for dtype in wanted if subject.has(dtype)]
+    if wanted and not found:
+        raise Skip(f"it has no {wanted[0]}: {subject.capabilities[wanted[0]]}")
+    return st.sampled_from(found)
 
 
 def can_pad_left(subject: Subject) -> bool:

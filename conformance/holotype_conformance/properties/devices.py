@@ -74,7 +74,7 @@ def demand_same_within(
         "model), and for arange, zeros, tensor or full without device=."
     ),
     catches=("table that is a plain attribute", "positions made on the CPU", "logits on the CPU"),
-    needs=(),
+    needs=("parameters",),
     applies=always,
     cases=lambda subject: batch_cases(subject),
     case_type=BatchCase,
@@ -117,7 +117,7 @@ def _on_gpu(name: str, dtype: DType, words: str, *, rounded: bool = False) -> No
             "the GPU alone (autocast, TensorFloat)."
         ),
         catches=("a kernel that is wrong on the GPU", "autocast on the GPU only"),
-        needs=(),
+        needs=(dtype,),
         applies=always,
         cases=lambda subject: twice_cases(subject, (dtype,)),
         case_type=TwiceCase,

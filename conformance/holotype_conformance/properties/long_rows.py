@@ -64,7 +64,7 @@ def tempered_weights(subject: Subject, case: BatchCase) -> Weights:
         "that is."
     ),
     catches=("softmax without upcast", "accumulator in half precision"),
-    needs=("weights",),
+    needs=("weights", "bfloat16"),
     binds="all",
     reference=True,
     applies=always,

@@ -86,7 +86,7 @@ def kept(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
     for path in subject.paths:
         model = subject.model(case.setup(path))
-        for training in (True, False):
+        for training in (True, False) if subject.has("train-mode") else (False,):
             model.train(training)
             modes = [module.training for module in model.modules()]
             try:
@@ -118,7 +118,7 @@ def drops(spec: Spec) -> str | None:
         "the model in that mode. Look for a rate that is never read."
     ),
     catches=("dropout never on",),
-    needs=(),
+    needs=("train-mode",),
     binds=("architecture.dropout",),
     applies=drops,
     cases=lambda subject: batch_cases(subject, batches=st.integers(2, 3), least=4),
@@ -166,7 +166,7 @@ CALLS = 500
         "a kernel that is not told the rate."
     ),
     catches=("dropout missing at one site", "dropout at a wrong site"),
-    needs=("weights",),
+    needs=("weights", "train-mode", "float32"),
     binds="all",
     reference=True,
     applies=drops,
@@ -306,7 +306,8 @@ def no_grad(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
     for path in subject.paths:
         model = subject.model(case.setup(path))
-        expected = subject.forward(model, inputs, grad=True).logits.detach()
+        learns = subject.has("gradients")
+        expected = subject.forward(model, inputs, grad=learns).logits.detach()
         for mode in (torch.no_grad, torch.inference_mode):
             with mode():
                 actual = subject.forward(model, inputs).logits

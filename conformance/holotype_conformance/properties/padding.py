@@ -303,9 +303,12 @@ def finite(subject: Subject, case: FiniteCase) -> None:
     mask = inputs.attention_mask.clone()
     mask[-1] = 0
     inputs = replace(inputs, attention_mask=mask)
+    learns = subject.has("gradients")
     for path in subject.paths:
         model = subject.model(case.setup(path, dtype=case.dtype))
-        logits = subject.forward(model, inputs, grad=True).logits
+        logits = subject.forward(model, inputs, grad=learns).logits
+        if not learns:
+            continue  # that they are finite has been demanded
         model.zero_grad()
         subject.backward(model, logits[real_rows(inputs)].square().sum())
         broken = [

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from holotype_conformance.adapters.reference import run_reference
 from holotype_conformance.compare import demand_equal
-from holotype_conformance.counting import parameter_count
+from holotype_conformance.declarations import declaring, holding, inference_only
 from holotype_conformance.plain_tensor import plain_gradient, plain_tensor
 from holotype_conformance.properties.agreement import (
     AgreementCase,
@@ -19,9 +19,16 @@ from holotype_conformance.properties.agreement import (
     agreement_inputs,
     backward,
     backward_of_reference,
+    unfrozen,
 )
 from holotype_conformance.properties.cases import always
-from holotype_conformance.property import Case, Violation, claim
+from holotype_conformance.properties.extras import (
+    numbers_beside,
+    padding_rows,
+    parameters_beside,
+    whole_rows,
+)
+from holotype_conformance.property import Case, Violation, claim, noted
 from holotype_conformance.subject import Setup, Subject, candidate_code, real_rows
 from holotype_reference.checkpoints import CheckpointError, published
 from holotype_spec.counts import count_parameters
@@ -41,21 +48,56 @@ class LayersCase(Case, frozen=True, kw_only=True):
     layers: int
 
 
-def _demand_count(model: nn.Module, spec: Spec, what: str) -> None:
-    expected = count_parameters(spec)
-    found = parameter_count(model)
+def _demand_count(subject: Subject, model: nn.Module, spec: Spec, what: str) -> None:
+    expected = count_parameters(spec).total
+    with candidate_code("parameter_count"):
+        total = subject.candidate.parameter_count(model)
+    _demand_learning(subject, model)
+    beside = numbers_beside(subject, model, total - expected)
+    padding = padding_rows(subject, spec, total - beside - expected)
+    found = total - beside - padding.numbers
+    if found != expected:
+        raise Violation(
+            f"{what} has {found:,} parameters; expected {expected:,} ({found - expected:+,})"
+            f"{_where(model, spec)}{_declared_by(spec, found, expected)}",
+            found=found,
+            expected=expected,
+        )
+    if beside:
+        noted(f"{what} has {expected:,} parameters, and {beside:,} of adapters beside them")
+    if padding.numbers:
+        noted(
+            f"{what} has {expected:,} parameters, and beside them {padding.rows:,} rows that pad the vocabulary, with"
+            f" {padding.numbers:,}"
+        )
+
+
+def _demand_learning(subject: Subject, model: nn.Module) -> None:
+    """Demand that every parameter can learn, of a candidate that can, and whose adapters do not learn instead."""
+    if "adapters" in subject.candidate.holds or not subject.has("gradients"):
+        return
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     if frozen:
         raise Violation(
-            f"{frozen[0]} does not require a gradient ({len(frozen)} such)", frozen=frozen[:5]
+            f"{frozen[0]} does not require a gradient ({len(frozen)} such). {inference_only()}",
+            frozen=frozen[:5],
         )
-    if found != expected.total:
-        raise Violation(
-            f"{what} has {found:,} parameters; expected {expected.total:,} ({found - expected.total:+,})"
-            f"{_where(model, spec)}",
-            found=found,
-            expected=expected.total,
+
+
+def _declared_by(spec: Spec, found: int, expected: int) -> str:
+    """Which declaration would say that the difference is meant, if there is one: for a module that is hardly more than
+    a shell, for a vocabulary with more rows, and for adapters."""
+    if found * 100 < expected:
+        return (
+            f"; a candidate whose weights are no torch parameters declares {declaring('parameters')}, and its"
+            " `parameter_count(model)` can tell how many they are"
         )
+    if found > expected and whole_rows(spec, found - expected):
+        told = holding("padded-vocabulary")
+        return f"; rows that pad the vocabulary, and are cut off the logits, are declared: {told}"
+    if found > expected:
+        return f"; adapters beside the weights are declared: {holding('adapters')}"
+    return ""
 
 
 def _where(model: nn.Module, spec: Spec) -> str:
@@ -109,7 +151,7 @@ def _nowhere(shape: tuple[int, ...]) -> Tensor:
         "should not be, an untied head, a wrong width."
     ),
     catches=("bias added", "head not tied", "feed-forward of another width"),
-    needs=(),
+    needs=("count",),
     binds="all",
     applies=always,
     cases=lambda subject: st.just(SizeCase()),
@@ -120,7 +162,7 @@ def _nowhere(shape: tuple[int, ...]) -> Tensor:
 def count(subject: Subject, case: SizeCase) -> None:
     with candidate_code("build on the meta device"), torch.device("meta"):
         model = subject.candidate.build(subject.spec, subject.paths[0])
-    _demand_count(model, subject.spec, f"{subject.spec.name} at full size")
+    _demand_count(subject, model, subject.spec, f"{subject.spec.name} at full size")
 
 
 @claim(
@@ -133,7 +175,7 @@ def count(subject: Subject, case: SizeCase) -> None:
         "for a size that is hard-coded, or layers that share what they should not."
     ),
     catches=("hard-coded size", "layers share parameters"),
-    needs=(),
+    needs=("count",),
     binds="all",
     applies=always,
     cases=lambda subject: st.builds(LayersCase, layers=st.integers(1, 4)),
@@ -143,7 +185,7 @@ def count(subject: Subject, case: SizeCase) -> None:
 )
 def scaling(subject: Subject, case: LayersCase) -> None:
     model = subject.fresh_model(Setup(layers=case.layers, path=subject.paths[0]))
-    _demand_count(model, subject.probe(case.layers), f"a probe of {case.layers} layers")
+    _demand_count(subject, model, subject.probe(case.layers), f"a probe of {case.layers} layers")
 
 
 @claim(
@@ -155,10 +197,11 @@ def scaling(subject: Subject, case: LayersCase) -> None:
         "moves together, and nothing else does. Candidate and reference, with the same weights, "
         "take one step of plain gradient descent on the same objective, and their logits are "
         "compared again. A tie that is a copy gets two gradients and falls apart; a frozen or "
-        "detached parameter stays behind."
+        "detached parameter stays behind. Parameters that are others by design, such as those of norms folded into "
+        'the next matrix, learn otherwise: they are declared, holds = {"reparametrised": "why"}.'
     ),
     catches=("tie that is a copy", "parameter without gradient"),
-    needs=("weights",),
+    needs=("weights", "gradients", "training-step"),
     binds="all",
     reference=True,
     applies=always,
@@ -170,10 +213,12 @@ def training_step(subject: Subject, case: AgreementCase) -> None:
     inputs = agreement_inputs(subject, case)
     setup = Setup(layers=case.layers, weights=case.weights)
     for path in subject.paths:
-        model = subject.fresh_model(case.setup(path))
+        model = unfrozen(subject, subject.fresh_model(case.setup(path)))
         reference = subject.fresh_reference(setup)
         backward(subject, model, inputs, case.tokens)
         backward_of_reference(subject, reference, inputs, case.tokens)
+        for parameter in parameters_beside(subject, model).values():
+            parameter.grad = None
         rate = _rate(reference)
         for each in (model, reference):
             _step(each, rate)

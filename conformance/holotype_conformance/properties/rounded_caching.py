@@ -70,7 +70,7 @@ def steps_cases(subject: Subject) -> st.SearchStrategy[StepsCase]:
         "cache in fewer bits",
         "softmax of the steps without upcast",
     ),
-    needs=("cache", "weights"),
+    needs=("cache", "weights", "bfloat16"),
     binds="all",
     reference=True,
     applies=decodes,

@@ -231,7 +231,7 @@ def _is_embedded(row: Parameter) -> bool:
         "cancels. Look for casts."
     ),
     catches=("a part computed in half precision",),
-    needs=("weights",),
+    needs=("weights", "float32"),
     binds="all",
     reference=True,
     applies=always,
@@ -256,7 +256,7 @@ def float32(subject: Subject, case: RoundingCase) -> None:
         "missing upcast."
     ),
     catches=("softmax without upcast", "norm without upcast", "rotary angles in bfloat16"),
-    needs=("weights",),
+    needs=("weights", "bfloat16"),
     binds="all",
     reference=True,
     applies=always,
@@ -279,7 +279,7 @@ def bfloat16(subject: Subject, case: RoundingCase) -> None:
         "which takes the statistics of norms in float32. Look for a norm that squares before it casts."
     ),
     catches=("norm without upcast", "variance computed in half precision"),
-    needs=("weights",),
+    needs=("weights", "float16"),
     binds="all",
     reference=True,
     applies=lambda spec: (

@@ -30,7 +30,7 @@ from holotype_conformance.subject import Subject, candidate_code, real_rows
         "stored and the other not tied again."
     ),
     catches=("tensor lost in saving", "tie lost in loading", "numbers rounded in saving"),
-    needs=(),
+    needs=("storage",),
     applies=always,
     cases=lambda subject: batch_cases(subject, batches=st.just(2)),
     case_type=BatchCase,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from holotype_conformance.candidate import Inputs
 from holotype_conformance.compare import demand_equal
 from holotype_conformance.plain_tensor import plain_gradient
 from holotype_conformance.properties.agreement import backward
@@ -85,7 +86,7 @@ def training(model: nn.Module) -> Iterator[None]:
         "noise in a router",
         "dropout rate written into the code",
     ),
-    needs=(),
+    needs=("train-mode", "float32"),
     binds=("architecture.dropout",),
     applies=always,
     cases=lambda subject: batch_cases(subject, least=4, batches=st.integers(2, 3)),
@@ -97,13 +98,9 @@ def train_without_dropout(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
     for path in subject.paths:
         model = subject.fresh_model(case.setup(path, dtype="float32", dropping=False))
-        evaluated = subject.forward(model, inputs, grad=True).logits.detach()
-        backward(subject, model, inputs, case.tokens)
-        expected = gradients_of(model)
+        evaluated, expected = _logits_and_gradients(subject, model, inputs, case.tokens)
         with training(model):
-            trained = subject.forward(model, inputs, grad=True).logits.detach()
-            backward(subject, model, inputs, case.tokens)
-            actual = gradients_of(model)
+            trained, actual = _logits_and_gradients(subject, model, inputs, case.tokens)
         demand_equal(
             trained,
             evaluated,
@@ -123,6 +120,18 @@ def train_without_dropout(subject: Subject, case: BatchCase) -> None:
             )
 
 
+def _logits_and_gradients(
+    subject: Subject, model: nn.Module, inputs: Inputs, seed: int
+) -> tuple[Tensor, Gradients]:
+    """What the model computes in its mode; no gradients of a candidate that has none."""
+    learns = subject.has("gradients")
+    logits = subject.forward(model, inputs, grad=learns).logits.detach()
+    if not learns:
+        return logits, {}
+    backward(subject, model, inputs, seed)
+    return logits, gradients_of(model)
+
+
 @claim(
     slug="objective.gradients",
     clause="It is learned from as the formula is.",
@@ -135,7 +144,7 @@ def train_without_dropout(subject: Subject, case: BatchCase) -> None:
         " looked at in eval mode."
     ),
     catches=("loss detached from the logits", "labels smoothed in training alone"),
-    needs=("loss",),
+    needs=("loss", "gradients", "float32"),
     binds=("architecture.objective", "architecture.dropout"),
     applies=always,
     cases=loss_cases,
@@ -147,7 +156,7 @@ def objective_gradients(subject: Subject, case: BatchCase) -> None:
     given, labels, read = taught_case(subject, case)
     for path in subject.paths:
         model = subject.fresh_model(case.setup(path, dtype="float32", dropping=False))
-        model.train(not subject.candidate.routes(subject.spec))
+        model.train(subject.has("train-mode") and not subject.candidate.routes(subject.spec))
         loss = subject.loss(model, given, labels, grad=True)
         subject.backward(model, loss, "the backward pass of the loss")
         actual = gradients_of(model)
