@@ -18,7 +18,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from holotype_conformance.plain_tensor import OURS
 from holotype_conformance.property import Skip, Violation
 
 # A type of device that torch knows by name and whose driver nobody is asked for.
@@ -78,9 +77,6 @@ class ElsewhereTensor(Tensor):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         return _run(func, args, kwargs or {})
-
-
-OURS.add(ElsewhereTensor)
 
 
 class _Making(TorchDispatchMode):  # type: ignore[no-untyped-call]

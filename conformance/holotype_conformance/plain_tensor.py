@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from holotype_conformance.elsewhere import ElsewhereTensor
 from holotype_conformance.property import Violation
 
-OURS: set[type] = set()  # tensors of the suite's own, such as those of the simulated device
 _GRADIENT: Any = Tensor.grad  # a subclass may have a `grad` of its own
 
 
@@ -30,8 +30,8 @@ def plain_tensor(found: Any, what: str) -> Any:
             is nothing to look at but what its own code answers.
     """
     kind = type(found)
-    if kind is Tensor or kind in OURS or not issubclass(kind, Tensor):
-        return found
+    if kind is Tensor or kind is ElsewhereTensor or not issubclass(kind, Tensor):
+        return found  # what lies on the simulated device is our own
     if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
         raise Violation(
             f"{what} came as a {kind.__name__}, which answers every operation by code of its own; expected a plain"

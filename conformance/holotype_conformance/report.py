@@ -25,7 +25,6 @@ MARKS: dict[Outcome, str] = {
     "expected-failure": "~",
     "unexpected-pass": "!",
     "undecided": "?",
-    "not-run": " ",
     "skipped": "–",
     "error": "!",
 }
@@ -35,7 +34,6 @@ COLOURS: dict[Outcome, str] = {
     "expected-failure": "yellow",
     "unexpected-pass": "red",
     "undecided": "magenta",
-    "not-run": "bright_black",
     "skipped": "bright_black",
     "error": "red",
 }
@@ -117,8 +115,7 @@ def report_text(report: Report, painter: Painter, *, verbose: bool = False) -> s
 
 
 def _to_tell(report: Report, *, verbose: bool) -> list[Result]:
-    quiet = {"passed", "skipped", "not-run"}
-    quiet |= set() if verbose else {"expected-failure"}
+    quiet = {"passed", "skipped"} if verbose else {"passed", "skipped", "expected-failure"}
     return [result for result in report.results if result.outcome not in quiet]
 
 
@@ -256,10 +253,7 @@ def _verdict(report: Report, painter: Painter) -> Iterator[str]:
     seconds = sum(result.seconds for result in report.results)
     tried = "1 case" if cases == 1 else f"{cases:,} cases"
     yield from _wrapped(f"{counts or 'nothing ran'} ({tried} in {seconds:.1f} s)", painter)
-    for process in report.left:
-        said = f"the candidate had left a process running, which was ended: {clean(process)}"
-        yield from (painter.paint(line, "yellow") for line in _wrapped(said, painter))
-    if report.verdict == "not-run" and report.interrupted is None:
+    if report.verdict == "not-run":
         return
     yield from _causes(report, painter)
     if report.uncompared is not None:

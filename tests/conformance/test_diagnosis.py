@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import torch
 
-from holotype_conformance import diagnosis
+from holotype_conformance import diagnosis, engine
 from holotype_conformance.adapters.reference import ReferenceCandidate
 from holotype_conformance.deviations import DeviatedCandidate, find
 from holotype_conformance.elsewhere import ELSEWHERE, places
@@ -18,9 +18,10 @@ from holotype_conformance.html import html
 from holotype_conformance.junit import junit
 from holotype_conformance.limits import TimedOut
 from holotype_conformance.property import all_properties
-from holotype_conformance.records import Report, Result, count
+from holotype_conformance.records import Request, Result
 from holotype_conformance.report import Painter, report_text
 from holotype_conformance.subject import Subject
+from holotype_conformance.verdict import reported
 from holotype_spec import load
 
 PROPERTIES = {property_.slug: property_ for property_ in all_properties()}
@@ -86,9 +87,10 @@ def test_a_search_that_raises_is_told_in_the_result(undiagnosed: Result) -> None
 
 def test_a_search_that_does_not_end_is_told_in_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     def search(*_: object) -> None:
-        raise TimedOut("no end after 60 s")
+        raise TimedOut("60 s of processor time")
 
     monkeypatch.setattr(diagnosis, "diagnose", search)
+    monkeypatch.setattr(engine, "is_time_up", lambda error: isinstance(error, TimedOut))
     assert failed(limit=60.0).undiagnosed == "the search for a diagnosis did not end within 60 s"
 
 
@@ -105,18 +107,16 @@ def test_a_search_that_finds_nothing_is_no_failure_of_the_search() -> None:
 
 
 def test_every_output_tells_of_a_search_that_failed(undiagnosed: Result) -> None:
-    report = Report(
-        holotype="1.0",
+    report = reported(
+        Request(target="mine.py:build", specs=("gpt2",)),
+        (undiagnosed,),
         spec="gpt2",
-        candidate="mine.py:build",
-        conforms=False,
-        seed=0,
-        profile="quick",
         parameters=1,
         unusable=None,
+        suite=1,
+        holotype="1.0",
+        candidate="mine.py:build",
         environment=None,
-        counts=count((undiagnosed,)),
-        results=(undiagnosed,),
     )
     text = report_text(report, Painter())
     assert f"  diagnosis none: {SAID}\n" in text.replace("\n            ", " ")

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from holotype_conformance.candidate import Candidate, FunctionCandidate, Inputs, Outputs, seen
 from holotype_conformance.deviations import applicable
-from holotype_conformance.diagnosis import Scene
+from holotype_conformance.diagnosis import Watch
 from holotype_conformance.engine import Settings, judge
 from holotype_conformance.properties.caching import ChunkCase
 from holotype_conformance.properties.cases import BatchCase, Padding, batch_inputs, counted_ids
 from holotype_conformance.property import all_properties
 from holotype_conformance.records import Result
+from holotype_conformance.scenes import Scene
 from holotype_conformance.subject import Subject
 from holotype_reference.model import Model, Output
 from holotype_spec import load
@@ -117,9 +118,10 @@ def test_a_candidate_that_ignores_the_prefix_agrees_with_the_deviation_that_says
     kind: type[Model], spec: Spec, deviation: str
 ) -> None:
     case = BatchCase(length=13, batch=3, tokens=3, padding="right")
-    scene = Scene(subject=subject(kind, spec), case=case, path="default", regime="bold")
+    watch = Watch(subject(kind, spec))
+    scene = Scene(subject=watch.subject, case=case, path="default", regime="bold")
     residuals = {
-        each.slug: scene.residual(each)
+        each.slug: watch.residual(scene, (each,))
         for each in applicable(spec)
         if each.slug.startswith(MASKS) and not each.equivalent
     }

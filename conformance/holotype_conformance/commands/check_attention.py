@@ -8,12 +8,16 @@ import click
 
 from holotype_conformance.commands.check import (
     SECONDS,
-    carry_out,
+    conclude,
     expected,
     json_object,
+    report,
+    require_writable,
     run_options,
+    show,
+    supervised,
+    write,
 )
-from holotype_conformance.outputs import Outputs
 
 if TYPE_CHECKING:
     from holotype_conformance.records import DType
@@ -50,8 +54,9 @@ def check_attention(
     """
     from holotype_conformance.records import Request
 
-    paths = {"json": json_path, "junit": junit_path, "html": html_path}
-    outputs = Outputs(paths, inputs=[expected_failures])
+    outputs = {"json": json_path, "junit": junit_path, "html": html_path}
+    for path in outputs.values():
+        require_writable(path)
     request = Request(
         target=target,
         specs=(PROTOCOL,),
@@ -65,4 +70,11 @@ def check_attention(
         expected=expected(expected_failures),
         kind="attention",
     )
-    carry_out(request, {PROTOCOL: None}, outputs, verbose=verbose)
+    record = supervised(request, verbose=verbose)
+    reports = [report(request, record, PROTOCOL, parameters=None)]
+    for kind, path in outputs.items():
+        if path is not None:
+            write(kind, path, reports)
+    if "-" not in outputs.values():
+        show(reports, verbose=verbose)
+    conclude(reports, verbose=verbose)
