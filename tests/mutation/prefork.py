@@ -1,0 +1,73 @@
+"""Run the same tests again and again, each time in a process that has torch already.
+
+``python prefork.py SOCKET SECONDS TEST…`` imports what the tests need of other projects, nothing of this one, and
+waits. Whoever connects to the socket is told the exit status of one run of the tests, by a child that imports this
+project anew. SECONDS are of CPU time: a mutant that never ends is stopped whatever else the machine does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import resource
+import socket
+import sys
+import traceback
+from contextlib import suppress
+
+HEAVY = ("torch", "numpy", "einops", "msgspec", "hypothesis.strategies", "jinja2", "rich", "pytest")
+MORE = ("torch._dynamo", "transformers", "safetensors.torch", "jsonschema", "xml.etree.ElementTree")
+OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
+OPTIONS += ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # of what is imported before
+MEMORY = 16 << 30  # bytes that a mutant may ask for
+
+
+def serve(path: str, seconds: int, tests: list[str]) -> None:
+    """Answer until the process is ended."""
+    import_others()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    while True:
+        connection, _ = listener.accept()
+        with connection, suppress(BrokenPipeError):
+            connection.sendall(str(status(seconds, tests)).encode())
+
+
+def import_others() -> None:
+    """Import the packages of other projects."""
+    sys.dont_write_bytecode = True
+    for name in (*HEAVY, *MORE):
+        with suppress(ImportError):
+            importlib.import_module(name)
+    ours = [name for name in sys.modules if name.startswith("holotype")]
+    assert not ours, f"these would not be mutated: {ours}"
+
+
+def status(seconds: int, tests: list[str]) -> int:
+    """The exit status of one run of the tests; of one that a signal ended, minus that signal."""
+    child = os.fork()
+    if child == 0:
+        os._exit(_run(seconds, tests))
+    _, ended = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(ended)
+
+
+def _run(seconds: int, tests: list[str]) -> int:
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2) if not os.environ.get("MUTATION_OUTPUT") else (0,):
+        os.dup2(null, descriptor)
+    import pytest
+
+    try:
+        return int(pytest.main([*OPTIONS, *tests]))
+    except BaseException:  # a mutant may raise anything; it was noticed
+        traceback.print_exc()
+        return 99
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
