@@ -155,34 +155,6 @@ def demand_both(subject: KernelSubject, problem: Problem, **facts: Any) -> None:
         demand_gradients(subject, problem, **facts)
 
 
-def demand_unmoved(subject: KernelSubject, problem: Problem, key: int) -> None:
-    """Demand that another key and value at one place, a hundred thousand times as large, leave what does not see it.
-
-    To the bit: what is hidden has no weight at all.
-    """
-    assert problem.visible is not None
-    call, rows = problem.call, sighted(problem)
-    k, v = call.k.clone(), call.v.clone()
-    # Beyond a hidden score of -1e4.
-    k[:, :, key] *= 1000.0 if k.dtype is torch.float16 else 1e5
-    v[:, :, key] = 1000.0
-    before = subject.output(call, rows=rows)
-    after = subject.output(problem.changed(k=k, v=v).call, rows=rows)
-    seen = np.broadcast_to(problem.visible, (*call.q.shape[:3], call.k.shape[2]))
-    blind = torch.from_numpy(~seen[..., key] & seen.any(-1)).to(before.device)
-    moved = (before != after).any(-1) & blind
-    if moved.any():
-        row, head, query = moved.nonzero()[0].tolist()
-        size = float((before - after).abs()[row, head, query].max())
-        raise Violation(
-            f"key {key}, which query {query} does not see, moves its result by {size:.1e};"
-            " expected the same bits",
-            moved=size,
-            query=query,
-            key=key,
-        )
-
-
 def allowed(measured: float, dtype: torch.dtype) -> float:
     """The budget, from the error of the plain implementation."""
     if not np.isfinite(measured):  # it overflowed: no measure of anything

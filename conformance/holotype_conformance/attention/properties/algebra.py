@@ -20,6 +20,7 @@ from holotype_conformance.attention.budget import (
 from holotype_conformance.attention.cases import AttentionCase, Mask, Problem, as_array, cases
 from holotype_conformance.attention.claims import claim, drawn
 from holotype_conformance.attention.plain import plain
+from holotype_conformance.attention.stillness import leaks
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.property import Violation
 
@@ -182,9 +183,9 @@ def heads_apart(subject: KernelSubject, case: AttentionCase) -> None:
     after = subject.output(problem.changed(**tensors).call)
     others = torch.ones(before.shape[:2], dtype=torch.bool)
     others[batch, head] = False
-    moved = (before != after).flatten(2).any(-1).cpu() & others
-    if moved.any():
-        row, other = moved.nonzero()[0].tolist()
+    found = leaks(subject, problem.call, before, after, others[..., None].to(before.device))
+    if found.any():
+        row, other, _ = found.nonzero()[0].tolist()
         raise Violation(
             f"a change in head {head} of row {batch} of the batch moves head {other} of row {row}"
         )

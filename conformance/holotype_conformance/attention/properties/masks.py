@@ -18,7 +18,6 @@ from holotype_conformance.attention.budget import (
     demand_formula,
     demand_gradients,
     demand_near,
-    demand_unmoved,
     error,
     sighted,
 )
@@ -33,6 +32,7 @@ from holotype_conformance.attention.cases import (
 )
 from holotype_conformance.attention.claims import claim, drawn, forms
 from holotype_conformance.attention.plain import plain
+from holotype_conformance.attention.stillness import demand_unmoved
 from holotype_conformance.attention.subject import KernelSubject
 
 

@@ -15,7 +15,6 @@ from holotype_conformance.attention.budget import (
     allowed,
     demand_both,
     demand_near,
-    demand_unmoved,
     error,
     plain_gradients,
     sighted,
@@ -23,6 +22,7 @@ from holotype_conformance.attention.budget import (
 from holotype_conformance.attention.cases import AttentionCase, Mask, Problem, as_array, cases
 from holotype_conformance.attention.claims import claim, drawn
 from holotype_conformance.attention.plain import plain
+from holotype_conformance.attention.stillness import demand_unmoved
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.property import Violation
 
