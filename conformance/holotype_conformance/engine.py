@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
-from unittest.mock import patch
 
-import hypothesis
 import msgspec
-from hypothesis import HealthCheck, Phase, Verbosity
 from hypothesis.errors import Unsatisfiable
-from hypothesis.internal.conjecture import providers
 
+from holotype_conformance.drawing import draw
+from holotype_conformance.given_case import CaseError, demand_fit, read_case
 from holotype_conformance.guard import Evasion, is_ours, violation_of
 from holotype_conformance.limits import is_time_up, time_limit
 from holotype_conformance.process_state import undisturbed
@@ -54,10 +51,6 @@ from holotype_spec.schema import Spec
 FULL = 10  # the full profile draws this many times the cases of the quick one
 LONGER = "a longer --timeout may decide it"
 SHRINKING = 150  # cases tried after the first failure; small cases need a third of it
-
-
-class CaseError(ValueError):
-    """A case that is not one of this property."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +156,7 @@ def judge(subject: Subject, property_: Property, settings: Settings) -> Result:
     """The verdict on one property.
 
     Raises:
-        CaseError: `settings.case` is not a case of this property.
+        CaseError: `settings.case` is not a case of this property, or none that it would draw for this subject.
     """
     case = None if settings.case is None else read_case(property_, settings.case)
     start = perf_counter()
@@ -207,21 +200,6 @@ def _nearest_budget(found: Sequence[tuple[float, float]]) -> tuple[float | None,
     return max(usable, key=lambda each: each[0] / each[1], default=(None, None))
 
 
-def read_case(property_: Property, text: str) -> Case:
-    """The case that `text` (JSON) describes.
-
-    Raises:
-        CaseError: it is not JSON, or not a case of this property.
-    """
-    try:
-        return msgspec.json.decode(text.encode(), type=property_.case_type)
-    except msgspec.DecodeError as error:
-        fields = ", ".join(field.name for field in msgspec.structs.fields(property_.case_type))
-        raise CaseError(
-            f"{text} is not a case of {property_.slug}: {error}; expected a JSON object of {fields}"
-        ) from error
-
-
 def _attempt(
     trial: _Trial, settings: Settings, case: Case | None
 ) -> tuple[Outcome, str | None, str | None]:
@@ -238,6 +216,8 @@ def _attempt(
     except (_Broken, Violation) as broken:
         found = trial.broken[1] if trial.broken else broken
         return "failed", str(found), _cause(found)
+    except CaseError:
+        raise
     except SuiteFault as fault:
         return "undecided", str(fault), None
     except Skip as skip:  # while its cases were being chosen
@@ -307,28 +287,17 @@ def _too_costly(trial: _Trial, settings: Settings) -> str | None:
 
 def _run_cases(trial: _Trial, settings: Settings, case: Case | None) -> None:
     if case is not None:
+        demand_fit(trial.property, trial.subject, case)
         trial(case)
         return
     times = FULL if settings.profile == "full" and not trial.property.costly else 1
 
-    @hypothesis.seed(settings.seed)
-    @hypothesis.settings(
-        max_examples=trial.property.examples * times,
-        database=None,
-        deadline=None,
-        derandomize=False,
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=tuple(HealthCheck),
-        report_multiple_bugs=False,
-        verbosity=Verbosity.quiet,
-        print_blob=False,
+    draw(
+        trial.property.cases(trial.subject),
+        trial,
+        seed=settings.seed,
+        examples=trial.property.examples * times,
     )
-    @hypothesis.given(case=trial.property.cases(trial.subject))
-    def holds(case: Case) -> None:
-        trial(case)
-
-    with _only_our_constants():
-        holds()
 
 
 # What is said about it ------------------------------------------------------------------------------------------
@@ -395,19 +364,3 @@ def _without_diagnosis(result: Result, error: BaseException) -> Result:
     trace = trace_of(error)
     details = trace if result.details is None else f"{result.details}\n{trace}"
     return msgspec.structs.replace(result, undiagnosed=encodable(said), details=encodable(details))
-
-
-@contextmanager
-def _only_our_constants() -> Iterator[None]:
-    """Keep Hypothesis from mixing numbers that stand in the user's own modules into the cases.
-
-    It would read all these modules, remember them in a folder `.hypothesis`, and draw other cases from the same
-    seed where other files lie about. There is no setting for it; a version that works otherwise is left alone.
-    """
-    read = getattr(providers, "_get_local_constants", None)
-    known = getattr(providers, "_local_constants", None)
-    if read is None or known is None:
-        yield
-        return
-    with patch.object(providers, "_get_local_constants", lambda: known):
-        yield

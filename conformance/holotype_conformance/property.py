@@ -32,8 +32,13 @@ ALL_DTYPES: tuple[DType, ...] = ("float64", "float32", "bfloat16", "float16")
 class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one run of a property is decided by: whole numbers, booleans and names, never tensors.
 
-    The fields of a subclass stand in the order in which a person wants to read them.
+    The fields of a subclass stand in the order in which a person wants to read them. What no draw would give is refused
+    when a case is read, by the bounds of its fields and by `misfit`.
     """
+
+    def misfit(self, subject: Any) -> str | None:
+        """Why the fields do not fit each other or the subject, or None."""
+        return None
 
 
 class Violation(AssertionError):

@@ -17,8 +17,9 @@ import holotype_spec
 from holotype_conformance.arithmetic import arithmetic, settings
 from holotype_conformance.candidate import Candidate
 from holotype_conformance.declarations import DeclarationError, declarations
-from holotype_conformance.engine import CaseError, Settings, judge, read_case
+from holotype_conformance.engine import Settings, judge
 from holotype_conformance.expected import expect, expectation
+from holotype_conformance.given_case import CaseError, read_case
 from holotype_conformance.guard import CandidateUnusable, is_ours
 from holotype_conformance.limits import bad_limit, bad_seed, is_time_up, time_limit
 from holotype_conformance.process_state import undisturbed
@@ -31,6 +32,7 @@ from holotype_conformance.records import (
     Finished,
     Judged,
     Planned,
+    Rejected,
     Request,
     Result,
     Smoke,
@@ -191,7 +193,11 @@ class Run:
         raise CandidateUnusable(reason)
 
     def judge(self, spec: Spec, property_: Property) -> Result:
-        """The verdict on one property, expected failures taken into account."""
+        """The verdict on one property, expected failures taken into account.
+
+        Raises:
+            RequestError: the case that was asked for is none that the property would draw for this candidate.
+        """
         request = self.request
         self.notify(Started(spec=spec.name, property=property_.slug))
         settings = Settings(
@@ -205,7 +211,11 @@ class Run:
             broken=lambda result: self.notify(Broken(spec=spec.name, result=result)),
             judged=lambda result: self.notify(Judged(spec=spec.name, result=result)),
         )
-        result = judge(self.subject(spec), property_, settings)
+        try:
+            result = judge(self.subject(spec), property_, settings)
+        except CaseError as error:
+            self.notify(Rejected(message=encodable(str(error))))
+            raise RequestError(str(error)) from error
         changed, self._changed_at_first = self._changed_at_first, {}
         if changed:
             both = tuple(dict.fromkeys((*map(encodable, changed), *result.left_changed)))

@@ -190,7 +190,7 @@ class _Worker:
         while (event := self._next()) is not None:
             self._take(event)
             watch(event, self.record)
-        if self.done:
+        if self.done and self.rejected is None:
             return True
         self._mourn(watch)
         return False
@@ -293,7 +293,7 @@ class _Worker:
         if not self.late:
             self._wait()
         self._kill()
-        if self.rejected is not None and not self.record.plan:
+        if self.rejected is not None and (not self.record.plan or self.request.case is not None):
             kind = CandidateUnrunnable if self.rejected.unrunnable else RequestRejected
             raise kind(self.rejected.message, self.rejected.details)
         how = self._how()

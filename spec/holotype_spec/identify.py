@@ -26,6 +26,12 @@ from holotype_spec.schema import SIZES, LayerNorm, RMSNorm, Rotary, Spec, Transf
 
 DEFAULTS = Path(__file__).parent / "transformers_defaults.json"
 DEEPEST = 8  # tables inside tables
+NAMED_BY = (
+    "layers",
+    "hidden_size",
+    "heads",
+    "ffn_size",
+)  # what a header must state to be that of a spec
 LARGEST_SIZE = 1 << 63  # what a spec can hold
 LARGEST = 16 << 20  # bytes of a configuration; published ones have a few thousand
 TRAINING_ONLY = "architecture.dropout.rate"
@@ -92,7 +98,8 @@ class Comparison(NamedTuple):
 class Identity(NamedTuple):
     """What a file is.
 
-    `model` is what the file calls its kind; `names` are the specs with which it agrees in everything, none or several;
+    `model` is what the file calls its kind; `names` are the specs with which it agrees in everything, none or several
+    (none for a header that leaves sizes out);
     `nearest` is the first of these, or the spec with the fewest differences.
     """
 
@@ -414,6 +421,13 @@ def _rank(compared: Comparison) -> tuple[float, int]:
     return compared.distance, len(line_of_descent(compared.spec))
 
 
+def _is_it(compared: Comparison, format_: str) -> bool:
+    """Whether nothing differs, and enough is stated: a header of GGUF has no class with defaults."""
+    if compared.differences:
+        return False
+    return format_ != "GGUF" or not any(each.field in NAMED_BY for each in compared.not_stated)
+
+
 def _identity(format_: str, model: str, compared: list[Comparison], *, known: bool) -> Identity:
-    names = tuple(each.spec.name for each in compared if known and not each.differences)
+    names = tuple(each.spec.name for each in compared if known and _is_it(each, format_))
     return Identity(format_, model, names, compared[0], known)

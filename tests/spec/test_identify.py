@@ -332,6 +332,18 @@ def test_a_gguf_file_is_identified_by_what_it_states(tmp_path: Path) -> None:
     assert [each.field for each in longer.nearest.differences] == ["max_positions"]
 
 
+@pytest.mark.parametrize(
+    "left_out",
+    ["block_count", "embedding_length", "attention.head_count", "feed_forward_length", ""],
+)
+def test_a_gguf_header_that_leaves_sizes_out_is_of_no_spec(left_out: str, tmp_path: Path) -> None:
+    header = {k: v for k, v in LLAMA2_HEADER.items() if k != f"llama.{left_out}"}
+    if not left_out:
+        header = {"general.architecture": "llama"}
+    found = identify(gguf(tmp_path / "it.gguf", header))
+    assert (found.names, found.known_model, found.nearest.differences) == ((), True, ())
+
+
 @pytest.mark.parametrize("spec", DESCRIBED, ids=[spec.name for spec in DESCRIBED])
 def test_no_gguf_header_of_a_spec_contradicts_it(spec: Spec, tmp_path: Path) -> None:
     model = config_class(spec).removesuffix("Config").lower()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 import torch
 from einops import rearrange
@@ -49,6 +50,12 @@ MASKS: tuple[Mask, ...] = (
 LONGEST = 40  # beyond a block of 32
 
 
+# What a case can be written with: more than any property draws, and nothing that would be no problem.
+Length = Annotated[int, msgspec.Meta(ge=1, le=16_384)]
+Batch = Annotated[int, msgspec.Meta(ge=1, le=64)]
+Heads = Annotated[int, msgspec.Meta(ge=1, le=128)]
+
+
 class AttentionCase(Case, frozen=True, kw_only=True, omit_defaults=True):
     """One attention problem with random contents.
 
@@ -58,20 +65,27 @@ class AttentionCase(Case, frozen=True, kw_only=True, omit_defaults=True):
     scale that it is told, in hundredths, None for none; `data` chooses the contents.
     """
 
-    queries: int
-    keys: int
-    batch: int = 1
-    heads: int = 1
-    kv_heads: int = 1
-    head_dim: int = 8
+    queries: Length
+    keys: Length
+    batch: Batch = 1
+    heads: Heads = 1
+    kv_heads: Heads = 1
+    head_dim: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
     dtype: DType = "float64"
     mask: Mask = "none"
     form: Form = "arguments"
-    size: int = 1
-    documents: tuple[int, ...] = ()
+    size: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 1
+    documents: tuple[Length, ...] = ()
     by_row: bool = False
-    percent: int | None = None
-    data: int = 0
+    percent: Annotated[int, msgspec.Meta(ge=-1000, le=1000)] | None = None
+    data: Annotated[int, msgspec.Meta(ge=0, le=9999)] = 0
+
+    def misfit(self, subject: Any) -> str | None:
+        """Heads come in groups, and the kernel takes the dtype."""
+        if self.heads % self.kv_heads:
+            return f"{self.heads} heads cannot share {self.kv_heads} key-value heads evenly"
+        reason = subject.capabilities.get(self.dtype)
+        return None if reason is None else f"dtype {self.dtype!r}: {reason}"
 
 
 @dataclass(frozen=True, kw_only=True)

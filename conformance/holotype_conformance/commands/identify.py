@@ -65,13 +65,21 @@ def page(found: Identity) -> str:
         lines = [f"no spec of the catalogue ({kind}); the nearest is {nearest.spec.name}"]
         if not found.known_model:
             lines += _wrapped(f"No model of the catalogue is of the kind {_shown(found.model)}.")
-        lines += ["", "Where it differs" if nearest.differences else "It differs in nothing else."]
+        lines += ["", "Where it differs" if nearest.differences else _undiffering(found)]
         for each in nearest.differences:
             lines += _told(each)
     if nearest.not_stated:
         lines += ["", "Not stated by the file"]
         lines += _silent(found, nearest.not_stated)
     return "\n".join(lines)
+
+
+def _undiffering(found: Identity) -> str:
+    return (
+        "It differs in nothing else."
+        if not found.known_model
+        else "It differs in nothing that it states, which is too little to name it."
+    )
 
 
 def _told(each: Difference) -> list[str]:

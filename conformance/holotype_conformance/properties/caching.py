@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Annotated
 
 import msgspec
 import torch
@@ -31,8 +32,17 @@ class ChunkCase(BatchCase, frozen=True, kw_only=True):
     `told` says whether every step is given position ids, or is left to count on from the cache.
     """
 
-    cuts: tuple[int, ...]
+    cuts: tuple[Annotated[int, msgspec.Meta(ge=1)], ...]
     told: bool = False
+
+    def misfit(self, subject: Subject) -> str | None:
+        """Cuts rise, and lie inside the input."""
+        rising = all(one < other for one, other in pairwise((0, *self.cuts, self.length)))
+        if not self.cuts or not rising:
+            return f"cuts {list(self.cuts)} do not rise from 1 to {self.length - 1}"
+        if self.told and not subject.has("position-ids"):
+            return "positions cannot be told to this candidate"
+        return super().misfit(subject)
 
     @property
     def at_once(self) -> int:

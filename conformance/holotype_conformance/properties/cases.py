@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
+import msgspec
 import numpy as np
 import torch
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from holotype_conformance.property import Case, Skip
 from holotype_conformance.records import DType
 from holotype_conformance.subject import Setup, Subject, real_rows
 from holotype_reference.positions import has_two_positions
-from holotype_spec.probes import POSITIONS, ROWS
+from holotype_spec.probes import LONG, POSITIONS, ROWS
 from holotype_spec.schema import (
     DynamicScaling,
     MixtureOfMasks,
@@ -32,18 +33,29 @@ FEW = 4  # rows, of which each can be padded by a block more than the one before
 LONGEST = 24  # beyond every window, bucket and reach of a probe
 
 
+# What a case can be written with: more than any property draws, and nothing that would be no model or no input.
+Length = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+Batch = Annotated[int, msgspec.Meta(ge=1, le=64)]
+Layers = Annotated[int, msgspec.Meta(ge=1, le=8)]
+Seed = Annotated[int, msgspec.Meta(ge=0, le=999)]
+
+
 class BatchCase(Case, frozen=True, kw_only=True):
     """A batch of random tokens on a model with random weights.
 
     `padding`: no mask at all, a mask of ones, or rows of different lengths padded on one side.
     """
 
-    length: int
-    batch: int = 1
+    length: Length
+    batch: Batch = 1
     padding: Padding = "none"
-    layers: int = 2
-    weights: int = 0
-    tokens: int = 0
+    layers: Layers = 2
+    weights: Seed = 0
+    tokens: Seed = 0
+
+    def misfit(self, subject: Subject) -> str | None:
+        """Why the fields do not fit each other or the subject, or None."""
+        return misfit_of_input(subject, self.length, self.padding)
 
     @property
     def at_once(self) -> int:
@@ -54,6 +66,18 @@ class BatchCase(Case, frozen=True, kw_only=True):
         """The probe model of this case on one code path."""
         long = self.length > ROWS
         return Setup(layers=self.layers, weights=self.weights, path=path, long=long, **changes)  # type: ignore[arg-type]
+
+
+def misfit_of_input(subject: Subject, length: int, padding: Padding) -> str | None:
+    """Why the candidate cannot be given inputs of this length or padding, or None."""
+    longest = subject.longest if subject.spec.added_positions else LONG
+    if length > longest:
+        return f"length {length} is more than the {longest} tokens that a probe takes"
+    if padding == "left" and not can_pad_left(subject):
+        return "padding 'left' moves positions, which this candidate cannot be told"
+    if padding != "none" and not subject.has("attention-mask"):
+        return f"padding {padding!r} needs an attention mask, which this candidate does not take"
+    return None
 
 
 def lengths(least: int = 1, most: int = LONGEST) -> st.SearchStrategy[int]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
+import msgspec
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
@@ -12,6 +14,7 @@ from holotype_conformance.candidate import Inputs
 from holotype_conformance.compare import demand_equal, moved
 from holotype_conformance.properties.cases import (
     BatchCase,
+    Length,
     always,
     batch_inputs,
     layer_counts,
@@ -29,7 +32,13 @@ from holotype_spec.schema import MixtureOfMasks, Spec
 class PerturbationCase(BatchCase, frozen=True, kw_only=True):
     """A batch whose token at `position` is replaced by another one, in every row."""
 
-    position: int
+    position: Annotated[int, msgspec.Meta(ge=0)]
+
+    def misfit(self, subject: Subject) -> str | None:
+        """The position is one of the input."""
+        if self.position >= self.length:
+            return f"position {self.position} is not one of {self.length} tokens"
+        return super().misfit(subject)
 
 
 def perturbation_cases(subject: Subject) -> st.SearchStrategy[PerturbationCase]:
@@ -317,7 +326,13 @@ def source_dependence(subject: Subject, case: PairCase) -> None:
 class TruncationCase(BatchCase, frozen=True, kw_only=True):
     """A batch of which the first `kept` positions are computed alone as well."""
 
-    kept: int
+    kept: Length
+
+    def misfit(self, subject: Subject) -> str | None:
+        """Fewer are kept than there are."""
+        if self.kept >= self.length:
+            return f"kept {self.kept} is not less than length {self.length}"
+        return super().misfit(subject)
 
     @property
     def at_once(self) -> int:

@@ -12,13 +12,17 @@ from torch import Tensor
 from holotype_conformance.candidate import Inputs
 from holotype_conformance.compare import demand_equal
 from holotype_conformance.properties.cases import (
+    Batch,
     BatchCase,
+    Layers,
+    Length,
     always,
     asked,
     batch_cases,
     batch_inputs,
     counted_ids,
     layer_counts,
+    misfit_of_input,
 )
 from holotype_conformance.property import Case, Violation, claim
 from holotype_conformance.records import DType
@@ -30,10 +34,14 @@ EVERYDAY: tuple[DType, ...] = ("float32", "float64", "bfloat16")
 class OutputCase(Case, frozen=True, kw_only=True):
     """A batch of random tokens on a model in one dtype."""
 
-    length: int
-    batch: int
+    length: Length
+    batch: Batch
     dtype: DType
-    layers: int
+    layers: Layers
+
+    def misfit(self, subject: Subject) -> str | None:
+        """The probe takes inputs of this length."""
+        return misfit_of_input(subject, self.length, "none")
 
 
 @claim(

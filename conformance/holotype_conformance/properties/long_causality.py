@@ -19,9 +19,13 @@ from holotype_conformance.candidate import Inputs
 from holotype_conformance.compare import moved
 from holotype_conformance.properties.cases import (
     BatchCase,
+    Layers,
+    Length,
     Padding,
+    Seed,
     always,
     batch_inputs,
+    misfit_of_input,
     paddings,
 )
 from holotype_conformance.properties.causality import another, told
@@ -41,11 +45,17 @@ LASTING = 4  # outputs that do not move are blind, and not at rest, if they are 
 class LongCase(Case, frozen=True, kw_only=True):
     """An input of `length` tokens for every place beside an edge, whose token is replaced; and shorter ones."""
 
-    length: int
+    length: Length
     padding: Padding = "none"
-    layers: int = 2
-    weights: int = 0
-    tokens: int = 0
+    layers: Layers = 2
+    weights: Seed = 0
+    tokens: Seed = 0
+
+    def misfit(self, subject: Subject) -> str | None:
+        """The probe takes inputs of this length, padded so."""
+        if self.length < 2:
+            return "length 1 has no other token to be blind to"
+        return misfit_of_input(subject, self.length, self.padding)
 
     def batches(self, spec: Spec) -> list[tuple[BatchCase, list[int]]]:
         """A batch of each length, and the place of the token that is replaced in each of its rows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Annotated
 
 import msgspec
 import torch
@@ -13,7 +14,16 @@ from torch import Tensor, nn
 from holotype_conformance.adapters.reference import run_reference
 from holotype_conformance.candidate import Inputs
 from holotype_conformance.compare import demand_equal
-from holotype_conformance.properties.cases import BatchCase, always, batch_cases, batch_inputs
+from holotype_conformance.properties.cases import (
+    BatchCase,
+    Layers,
+    Length,
+    Seed,
+    always,
+    batch_cases,
+    batch_inputs,
+    misfit_of_input,
+)
 from holotype_conformance.property import Case, Violation, claim
 from holotype_conformance.randomness import random_states, seed_of, set_states
 from holotype_conformance.subject import Setup, Subject, real_rows
@@ -140,11 +150,15 @@ def train_with_dropout(subject: Subject, case: BatchCase) -> None:
 class SitesCase(Case, frozen=True, kw_only=True):
     """Many copies of one row of tokens, so that only dropout tells them apart."""
 
-    length: int
-    copies: int = 2000
-    layers: int = 1
-    weights: int = 0
-    tokens: int = 0
+    length: Length
+    copies: Annotated[int, msgspec.Meta(ge=100, le=10_000)] = 2000
+    layers: Layers = 1
+    weights: Seed = 0
+    tokens: Seed = 0
+
+    def misfit(self, subject: Subject) -> str | None:
+        """The probe takes inputs of this length."""
+        return misfit_of_input(subject, self.length, "none")
 
 
 # Mean squared difference of the mean logits, and of their variances, in standard errors. At this number of

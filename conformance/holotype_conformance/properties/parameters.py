@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from holotype_conformance.properties.agreement import (
     backward_of_reference,
     unfrozen,
 )
-from holotype_conformance.properties.cases import always
+from holotype_conformance.properties.cases import Layers, always
 from holotype_conformance.properties.extras import (
     numbers_beside,
     padding_rows,
@@ -39,13 +40,13 @@ from holotype_spec.schema import Spec
 class SizeCase(Case, frozen=True, kw_only=True):
     """The full model, built on the meta device."""
 
-    size: str = "full"
+    size: Literal["full"] = "full"
 
 
 class LayersCase(Case, frozen=True, kw_only=True):
     """A probe of so many layers."""
 
-    layers: int
+    layers: Layers
 
 
 def _demand_count(subject: Subject, model: nn.Module, spec: Spec, what: str) -> None:

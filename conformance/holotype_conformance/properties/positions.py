@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
+import msgspec
 import torch
 from hypothesis import strategies as st
 
@@ -27,7 +29,14 @@ from holotype_spec.schema import Rotary, Spec, TwoDimensionalRotary
 class ShiftCase(BatchCase, frozen=True, kw_only=True):
     """A batch whose position ids begin at `shift`."""
 
-    shift: int = 0
+    shift: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    def misfit(self, subject: Subject) -> str | None:
+        """No position is beyond those that there are."""
+        most = farthest(subject.probe(2)) - self.length
+        if self.shift > most:
+            return f"shift {self.shift} puts the last token beyond the positions that there are; at most {most}"
+        return super().misfit(subject)
 
 
 def _shifts(subject: Subject) -> st.SearchStrategy[ShiftCase]:

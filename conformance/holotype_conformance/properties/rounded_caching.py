@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import msgspec
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -21,7 +24,13 @@ STEPS = 8  # tokens that are read one at a time behind all the others
 class StepsCase(RoundingCase, frozen=True, kw_only=True):
     """A batch whose last `steps` tokens are read one at a time behind the others."""
 
-    steps: int = STEPS
+    steps: Annotated[int, msgspec.Meta(ge=1)] = STEPS
+
+    def misfit(self, subject: Subject) -> str | None:
+        """Something is read before the steps."""
+        if self.steps >= self.length:
+            return f"steps {self.steps} are not fewer than length {self.length}"
+        return super().misfit(subject)
 
     @property
     def at_once(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 from hypothesis import strategies as st
 
@@ -96,14 +98,17 @@ for _dtype in DTYPES:
     _backward(_dtype)
 
 
+By = Literal["q", "k", "v", "qk", "qv", "kv"]
+
+
 class SomeCase(AttentionCase, frozen=True, kw_only=True, omit_defaults=True):
     """`by` are those of q, k and v that require a gradient."""
 
-    by: str = "q"
+    by: By = "q"
 
 
 def _some(subject: KernelSubject) -> st.SearchStrategy[SomeCase]:
-    def some(case: AttentionCase, by: str) -> SomeCase:
+    def some(case: AttentionCase, by: By) -> SomeCase:
         return SomeCase(**msgspec.structs.asdict(case), by=by)
 
     known: tuple[Mask, ...] = ("none", "causal") if subject.has("causal") else ("none",)

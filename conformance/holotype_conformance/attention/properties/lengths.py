@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 import torch
 from hypothesis import strategies as st
@@ -151,7 +153,11 @@ def head_dim(subject: KernelSubject, case: AttentionCase) -> None:
 
 
 class EmptyCase(AttentionCase, frozen=True, kw_only=True, omit_defaults=True):
-    """One of batch and queries is zero."""
+    """One of batch, queries and keys is zero."""
+
+    queries: Annotated[int, msgspec.Meta(ge=0, le=16_384)]
+    keys: Annotated[int, msgspec.Meta(ge=0, le=16_384)]
+    batch: Annotated[int, msgspec.Meta(ge=0, le=64)] = 1
 
 
 def _empty(subject: KernelSubject) -> st.SearchStrategy[EmptyCase]:

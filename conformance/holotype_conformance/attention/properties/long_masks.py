@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
+import msgspec
 from hypothesis import strategies as st
 
 from holotype_conformance.attention import oracle
@@ -24,7 +26,7 @@ GROUPED = ((2, 1), (4, 2))
 class FarCase(AttentionCase, frozen=True, kw_only=True, omit_defaults=True):
     """With `width` the kernel is also told causal, and with one above zero a window."""
 
-    width: int | None = None
+    width: Annotated[int, msgspec.Meta(ge=0, le=16_384)] | None = None
 
 
 def _ways(subject: KernelSubject) -> list[tuple[Mask, Form]]:

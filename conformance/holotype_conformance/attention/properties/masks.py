@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -170,20 +170,30 @@ def added(subject: KernelSubject, case: BiasCase) -> None:
     )
 
 
+Axis = Literal["batch", "heads", "queries"]
+
+
 class BroadcastCase(AttentionCase, frozen=True, kw_only=True, omit_defaults=True):
     """`alike` are the axes of the mask along which it is the same, and has the size one."""
 
-    alike: tuple[str, ...] = ()
+    alike: tuple[Axis, ...] = ()
 
 
-AXES = ("batch", "heads", "queries")
+AXES: tuple[Axis, ...] = ("batch", "heads", "queries")
 
 
 def _broadcast(subject: KernelSubject) -> st.SearchStrategy[BroadcastCase]:
-    def shared(case: AttentionCase, alike: tuple[str, ...]) -> BroadcastCase:
+    def shared(case: AttentionCase, alike: tuple[Axis, ...]) -> BroadcastCase:
         return BroadcastCase(**msgspec.structs.asdict(case), alike=alike)
 
-    shapes = (("heads",), ("batch",), ("heads", "queries"), ("batch", "heads"), AXES, ())
+    shapes: tuple[tuple[Axis, ...], ...] = (
+        ("heads",),
+        ("batch",),
+        ("heads", "queries"),
+        ("batch", "heads"),
+        AXES,
+        (),
+    )
     ways = cases(
         subject.dtypes, masks=("random",), forms=tuple(forms(subject, "random")), equal=False
     )
@@ -313,7 +323,7 @@ def together(subject: KernelSubject, case: AttentionCase) -> None:
 class BlindCase(AttentionCase, frozen=True, kw_only=True, omit_defaults=True):
     """`row` is the query that sees no key, as long as there are so many."""
 
-    row: int = 0
+    row: Annotated[int, msgspec.Meta(ge=0, le=16_384)] = 0
 
 
 def _blind(subject: KernelSubject) -> st.SearchStrategy[BlindCase]:
