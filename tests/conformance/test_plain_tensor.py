@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from holotype_conformance.adapters.reference import ReferenceCandidate, run_reference
 from holotype_conformance.candidate import Inputs, Labels, Outputs
+from holotype_conformance.elsewhere import ElsewhereTensor
 from holotype_conformance.engine import Settings, judge
 from holotype_conformance.plain_tensor import plain_gradient, plain_tensor
 from holotype_conformance.properties.agreement import gradients, logits
@@ -115,3 +116,14 @@ def test_a_wrong_model_is_wrong_in_whatever_class_its_tensors_come(
 def test_a_right_model_may_return_tensors_of_a_class_of_its_own(property_: Property) -> None:
     result = judge(Subject(Wrong(factor=1.0), load("gpt2")), property_, Settings())
     assert result.outcome == "passed", result.reason
+
+
+def test_a_tensor_of_the_simulated_device_is_the_suite_s_own_and_stays() -> None:
+    own = ElsewhereTensor(torch.ones(2))
+    assert plain_tensor(own, "the logits") is own
+
+    class Theirs(ElsewhereTensor):
+        pass
+
+    with pytest.raises(Violation, match="by code of its own"):
+        plain_tensor(Theirs(torch.ones(2)), "the logits")

@@ -24,6 +24,7 @@ from holotype_conformance.properties.cases import (
     shortest_alike,
 )
 from holotype_conformance.property import Violation, claim
+from holotype_conformance.stillness import leaks
 from holotype_conformance.subject import Subject, real_rows
 from holotype_spec.dependencies import dependencies, source_dependencies
 from holotype_spec.schema import MixtureOfMasks, Spec
@@ -149,9 +150,9 @@ def future_perturbation(subject: Subject, case: PerturbationCase) -> None:
         model = subject.model(case.setup(path))
         before = subject.forward(model, inputs).logits
         after = subject.forward(model, changed).logits
-        leaks = moved(before, after, subject.stillness).cpu() & forbidden
-        if leaks.any():
-            row, i = leaks.nonzero()[-1].tolist()
+        found = leaks(subject, model, inputs, before, after, forbidden)
+        if found.any():
+            row, i = found.nonzero()[-1].tolist()
             size = float((before[row, i] - after[row, i]).abs().max())
             raise Violation(
                 f"output {i} depends on input {case.position}, pair ({i}, {case.position}){told(inputs, row)}: it moved"
@@ -213,9 +214,9 @@ def order(subject: Subject, case: PerturbationCase) -> None:
         model = subject.model(case.setup(path))
         before = subject.forward(model, inputs).logits
         after = subject.forward(model, replace(inputs, token_ids=tokens)).logits
-        leaks = moved(before, after, subject.stillness).cpu() & forbidden
-        if leaks.any():
-            row, i = leaks.nonzero()[-1].tolist()
+        found = leaks(subject, model, inputs, before, after, forbidden)
+        if found.any():
+            row, i = found.nonzero()[-1].tolist()
             raise Violation(
                 f"output {i} of row {row}, number {int(inputs.order[row, i])} in the order, changed with token"
                 f" {case.position}, number {int(own[row])}",

@@ -30,6 +30,7 @@ from holotype_conformance.properties.cases import (
 )
 from holotype_conformance.properties.causality import another, told
 from holotype_conformance.property import Case, Violation, claim
+from holotype_conformance.stillness import leaks
 from holotype_conformance.subject import Subject, real_rows
 from holotype_spec.dependencies import dependents
 from holotype_spec.probes import LONG
@@ -224,9 +225,10 @@ def check_batch(subject: Subject, case: BatchCase, row_places: list[int]) -> Non
     for path in subject.paths:
         model = subject.model(case.setup(path))
         seen = replaced(subject, model, case, row_places)
-        leaks = seen.change & ~seen.allowed & seen.real
-        if leaks.any():
-            row, i = leaks.nonzero()[-1].tolist()
+        forbidden = ~seen.allowed & seen.real
+        found = leaks(subject, model, seen.inputs, seen.before, seen.after, forbidden)
+        if found.any():
+            row, i = found.nonzero()[-1].tolist()
             size = float((seen.before[row, i] - seen.after[row, i]).abs().max())
             said = f"moved by {size:.1e} when that token changed, and must not move at all"
             raise _violation(seen.inputs, row, i, row_places[row], "depends", said, path)

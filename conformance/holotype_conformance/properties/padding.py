@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from holotype_conformance.candidate import Inputs, absolute_positions
-from holotype_conformance.compare import demand_equal, moved
+from holotype_conformance.candidate import Inputs, Outputs, absolute_positions
+from holotype_conformance.compare import demand_equal
 from holotype_conformance.plain_tensor import plain_gradient
 from holotype_conformance.properties.cases import (
     BatchCase,
@@ -28,6 +30,7 @@ from holotype_conformance.properties.cases import (
 from holotype_conformance.properties.causality import has_source
 from holotype_conformance.property import Violation, claim
 from holotype_conformance.records import DType
+from holotype_conformance.stillness import leaks, logits
 from holotype_conformance.subject import Subject, real_rows
 
 
@@ -144,21 +147,35 @@ def content(subject: Subject, case: BatchCase) -> None:
     changed = replace(inputs, token_ids=torch.where(rows, inputs.token_ids, other.token_ids))
     for path in subject.paths:
         model = subject.model(case.setup(path))
-        before, after = subject.forward(model, inputs), subject.forward(model, changed)
+        outputs = subject.forward(model, inputs), subject.forward(model, changed)
         what = "tokens at padded positions"
-        _demand_still(subject, before.logits, after.logits, rows, what, path)
-        if before.next_sentence is not None and after.next_sentence is not None:
+        demand_still = partial(_demand_still, subject, model, inputs, outputs, path)
+        demand_still(rows, what, logits)
+        if all(each.next_sentence is not None for each in outputs):
             first = rows[:, :1]  # the pooler reads the first position
-            pair = before.next_sentence[:, None], after.next_sentence[:, None]
-            _demand_still(subject, *pair, first, f"{what} (next-sentence logits)", path)
+            demand_still(first, f"{what} (next-sentence logits)", _sentence)
+
+
+def _sentence(outputs: Outputs) -> Tensor:
+    """(batch, 1, 2)."""
+    assert outputs.next_sentence is not None
+    return outputs.next_sentence[:, None]
 
 
 def _demand_still(
-    subject: Subject, before: Tensor, after: Tensor, rows: Tensor, what: str, path: str
+    subject: Subject,
+    model: nn.Module,
+    inputs: Inputs,
+    outputs: tuple[Outputs, Outputs],
+    path: str,
+    rows: Tensor,
+    what: str,
+    read: Callable[[Outputs], Tensor],
 ) -> None:
-    changed = moved(before, after, subject.stillness) & rows
-    if changed.any():
-        row, i = changed.nonzero()[0].tolist()
+    before, after = map(read, outputs)
+    found = leaks(subject, model, inputs, before, after, rows, read)
+    if found.any():
+        row, i = found.nonzero()[0].tolist()
         size = float((before[row, i] - after[row, i]).abs().max())
         raise Violation(
             f"output {i} of row {row} moved by {size:.1e} when only {what} changed; expected the same bits",
