@@ -27,6 +27,7 @@ COMMANDS = {
     "identify": "identify:identify_file",
     "list": "catalogue:list_specs",
     "masks": "masks:masks",
+    "report": "report:report",
     "show": "catalogue:show_spec",
 }
 BROKEN = 3  # nothing was judged, as when a candidate cannot be run

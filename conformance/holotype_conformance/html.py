@@ -9,6 +9,8 @@ from holotype_conformance.declared import named, warnings
 from holotype_conformance.records import OUTCOMES, Report, Result
 from holotype_conformance.report import MARKS, clean
 
+QUIET = ("passed", "skipped", "not-run")  # what needs no more words than the table has
+
 
 def html(reports: Sequence[Report]) -> str:
     """The page. Everything that comes from a candidate is escaped."""
@@ -32,6 +34,7 @@ def html(reports: Sequence[Report]) -> str:
         named=named,
         warnings=warnings,
         marks=MARKS,
+        quiet=QUIET,
         outcomes=OUTCOMES,
     )
 
@@ -64,4 +67,4 @@ def _skipped(report: Report) -> dict[str, list[str]]:
 def _shown(report: Report) -> list[Result]:
     if report.unusable is not None:
         return []
-    return [result for result in report.results if result.outcome not in ("passed", "skipped")]
+    return [result for result in report.results if result.outcome not in QUIET]

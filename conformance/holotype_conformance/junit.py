@@ -64,6 +64,7 @@ def _properties(report: Report) -> Tree.Element:
         facts[f"declared: {named(each)}"] = each.reason
     for number, said in enumerate(warnings(report), start=1):
         facts[f"warning {number}"] = said
+    facts |= {"left running": "; ".join(report.left)} if report.left else {}
     for name, value in facts.items():
         Tree.SubElement(properties, "property", {"name": name, "value": _text(value)})
     return properties
@@ -83,7 +84,7 @@ def _case(report: Report, result: Result) -> Tree.Element:
         child = Tree.SubElement(case, "error", {"message": message, "type": "error"})
         child.text = _text(result.details or message)
     elif result.undecided:  # red: continuous integration has no word for what is neither
-        child = Tree.SubElement(case, "error", {"message": message, "type": "undecided"})
+        child = Tree.SubElement(case, "error", {"message": message, "type": result.outcome})
         child.text = _text(failure_text(result))
     elif result.breaks:
         child = Tree.SubElement(case, "failure", {"message": message, "type": result.outcome})

@@ -22,12 +22,14 @@ class Process:
         parent: the number of its parent.
         group: its process group.
         seconds: processor time of its own and of the children that it has waited for.
+        runs: whether it still does; one that has ended and that nobody has asked for does not.
     """
 
     pid: int
     parent: int
     group: int
     seconds: float
+    runs: bool = True
 
 
 def processor_time(pid: int) -> float | None:
@@ -62,7 +64,8 @@ def of(pid: int) -> Process | None:
         text = (PROC / str(pid) / "stat").read_text(errors="replace")
         fields = text[text.rindex(")") + 2 :].split()
         ticks = sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
-        return Process(pid, int(fields[1]), int(fields[2]), ticks / os.sysconf("SC_CLK_TCK"))
+        seconds = ticks / os.sysconf("SC_CLK_TCK")
+        return Process(pid, int(fields[1]), int(fields[2]), seconds, fields[0] not in "ZX")
     except (OSError, ValueError, IndexError):  # it has ended, or this is no Linux
         return None
 

@@ -17,7 +17,14 @@ import msgspec
 from holotype_conformance.texts import encodable as encodable
 
 Outcome = Literal[
-    "passed", "failed", "expected-failure", "unexpected-pass", "undecided", "skipped", "error"
+    "passed",
+    "failed",
+    "expected-failure",
+    "unexpected-pass",
+    "undecided",
+    "not-run",
+    "skipped",
+    "error",
 ]
 Verdict = Literal["conforms", "does-not-conform", "undecided", "not-run"]
 Level = Literal["must", "should"]
@@ -30,6 +37,7 @@ OUTCOMES: tuple[Outcome, ...] = (
     "expected-failure",
     "unexpected-pass",
     "undecided",
+    "not-run",
     "skipped",
     "error",
 )
@@ -55,7 +63,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one property under one spec.
 
     `reason` says in a sentence what was seen (or why it was skipped); it is None only for a plain pass. What is
-    `undecided` was begun and did not end: it says nothing for the candidate and nothing against it.
+    `undecided` was begun and did not end: it says nothing for the candidate and nothing against it. What is `not-run`
+    was to come when the run was cut short.
     `ended` says that the candidate ended its process, or tried to, in place of an answer.
     `cases` is the number of cases judged, those of the shrinking included. `details` is a traceback or what
     the candidate printed, for `--verbose`. `error` and `budget` are of the comparison that came nearest its budget,
@@ -85,12 +94,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     @builtins.property  # `property` is a field here
     def ran(self) -> bool:
         """Whether the candidate was judged by this property."""
-        return self.outcome not in ("undecided", "skipped", "error")
+        return self.outcome not in ("undecided", "not-run", "skipped", "error")
 
     @builtins.property  # `property` is a field here
     def undecided(self) -> bool:
         """Whether this result alone leaves open whether the candidate conforms."""
-        return self.outcome == "undecided" and self.level == "must"
+        return self.outcome in ("undecided", "not-run") and self.level == "must"
 
     @builtins.property  # `property` is a field here
     def breaks(self) -> bool:
@@ -134,7 +143,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     `holotype_conformance.verdict`, which makes them). `unusable` is the reason why the candidate could not be run at
     all, else None; `parameters` is the exact count of the full-size spec. `suite` counts the properties of the whole
     suite, of which `results` are those that were asked for. `uncompared` is the reason why no number was held against
-    the reference's, where that was asked for. `declared` is what the candidate says of itself.
+    the reference's, where that was asked for. `declared` is what the candidate says of itself. `interrupted` is what
+    cut the run short, and `left` names processes that the candidate had left running when it was done, and that were
+    ended.
     """
 
     holotype: str
@@ -152,6 +163,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     results: tuple[Result, ...]
     suite: int = 0
     uncompared: str | None = None
+    interrupted: str | None = None
+    left: tuple[str, ...] = ()
     declared: tuple[Declaration, ...] = ()
 
     @property
@@ -313,6 +326,18 @@ class Rejected(Event, frozen=True, tag="rejected"):
     unrunnable: bool = False
 
 
+class Left(Event, frozen=True, tag="left"):
+    """Processes that the candidate had left running, by the commands that started them; they were ended."""
+
+    processes: tuple[str, ...]
+
+
+class Stopped(Event, frozen=True, tag="stopped"):
+    """A signal ended the run before its time."""
+
+    signal: int
+
+
 class Done(Event, frozen=True, tag="done"):
     """The worker has nothing more to say."""
 
@@ -329,6 +354,8 @@ AnyEvent = (
     | Judged
     | Finished
     | Rejected
+    | Left
+    | Stopped
     | Done
 )
 

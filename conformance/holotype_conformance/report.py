@@ -25,6 +25,7 @@ MARKS: dict[Outcome, str] = {
     "expected-failure": "~",
     "unexpected-pass": "!",
     "undecided": "?",
+    "not-run": " ",
     "skipped": "–",
     "error": "!",
 }
@@ -34,6 +35,7 @@ COLOURS: dict[Outcome, str] = {
     "expected-failure": "yellow",
     "unexpected-pass": "red",
     "undecided": "magenta",
+    "not-run": "bright_black",
     "skipped": "bright_black",
     "error": "red",
 }
@@ -115,7 +117,8 @@ def report_text(report: Report, painter: Painter, *, verbose: bool = False) -> s
 
 
 def _to_tell(report: Report, *, verbose: bool) -> list[Result]:
-    quiet = {"passed", "skipped"} if verbose else {"passed", "skipped", "expected-failure"}
+    quiet = {"passed", "skipped", "not-run"}
+    quiet |= set() if verbose else {"expected-failure"}
     return [result for result in report.results if result.outcome not in quiet]
 
 
@@ -253,7 +256,10 @@ def _verdict(report: Report, painter: Painter) -> Iterator[str]:
     seconds = sum(result.seconds for result in report.results)
     tried = "1 case" if cases == 1 else f"{cases:,} cases"
     yield from _wrapped(f"{counts or 'nothing ran'} ({tried} in {seconds:.1f} s)", painter)
-    if report.verdict == "not-run":
+    for process in report.left:
+        said = f"the candidate had left a process running, which was ended: {clean(process)}"
+        yield from (painter.paint(line, "yellow") for line in _wrapped(said, painter))
+    if report.verdict == "not-run" and report.interrupted is None:
         return
     yield from _causes(report, painter)
     if report.uncompared is not None:

@@ -15,27 +15,26 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, Queue
 from threading import Thread
 from typing import IO, Any
 
 import msgspec
 
-from holotype_conformance.expected import expect, expectation, mark_stale, stale
+from holotype_conformance.expected import expect, expectation
+from holotype_conformance.interrupts import Interrupted, Interrupts, interrupts
 from holotype_conformance.limits import Account
+from holotype_conformance.orphans import Orphans, adopted
 from holotype_conformance.records import (
     AnyEvent,
     Broken,
-    Collected,
     Counterexample,
-    Declaration,
     Done,
-    Environment,
     Finished,
     Job,
     Judged,
-    Planned,
+    Left,
     Ready,
     Rejected,
     Request,
@@ -43,16 +42,19 @@ from holotype_conformance.records import (
     Result,
     Smoke,
     Started,
+    Stopped,
     Trying,
     Unusable,
 )
+from holotype_conformance.run_record import Record as Record
+from holotype_conformance.run_record import blank
 
 STARTING = 300.0  # seconds for our own imports, on however slow a disk
 GRACE = 5.0  # seconds after the limit within which the worker may still end a property by itself
 LEAVING = 10.0  # seconds from the last event to the end of the process
 KEPT = 200  # lines of the candidate's output
 
-Key = tuple[str, str]  # (spec, slug)
+Watch = Callable[[AnyEvent, Record], None]
 
 
 class RequestRejected(Exception):
@@ -67,55 +69,7 @@ class CandidateUnrunnable(RequestRejected):
     """The candidate could not be run at all."""
 
 
-@dataclass
-class Record:
-    """What a run has said so far."""
-
-    title: str = ""
-    environment: Environment | None = None
-    plan: list[Planned] = field(default_factory=list)
-    suite: int = 0
-    results: dict[Key, Result] = field(default_factory=dict)
-    declared: dict[str, tuple[Declaration, ...]] = field(default_factory=dict)
-    unusable: dict[str, str] = field(default_factory=dict)
-    smoked: set[str] = field(default_factory=set)
-
-    @property
-    def open(self) -> list[Planned]:
-        """What has no result yet."""
-        return [
-            entry
-            for entry in self.plan
-            if (entry.spec, entry.property) not in self.results and entry.spec not in self.unusable
-        ]
-
-    def of(self, spec: str) -> tuple[Result, ...]:
-        """The results of one spec, in reading order; those of an unusable one are errors."""
-        return tuple(
-            self.results.get((entry.spec, entry.property)) or self._not_run(entry)
-            for entry in self.plan
-            if entry.spec == spec
-        )
-
-    def _not_run(self, entry: Planned) -> Result:
-        reason = self.unusable.get(entry.spec, "the process ended before this property")
-        return blank(entry, f"could not be run: {reason}", outcome="error")
-
-
-def blank(entry: Planned, reason: str, **facts: Any) -> Result:
-    """A failed result that the worker could not write itself."""
-    values: dict[str, Any] = {"outcome": "failed", "seconds": 0.0, **facts}
-    return Result(
-        property=entry.property,
-        level=entry.level,
-        clause=entry.clause,
-        meaning=entry.meaning,
-        reason=reason,
-        **values,
-    )
-
-
-def supervise(request: Request, watch: Callable[[AnyEvent, Record], None]) -> Record:
+def supervise(request: Request, watch: Watch) -> Record:
     """Run `request` to its end; `watch` sees every event.
 
     Raises:
@@ -123,31 +77,47 @@ def supervise(request: Request, watch: Callable[[AnyEvent, Record], None]) -> Re
         CandidateUnrunnable: the candidate's import ended or blocked the process.
     """
     record = Record()
-    while True:
-        before = len(record.results) + len(record.unusable)
-        with _Worker(request, record) as worker:
-            complete = worker.run(watch)
-        if complete or (record.plan and not record.open):
-            break
-        if len(record.results) + len(record.unusable) == before:
-            break  # no progress: `Record.of` says so of the rest
-    _settle_expected(request, record)
+    with adopted() as orphans, interrupts() as signals:
+        try:
+            _work_off(request, record, watch, _Surroundings(orphans, signals))
+        except Interrupted as stop:
+            record.take(stopped := Stopped(signal=stop.signal))
+            watch(stopped, record)
+            return record
+    record.settle(request.expected)
     return record
 
 
-def _settle_expected(request: Request, record: Record) -> None:
-    """Entries of the list of expected failures that nothing answered to are errors where they were skipped."""
-    ran = [key for key, result in record.results.items() if result.ran]
-    unanswered = stale(request.expected, ran)
-    for (spec, slug), result in record.results.items():
-        record.results[spec, slug] = mark_stale(spec, result, unanswered)
+@dataclass(frozen=True)
+class _Surroundings:
+    """What a worker is tidied up with."""
+
+    orphans: Orphans
+    signals: Interrupts
+
+
+def _work_off(request: Request, record: Record, watch: Watch, surroundings: _Surroundings) -> None:
+    """One worker after the other, until nothing is open or nothing gets done."""
+    while True:
+        before = len(record.results) + len(record.unusable)
+        with _Worker(request, record, surroundings) as worker:
+            complete = worker.run(watch)
+        if worker.left:
+            record.take(left := Left(processes=tuple(worker.left)))
+            watch(left, record)
+        if complete or (record.plan and not record.open):
+            return
+        if len(record.results) + len(record.unusable) == before:
+            return  # no progress: `Record.of` says so of the rest
 
 
 class _Worker:
     """One worker process, and what it is doing."""
 
-    def __init__(self, request: Request, record: Record) -> None:
+    def __init__(self, request: Request, record: Record, surroundings: _Surroundings) -> None:
         self.request = request
+        self.surroundings = surroundings
+        self.left: list[str] = []  # running when it was ended
         self.record = record
         self.events: Queue[AnyEvent | None] = Queue()
         self.printed: deque[str] = deque(maxlen=KEPT)
@@ -178,12 +148,13 @@ class _Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._kill()
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-        self.scratch.cleanup()
+        with self.surroundings.signals.held():
+            self._kill()
+            if self.process.stdin is not None:
+                self.process.stdin.close()
+            self.scratch.cleanup()
 
-    def run(self, watch: Callable[[AnyEvent, Record], None]) -> bool:
+    def run(self, watch: Watch) -> bool:
         """Whether the worker did all that it was told."""
         self._begin(None, STARTING)
         self._send_job()
@@ -246,27 +217,13 @@ class _Worker:
         return 0.25 if self.account is None else max(0.01, self.account.left())
 
     def _take(self, event: AnyEvent) -> None:
-        record, limit = self.record, self.request.limit
+        limit = self.request.limit
+        self.record.take(event)
         match event:
-            case Ready(environment=environment):
-                record.environment = record.environment or environment
+            case Ready() | Smoke() | Started():
                 self._begin(event, limit)
-            case Resolved(title=title):
-                record.title = title
+            case Resolved() | Unusable() | Finished():
                 self._begin(None, STARTING)
-            case Collected(plan=plan, environment=environment, suite=suite, declared=declared):
-                record.plan = record.plan or list(plan)
-                record.suite = suite
-                record.environment = environment
-                record.declared = declared
-            case Smoke():
-                self._begin(event, limit)
-            case Unusable(spec=spec, reason=reason):
-                record.unusable[spec] = reason
-                self._begin(None, STARTING)
-            case Started(spec=spec):
-                record.smoked.add(spec)
-                self._begin(event, limit)
             case Trying(case=case):
                 self.case = case
             case Broken(result=result):
@@ -274,9 +231,6 @@ class _Worker:
             case Judged(result=result):
                 self._begin(self.doing, limit)
                 self.judged = result
-            case Finished(spec=spec, result=result):
-                record.results[spec, result.property] = result
-                self._begin(None, STARTING)
             case Rejected():
                 self.rejected = event
             case Done():
@@ -289,7 +243,7 @@ class _Worker:
 
     # After its death --------------------------------------------------------------------------------------------
 
-    def _mourn(self, watch: Callable[[AnyEvent, Record], None]) -> None:
+    def _mourn(self, watch: Watch) -> None:
         if not self.late:
             self._wait()
         self._kill()
@@ -319,7 +273,7 @@ class _Worker:
         if not self.record.plan:
             raise CandidateUnrunnable(reason, self._output())
 
-    def _blame(self, started: Started, how: str, watch: Callable[[AnyEvent, Record], None]) -> None:
+    def _blame(self, started: Started, how: str, watch: Watch) -> None:
         spec, slug = started.spec, started.property
         entry = next(
             entry for entry in self.record.plan if (entry.spec, entry.property) == (spec, slug)
@@ -380,9 +334,12 @@ class _Worker:
         """End the worker and everything that it has started."""
         if self.done:
             self._wait()
+        orphans = self.surroundings.orphans
+        self.left += [name for name in orphans.outside(self.process.pid) if name not in self.left]
         with suppress(ProcessLookupError, PermissionError):
             if hasattr(os, "killpg"):
                 os.killpg(self.process.pid, signal.SIGKILL)
             else:
                 self.process.kill()
         self.process.wait()
+        orphans.end(self.process.pid)

@@ -86,6 +86,8 @@ def conclusion(report: Report, request: Request) -> str:
             return f"whether {name} conforms to {spec}{scope} is undecided: {_open(report)}"
     if report.unusable is not None:
         return f"{name} could not be run at all: {report.unusable}"
+    if report.interrupted is not None:
+        return f"nothing was judged of {name} against {spec}: the run was cut short by {report.interrupted}"
     return f"nothing was judged of {name} against {spec}: every property that was asked for was skipped"
 
 
@@ -95,7 +97,8 @@ def _scope(report: Report, request: Request) -> str:
     if request.case is not None:
         said = " in one case"
     if len(report.results) < report.suite:
-        said += f" on {report.ran} of {report.suite} properties"
+        number = report.ran if report.conforms else len(report.results)
+        said += f" on {number} of {report.suite} properties"
     if request.dtypes:
         said += f" in {' and '.join(request.dtypes)} only"
     return said
@@ -122,6 +125,8 @@ def _open(report: Report) -> str:
     """What keeps a verdict from being one."""
     names = [result.property for result in report.results if result.undecided]
     said = []
+    if report.interrupted is not None:
+        said.append(f"the run was cut short by {report.interrupted}")
     if names:
         shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         verb = "is" if len(names) == 1 else "are"

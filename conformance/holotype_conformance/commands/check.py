@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+import msgspec
 
 from holotype_conformance.limits import bad_limit, bad_seed
+from holotype_conformance.outputs import Outputs, hush
+from holotype_conformance.outputs import require_writable as require_writable
+from holotype_conformance.outputs import write_text as write_text
 from holotype_conformance.terminal import WIDTH, BadInput, carries
 
 if TYPE_CHECKING:
-    from holotype_conformance.records import DType, Report, Request
+    from holotype_conformance.records import AnyEvent, DType, Report, Request
     from holotype_conformance.report import Painter
-    from holotype_conformance.supervisor import Record
+    from holotype_conformance.run_record import Record
     from holotype_spec import Spec
 
 FAILED, UNRUNNABLE, UNDECIDED = 1, 3, 4
@@ -170,10 +175,10 @@ def check(
     undecided: no number was compared, or something that it must do did not end.
     """
     from holotype_conformance.records import Request
+    from holotype_spec import count_parameters
 
-    outputs = {"json": json_path, "junit": junit_path, "html": html_path}
-    for path in outputs.values():
-        require_writable(path)
+    paths = {"json": json_path, "junit": junit_path, "html": html_path}
+    outputs = Outputs(paths, inputs=[expected_failures, *specs])
     loaded = load_specs(specs)
     request = Request(
         target=target,
@@ -188,13 +193,11 @@ def check(
         expected=expected(expected_failures),
         written={spec.name: written for written, spec in loaded.items()},
     )
-    reports = _run(request, list(loaded.values()), verbose=verbose)
-    for kind, path in outputs.items():
-        if path is not None:
-            write(kind, path, reports)
-    if "-" not in outputs.values():
-        show(reports, verbose=verbose)
-    conclude(reports, verbose=verbose)
+    parameters = {
+        spec.name: None if spec.family.generic else count_parameters(spec).total
+        for spec in loaded.values()
+    }
+    carry_out(request, parameters, outputs, verbose=verbose)
 
 
 # Reading what was given -------------------------------------------------------------------------------------------
@@ -266,37 +269,28 @@ def expected(path: str | None) -> dict[str, str]:
         raise BadInput(str(error)) from error
 
 
-def require_writable(path: str | None) -> None:
-    """Say before the work, not after it, that its result has nowhere to go."""
-    if path is None or path == "-":
-        return
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise BadInput(f"cannot write {path}: there is no folder {folder}")
-    if not os.access(path if Path(path).exists() else folder, os.W_OK):
-        raise BadInput(f"cannot write {path}: no permission")
-
-
 # Running ----------------------------------------------------------------------------------------------------------
 
 
-def _run(request: Request, specs: Sequence[Spec], *, verbose: bool) -> list[Report]:
-    from holotype_spec import count_parameters
+def carry_out(
+    request: Request, parameters: dict[str, int | None], outputs: Outputs, *, verbose: bool
+) -> None:
+    """Run the request, write and show what came of it, and leave with the exit code that it has."""
+    from importlib.metadata import version
 
-    record = supervised(request, verbose=verbose)
-    return [
-        report(
-            request,
-            record,
-            spec.name,
-            parameters=None if spec.family.generic else count_parameters(spec).total,
-        )
-        for spec in specs
-    ]
+    from holotype_conformance.journal import Begun, journal, reports_of
+
+    begun = Begun(holotype=version("holotype"), request=request, parameters=parameters)
+    with journal(outputs.journal, begun) as kept:
+        record = supervised(request, verbose=verbose, also=kept.watch)
+        kept.end()
+        tell(reports_of(begun, record), outputs, verbose=verbose, written=kept.remove)
 
 
-def supervised(request: Request, *, verbose: bool) -> Record:
-    """What the request's run has said; of a candidate that cannot be run, the reason.
+def supervised(
+    request: Request, *, verbose: bool, also: Callable[[AnyEvent, Record], None] | None = None
+) -> Record:
+    """What the request's run has said; of a candidate that cannot be run, the reason. `also` sees every event.
 
     Raises:
         BadInput: the request makes no sense.
@@ -311,7 +305,13 @@ def supervised(request: Request, *, verbose: bool) -> Record:
 
     try:
         with watching(request) as watch:
-            return supervise(request, watch)
+
+            def both(event: AnyEvent, record: Record) -> None:
+                watch(event, record)
+                if also is not None:
+                    also(event, record)
+
+            return supervise(request, both)
     except CandidateUnrunnable as error:
         if verbose and error.details:
             click.echo(error.details, err=True)
@@ -326,54 +326,38 @@ def report(request: Request, record: Record, spec: str, *, parameters: int | Non
     """One spec's part of a run."""
     from importlib.metadata import version
 
-    from holotype_conformance.verdict import reported
+    from holotype_conformance.journal import Begun, reports_of
 
-    return reported(
-        request,
-        record.of(spec),
-        spec=spec,
-        parameters=parameters,
-        unusable=record.unusable.get(spec),
-        suite=record.suite,
-        holotype=version("holotype"),
-        candidate=record.title or request.target,
-        environment=record.environment,
-        declared=record.declared.get(spec, ()),
-    )
+    alone = msgspec.structs.replace(request, specs=(spec,))
+    begun = Begun(holotype=version("holotype"), request=alone, parameters={spec: parameters})
+    return reports_of(begun, record)[0]
 
 
 # Saying what came of it -------------------------------------------------------------------------------------------
 
 
-def write(kind: str, path: str, reports: list[Report]) -> None:
-    """Write the reports as json, junit or html; - is standard output."""
-    from holotype_conformance.html import html
-    from holotype_conformance.junit import junit
+def tell(
+    reports: list[Report],
+    outputs: Outputs,
+    *,
+    verbose: bool,
+    written: Callable[[], None] = lambda: None,
+) -> None:
+    """Write every output, show the text, call `written` if nothing failed, and leave with the exit code.
 
-    writers: dict[str, Callable[[list[Report]], str]] = {
-        "json": _json,
-        "junit": junit,
-        "html": html,
-    }
-    write_text(path, writers[kind](reports))
-
-
-def write_text(path: str, text: str) -> None:
-    """Write a text to a file; - is standard output."""
-    if path == "-":
-        click.echo(text, nl=False)
-        return
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror}") from error
-
-
-def _json(reports: list[Report]) -> str:
-    import msgspec
-
-    encoded = msgspec.json.encode(reports[0] if len(reports) == 1 else reports)
-    return msgspec.json.format(encoded, indent=2).decode() + "\n"
+    Raises:
+        BadInput: an output cannot be written; everything else was.
+    """
+    complaints = outputs.write(reports)
+    if not complaints:
+        written()
+    if not outputs.on_screen:
+        show(reports, verbose=verbose)
+    if complaints:
+        kept = outputs.journal
+        hint = f"; `holotype report {kept}` has the results" if kept and kept.exists() else ""
+        raise BadInput("; ".join(complaints) + hint)
+    conclude(reports, verbose=verbose)
 
 
 def show(reports: list[Report], *, verbose: bool) -> None:
@@ -386,8 +370,11 @@ def show(reports: list[Report], *, verbose: bool) -> None:
         for report in reports
         if report.unusable is None or len(reports) > 1
     ]
-    if texts:
-        click.echo("\n\n".join(texts), color=brush.colour)
+    try:
+        if texts:
+            click.echo("\n\n".join(texts), color=brush.colour)
+    except OSError:  # closed, full or gone: the exit code still says what came of it
+        hush()
 
 
 def painter() -> Painter:
@@ -404,6 +391,11 @@ def conclude(reports: list[Report], *, verbose: bool) -> None:
     """The exit code, and on standard error what keeps a run from being a verdict."""
     from holotype_conformance.report import clean
 
+    name = reports[0].interrupted or ""
+    if name in signal.Signals.__members__:
+        left = sum(report.counts["not-run"] for report in reports)
+        click.echo(f"interrupted by {name}: {left} properties were not run", err=True)
+        sys.exit(128 + signal.Signals[name])
     if all(report.unusable is not None for report in reports):
         first = reports[0]
         reason = clean(f"{first.candidate} could not be run at all: {first.unusable}")

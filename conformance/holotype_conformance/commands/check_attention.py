@@ -8,16 +8,12 @@ import click
 
 from holotype_conformance.commands.check import (
     SECONDS,
-    conclude,
+    carry_out,
     expected,
     json_object,
-    report,
-    require_writable,
     run_options,
-    show,
-    supervised,
-    write,
 )
+from holotype_conformance.outputs import Outputs
 
 if TYPE_CHECKING:
     from holotype_conformance.records import DType
@@ -54,9 +50,8 @@ def check_attention(
     """
     from holotype_conformance.records import Request
 
-    outputs = {"json": json_path, "junit": junit_path, "html": html_path}
-    for path in outputs.values():
-        require_writable(path)
+    paths = {"json": json_path, "junit": junit_path, "html": html_path}
+    outputs = Outputs(paths, inputs=[expected_failures])
     request = Request(
         target=target,
         specs=(PROTOCOL,),
@@ -70,11 +65,4 @@ def check_attention(
         expected=expected(expected_failures),
         kind="attention",
     )
-    record = supervised(request, verbose=verbose)
-    reports = [report(request, record, PROTOCOL, parameters=None)]
-    for kind, path in outputs.items():
-        if path is not None:
-            write(kind, path, reports)
-    if "-" not in outputs.values():
-        show(reports, verbose=verbose)
-    conclude(reports, verbose=verbose)
+    carry_out(request, {PROTOCOL: None}, outputs, verbose=verbose)
