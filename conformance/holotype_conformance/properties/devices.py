@@ -16,6 +16,7 @@ from holotype_conformance.candidate import Inputs
 from holotype_conformance.compare import demand_equal
 from holotype_conformance.elsewhere import ELSEWHERE, here, places, told_apart
 from holotype_conformance.precision import default_dtype
+from holotype_conformance.process_state import changes
 from holotype_conformance.properties.cases import (
     BatchCase,
     always,
@@ -262,11 +263,12 @@ def settings_kept(subject: Subject, case: BatchCase) -> None:
         # In float32, because a call in float64 is made under a default dtype of float64.
         model = subject.model(case.setup(path, dtype="float32"))
         threads = machine.threads(torch.get_num_threads())
-        with arithmetic(), threads, default_dtype(torch.float32):
+        with arithmetic(), threads, default_dtype(torch.float32), changes() as put_back:
             before = _process_settings()
             subject.forward(model, inputs)
             after = _process_settings()
         changed = [f"{name} to {after[name]}" for name in before if after[name] != before[name]]
+        changed += put_back  # as soon as the call had ended
         if changed:
             raise Violation(f"a call has set {', '.join(changed)} for the process", path=path)
 
