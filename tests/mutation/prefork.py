@@ -1,7 +1,8 @@
 """Run the same tests again and again, each time in a process that has torch already.
 
 ``python prefork.py SOCKET SECONDS TEST…`` imports what the tests need of other projects, nothing of this one, and
-waits. Whoever connects to the socket is told the exit status of one run of the tests, by a child that imports this
+waits. TEST is a file of tests, an option of pytest, or THEN before what is run if all before it passes. Whoever
+connects to the socket is told the exit status of one run of the tests, by a child that imports this
 project anew. SECONDS are of CPU time: a mutant that never ends is stopped whatever else the machine does.
 """
 
@@ -19,6 +20,7 @@ HEAVY = ("torch", "numpy", "einops", "msgspec", "hypothesis.strategies", "jinja2
 MORE = ("torch._dynamo", "transformers", "safetensors.torch", "jsonschema", "xml.etree.ElementTree")
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
 OPTIONS += ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # of what is imported before
+THEN = "THEN"
 MEMORY = 16 << 30  # bytes that a mutant may ask for
 
 
@@ -60,13 +62,24 @@ def _run(seconds: int, tests: list[str]) -> int:
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2) if not os.environ.get("MUTATION_OUTPUT") else (0,):
         os.dup2(null, descriptor)
-    import pytest
-
     try:
-        return int(pytest.main([*OPTIONS, *tests]))
+        return _first_failure(tests)
     except BaseException:  # a mutant may raise anything; it was noticed
         traceback.print_exc()
         return 99
+
+
+def _first_failure(tests: list[str]) -> int:
+    """The status of the first run that fails, of those that THEN parts."""
+    import pytest
+
+    left = list(tests)
+    while left:
+        now = left[: left.index(THEN)] if THEN in left else left
+        left = left[len(now) + 1 :]
+        if status := int(pytest.main([*OPTIONS, *now])):
+            return status
+    return 0
 
 
 if __name__ == "__main__":

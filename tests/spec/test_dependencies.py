@@ -48,6 +48,8 @@ def test_a_prefix_is_seen_whole_by_all_and_sees_nothing_behind_it() -> None:
     ).all()
     assert (dependencies(load("glm-10b"), 3, prefix=2) == rows("xx.", "xx.", "xxx")).all()
     assert (layer_mask(PrefixCausal(), 3) == layer_mask(Causal(), 3)).all()
+    assert (layer_mask(PrefixCausal(), 3, prefix=0) == layer_mask(Causal(), 3)).all()
+    assert layer_mask(PrefixCausal(), 3, prefix=3).all()
 
 
 def test_a_mixture_has_the_four_masks_of_its_paper() -> None:
@@ -63,6 +65,7 @@ def test_a_mixture_has_the_four_masks_of_its_paper() -> None:
     [
         (Causal(), {"prefix": 2}, "a causal pattern has no prefix"),
         (PrefixCausal(), {"prefix": 4}, "the prefix is 4 of 3 tokens"),
+        (PrefixCausal(), {"prefix": -1}, "the prefix is -1 of 3 tokens"),
         (PrefixCausal(), {"right_to_left": True}, "one of the masks of a mixture"),
         (MIXTURE, {"right_to_left": True, "prefix": 1}, "has no prefix"),
     ],
