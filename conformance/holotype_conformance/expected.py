@@ -7,7 +7,6 @@ does not run at all, is an error, so that the list cannot rot.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import msgspec
 
 from holotype_conformance.records import Result
+from holotype_spec.reading import Unreadable, parse_toml, read_text
 
 
 class ExpectedError(ValueError):
@@ -28,10 +28,10 @@ def read_expected(path: Path) -> dict[str, str]:
         ExpectedError: the file is not TOML, or an entry is not a reason in words.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        table = parse_toml(read_text(path), str(path))
+    except Unreadable as error:
         raise ExpectedError(
-            f"{path}: cannot be read as a list of expected failures ({error});"
+            f"{path}: cannot be read as a list of expected failures: {error};"
             ' expected TOML lines like "group.claim" = "reason"'
         ) from error
     entries = dict(_flat(table, ""))

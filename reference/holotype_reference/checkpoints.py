@@ -7,7 +7,6 @@ a place, and a name that has no place is an error, as is one that is missing or 
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from holotype_reference.expert_tensors import apart, shapes_apart, together
 from holotype_reference.weights import Weights
+from holotype_spec.reading import MEGABYTE, parse_json, read_text
 from holotype_spec.schema import Experts, Spec
 from holotype_spec.tensors import tensor_table
 
@@ -399,7 +399,10 @@ def _files(path: Path) -> dict[Path, list[str] | None]:
 def _indexed_files(folder: Path) -> dict[Path, list[str] | None]:
     try:
         places = msgspec.convert(
-            json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"], dict[str, str]
+            parse_json(read_text(folder / INDEX, most=100 * MEGABYTE), INDEX, entries=10_000_000)[
+                "weight_map"
+            ],
+            dict[str, str],
         )
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / INDEX} has no readable weight_map: {error}") from error

@@ -22,9 +22,13 @@ class Problem:
     mend: str
 
     def __str__(self) -> str:
-        place = f"{self.file}: {self.key}" if self.key else self.file
+        key = self.key if len(self.key) <= 200 else f"{self.key[:197]}..."
+        place = f"{self.file}: {key}" if key else self.file
         stands = "" if self.value is None else f" = {_shown(self.value)}"
         return f"{place}{stands}: expected {self.expected}; {self.mend}"
+
+
+TOLD = 50  # mistakes that a message lists
 
 
 def _shown(value: Any) -> str:
@@ -37,7 +41,9 @@ class SpecError(ValueError):
 
     def __init__(self, errors: list[Problem]) -> None:
         self.errors = errors
-        super().__init__("\n".join(map(str, errors)))
+        told = [str(error) for error in errors[:TOLD]]
+        more = [f"and {len(errors) - TOLD} more"] if len(errors) > TOLD else []
+        super().__init__("\n".join(told + more))
 
 
 class UnknownSpec(ValueError):
@@ -79,5 +85,5 @@ def nearest(word: str, known: Collection[str]) -> str | None:
     """ "did you mean …?", or None where nothing is near."""
     from difflib import get_close_matches
 
-    near = get_close_matches(word, known, n=1)
+    near = get_close_matches(word[:100], known, n=1)
     return f'did you mean "{near[0]}"?' if near else None

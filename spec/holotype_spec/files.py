@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +12,11 @@ from holotype_spec.broken_rules import broken_rules
 from holotype_spec.descent import Finder, trees
 from holotype_spec.errors import Problem, SpecError
 from holotype_spec.networks import Network
+from holotype_spec.reading import MEGABYTE, Unreadable, parse_toml, read_text
 from holotype_spec.schema import Architecture, Spec, Strict
 from holotype_spec.sketch import Sketch, checked, sketch
 
+LARGEST = MEGABYTE // 3  # bytes of a spec or of the claims of a document; ours have up to 40,000
 Tree = dict[str, Any]
 Entry = Spec | Sketch | Network
 
@@ -83,8 +84,8 @@ def parsed(path: Path) -> Tree:
         SpecError: it is no TOML file.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return parse_toml(read_text(path, most=LARGEST), str(path))
+    except Unreadable as error:
         problem = Problem(
             file=str(path),
             key="",

@@ -16,6 +16,9 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 STRING, ARRAY = 8, 9
 PLAIN = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+MOST_PAIRS = 10_000
+MOST_ENTRIES = 5_000_000  # a vocabulary has some hundred thousand
+LONGEST = 2_000_000  # bytes of a text; a template for chats has some ten thousand
 DEEPEST = 4  # arrays inside arrays; no file has two
 
 Value = bool | int | float | str
@@ -50,6 +53,7 @@ class _Reader:
 
     def __init__(self, content: mmap.mmap | bytes, size: int, name: str) -> None:
         self.content, self.size, self.name, self.at = content, size, name, 0
+        self.left = MOST_ENTRIES
 
     def header(self) -> dict[str, Value | Length]:
         if self.content[:4] != MAGIC:
@@ -60,6 +64,10 @@ class _Reader:
             raise GGUFError(f"{self.name} is GGUF of version {version}; expected 2 or 3")
         _, pairs = self.plain("Q"), self.plain("Q")
         found: dict[str, Value | Length] = {}
+        if pairs > MOST_PAIRS:
+            raise GGUFError(
+                f"{self.name} promises {pairs:,} values; expected a few hundred at most"
+            )
         for _ in range(int(pairs)):
             key = self.string()
             found[key] = self.value(int(self.plain("I")))
@@ -80,6 +88,9 @@ class _Reader:
             self.skip(entries * struct.calcsize(PLAIN[kind]))
             return Length(entries)
         self.demand(8 * entries)  # each has at least a length
+        self.left -= entries
+        if self.left < 0:
+            raise GGUFError(f"{self.name} has more than {MOST_ENTRIES:,} texts in its lists")
         for _ in range(entries):
             if kind == STRING:
                 self.skip(int(self.plain("Q")))
@@ -91,6 +102,10 @@ class _Reader:
         length = int(self.plain("Q"))
         start = self.at
         self.skip(length)
+        if length > LONGEST:
+            raise GGUFError(
+                f"{self.name} has a text of {length:,} bytes at byte {start}; expected at most {LONGEST:,}"
+            )
         return self.content[start : self.at].decode("utf-8", "replace")
 
     def plain(self, code: str) -> bool | int | float:

@@ -22,6 +22,13 @@ from holotype_spec.catalogue import complete, line_of_descent
 from holotype_spec.counts import count_parameters
 from holotype_spec.field_names import FIELD_NAMES, ours
 from holotype_spec.gguf_header import MAGIC, GGUFError, Length, read_header
+from holotype_spec.reading import (
+    MEGABYTE,
+    Unreadable,
+    parse_json,
+    read_bytes,
+    refuse_what_is_no_file,
+)
 from holotype_spec.schema import SIZES, LayerNorm, RMSNorm, Rotary, Spec, Transformers
 
 DEFAULTS = Path(__file__).parent / "transformers_defaults.json"
@@ -33,7 +40,8 @@ NAMED_BY = (
     "ffn_size",
 )  # what a header must state to be that of a spec
 LARGEST_SIZE = 1 << 63  # what a spec can hold
-LARGEST = 16 << 20  # bytes of a configuration; published ones have a few thousand
+LARGEST = 4 * MEGABYTE  # of a configuration; published ones have a few thousand bytes
+ENTRIES = 100_000  # in it, as in the labels of a model that tells thousands of things apart
 TRAINING_ONLY = "architecture.dropout.rate"
 # Token ids that no spec speaks of, and what decides nothing about what is computed once there are weights.
 WITHOUT_MEANING = re.compile(
@@ -119,6 +127,7 @@ def identify(path: Path) -> Identity:
     if path.is_dir():
         path = path / "config.json"
     try:
+        refuse_what_is_no_file(str(path))
         with path.open("rb") as file:
             start = file.read(len(MAGIC))
         if start == MAGIC:
@@ -126,7 +135,7 @@ def identify(path: Path) -> Identity:
         return of_configuration(_read_json(path), str(path))
     except OSError as error:
         raise UnreadableConfig(f"{path} cannot be read: {error.strerror}") from error
-    except GGUFError as error:
+    except (GGUFError, Unreadable) as error:
         raise UnreadableConfig(str(error)) from error
 
 
@@ -268,13 +277,10 @@ def _of_text(config: Tree) -> Tree:
 
 
 def _read_json(path: Path) -> Tree:
-    if path.stat().st_size > LARGEST:
-        raise UnreadableConfig(
-            f"{path} has more than {LARGEST >> 20} MiB: expected a config.json or a GGUF file"
-        )
+    content = read_bytes(path, most=LARGEST)
     try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        config = parse_json(content, path.name, entries=ENTRIES)
+    except Unreadable as error:
         raise UnreadableConfig(
             f"{path} is neither JSON nor GGUF ({error}): expected a config.json or a GGUF file"
         ) from error

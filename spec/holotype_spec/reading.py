@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import tomllib
 from pathlib import Path
 from typing import Any
 
 MEGABYTE = 1_000_000
+DEEPEST = 60  # levels of tables and lists in each other
+ENTRIES = 20_000  # keys and values, as read; a spec has some hundreds
+LONGEST = 100_000  # characters of one text
+_PARTS = re.compile(r"\.(?!\d)")
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -38,15 +43,16 @@ def read_bytes(path: str | Path, *, most: int = MEGABYTE) -> bytes:
         refuse_what_is_no_file(name)
         descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with os.fdopen(descriptor, "rb") as file:
-            refuse_what_is_no_file(name, os.fstat(file.fileno()))
-            content = file.read(most + 1)
+            found = os.fstat(file.fileno())
+            refuse_what_is_no_file(name, found)
+            content = file.read(most + 1) if found.st_size <= most else None
     except OSError as error:
         raise Unreadable(f"{shown(name)} cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a null character, or ours
         if isinstance(error, Unreadable):
             raise
         raise Unreadable(f"{shown(name)} cannot be read: {error}") from error
-    if len(content) > most:
+    if content is None or len(content) > most:
         raise Unreadable(
             f"{shown(name)} is larger than {_size(most)}, and is not read: expected a file of at most"
             " that"
@@ -76,17 +82,19 @@ def refuse_what_is_no_file(name: str, found: os.stat_result | None = None) -> No
     raise Unreadable(f"{shown(name)} is {kind}: expected a regular file")
 
 
-def parse_json(text: str | bytes, name: str) -> Any:
+def parse_json(text: str | bytes, name: str, *, entries: int = ENTRIES) -> Any:
     """What a text in JSON says.
 
     Raises:
-        Unreadable: it is no JSON, or nested too deeply.
+        Unreadable: it is no JSON, nested too deeply, or has more than so many entries.
     """
     try:
-        return json.loads(text)
+        return within_bounds(json.loads(text), name, entries=entries)
     except RecursionError as error:
         raise Unreadable(f"{shown(name)} is nested too deeply to be read") from error
     except ValueError as error:
+        if isinstance(error, Unreadable):
+            raise
         raise Unreadable(f"{shown(name)} is no JSON: {_short(error)}") from error
 
 
@@ -94,14 +102,48 @@ def parse_toml(text: str, name: str) -> dict[str, Any]:
     """What a text in TOML says.
 
     Raises:
-        Unreadable: it is no TOML, or nested too deeply.
+        Unreadable: it is no TOML, nested too deeply, or has too many entries.
     """
+    for number, line in enumerate(text.splitlines(), start=1):
+        # The parser takes the square of the parts of a key.
+        if line.count(".") > 100 and len(_PARTS.findall(line)) > 100:
+            raise Unreadable(f"{shown(name)} has a key of more than 100 parts in line {number}")
     try:
-        return tomllib.loads(text)
+        found: dict[str, Any] = within_bounds(tomllib.loads(text), name)
     except RecursionError as error:
         raise Unreadable(f"{shown(name)} is nested too deeply to be read") from error
     except ValueError as error:
+        if isinstance(error, Unreadable):
+            raise
         raise Unreadable(f"{shown(name)} is no TOML: {_short(error)}") from error
+    return found
+
+
+def within_bounds(value: Any, name: str, *, entries: int = ENTRIES) -> Any:
+    """`value`, made of dictionaries, lists and plain values, if it is not deeper, larger or longer than real ones are.
+
+    Raises:
+        Unreadable: it is.
+    """
+    level, number = [value], 0
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for each in level:
+            if isinstance(each, str) and len(each) > LONGEST:
+                raise Unreadable(
+                    f"{shown(name)} has a text of {len(each):,} characters: expected at most {LONGEST:,}"
+                )
+            if isinstance(each, dict):
+                below += [*each, *each.values()]
+            elif isinstance(each, list):
+                below += each
+        number += len(below)
+        if number > entries:
+            raise Unreadable(f"{shown(name)} has more than {entries:,} entries, and is not read")
+        if not below:
+            return value
+        level = below
+    raise Unreadable(f"{shown(name)} is nested too deeply: expected at most {DEEPEST} levels")
 
 
 def shown(name: str) -> str:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from holotype_spec.schema import Architecture, Family, Name, Sizes, Spec, Stated
 from holotype_spec.sketch import OPEN, UNDISCLOSED
 
 SCHEMA = Path(__file__).parent / "schema.json"
+MOST = 200  # mistakes that are told: nobody reads more
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 Path_ = tuple[str | int, ...]
@@ -196,9 +198,9 @@ def _place(sound: Sound, shared: Collection[Path_], path: Path_) -> Path_:
 def _flat(
     validator: Draft202012Validator, instance: Any
 ) -> Iterator[tuple[ValidationError, Path_]]:
-    for error in validator.iter_errors(instance):
-        for leaf in _leaves(error):
-            yield leaf, tuple(leaf.absolute_path)
+    leaves = (leaf for error in validator.iter_errors(instance) for leaf in _leaves(error))
+    for leaf in islice(leaves, MOST):
+        yield leaf, tuple(leaf.absolute_path)
 
 
 def _leaves(error: ValidationError) -> Iterator[ValidationError]:

@@ -438,7 +438,7 @@ def test_a_file_that_is_not_there_or_too_large_exits_2(tmp_path: Path) -> None:
     assert "cannot be read" in run(tmp_path).stderr
     with (tmp_path / "huge.json").open("wb") as file:
         file.truncate(1 << 40)  # a hole; nobody must read it
-    assert "more than 16 MiB" in run(tmp_path / "huge.json").stderr
+    assert "is larger than 4 MB" in run(tmp_path / "huge.json").stderr
 
 
 def test_identifying_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -246,14 +245,15 @@ def json_object(case: str | None) -> str | None:
     """`case`, if it is a JSON object."""
     if case is None:
         return None
+    from holotype_spec.reading import Unreadable, parse_json
+
+    told = case if len(case) <= 200 else f"{case[:200]}…"
     try:
-        value = json.loads(case)
-    except ValueError as error:
-        raise BadInput(
-            f"--case {case!r} is not JSON ({error}); copy it from a rerun line"
-        ) from error
+        value = parse_json(case, f"--case {told!r}")
+    except Unreadable as error:
+        raise BadInput(f"{error}; copy it from a rerun line") from error
     if not isinstance(value, dict):
-        raise BadInput(f"--case {case!r}: expected a JSON object; copy it from a rerun line")
+        raise BadInput(f"--case {told!r}: expected a JSON object; copy it from a rerun line")
     return case
 
 
