@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holotype_conformance.records import Declaration, Report
+from holotype_conformance.records import REFUSES, Declaration, Report
 
 HEADING = "declared by the candidate, and believed"
 
@@ -18,6 +18,10 @@ def named(declaration: Declaration) -> str:
             return f"{declaration.name} off by up to {declaration.allowed:g}"
         case "difference":
             return f"not as the spec in {declaration.name}"
+        case "sizes":
+            return f"sizes that it takes: {declaration.name}"
+        case "required":
+            return f"must be told in every call: {declaration.name}"
 
 
 def warnings(report: Report) -> list[str]:
@@ -39,4 +43,25 @@ def warnings(report: Report) -> list[str]:
             "The candidate changed settings of the process that ran it and left them so:"
             f" {', '.join(report.left_changed)}; they were put back each time"
         )
+    return [*said, *_unjudged(report)]
+
+
+def _unjudged(report: Report) -> list[str]:
+    """What a kernel refuses of what it seems to take, and how little is left if that is little."""
+    refusals: dict[str, int] = {}
+    for result in report.results:
+        if result.outcome == "skipped" and (result.reason or "").startswith(REFUSES):
+            reason = result.reason or ""
+            refusals[reason] = refusals.get(reason, 0) + 1
+    said = []
+    for reason, number in refusals.items():
+        left = "a property was" if number == 1 else f"{number} properties were"
+        said.append(
+            f"Nothing is known of a part of what its signature takes: {reason}; {left} skipped for it, and `absent`"
+            " can declare it"
+        )
+    judged = [result for result in report.results if not result.property.startswith("hardware.")]
+    ran = sum(result.ran for result in judged)
+    if report.parameters is None and refusals and ran < len(judged) / 2:
+        said.append(f"No more than {ran} of {len(judged)} properties could judge it")
     return said

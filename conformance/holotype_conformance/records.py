@@ -42,6 +42,10 @@ OUTCOMES: tuple[Outcome, ...] = (
     "error",
 )
 
+REFUSES = (
+    "it refuses "  # how the reason begins for which a kernel is not asked for what it seems to have
+)
+
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """A deviation with which the reference agrees with the candidate, up to `residual`."""
@@ -126,11 +130,12 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that a candidate says of itself, which was believed.
 
-    `kind`: what it cannot do, how it holds its weights, how far off it may be (`allowed`, relative), or where it is
-    known to differ from the spec. `name` is the capability, form, quantity or field.
+    `kind`: what it cannot do, how it holds its weights, how far off it may be (`allowed`, relative), where it is known
+    to differ from the spec, and of a kernel which sizes it takes and what it must always be told. `name` is the
+    capability, form, quantity, field, axis or parameter.
     """
 
-    kind: Literal["absent", "holds", "floor", "difference"]
+    kind: Literal["absent", "holds", "floor", "difference", "sizes", "required"]
     name: str
     reason: str
     allowed: float | None = None

@@ -2,10 +2,22 @@
 
 An error is the largest difference from the oracle, in units of the largest sum of absolute terms: what cancels in a
 sum leaves its rounding behind. The floor is for small problems, in which the plain result is exact by luck.
+
+Weights may be computed without a division, as exp(s - L) with L, the logarithm of the sum of powers, rounded to u |L|
+(u: half a unit of rounding), which changes every weight of the row by as much, relative to it (Blanchard, Higham and
+Higham 2021, section 4: that form is less accurate where L is large, and no mistake). So are those that backward passes
+recompute. Two such roundings, with the factor of two that the plain implementation's error has, are 2 eps |L|. L is
+kept in float32 at least: in half precision it would cost whole weights.
+
+A kernel that rounds further than its dtype does, because it multiplies in TensorFloat or keeps its keys in 8 bits,
+states how far (`KernelCandidate.floor`): that is its floor then.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +26,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from holotype_conformance.attention.cases import Problem, as_array
+from holotype_conformance.attention.cases import DTYPES, Problem, as_array
+from holotype_conformance.attention.oracle import Attended
 from holotype_conformance.attention.plain import plain
 from holotype_conformance.attention.subject import KernelSubject
+from holotype_conformance.declarations import Floor
 from holotype_conformance.property import Violation, measured
 
 FACTOR = 2.0
@@ -28,9 +42,41 @@ FLOORS = {torch.float64: 64.0, torch.float32: 64.0, torch.bfloat16: 4.0, torch.f
 Array = NDArray[np.float64]
 
 
-def rounding(dtype: torch.dtype) -> float:
-    """The floor for results of `dtype`."""
-    return FLOORS[dtype] * torch.finfo(dtype).eps
+_STATED: ContextVar[Floor | None] = ContextVar("stated", default=None)
+
+
+@contextmanager
+def stating(floor: Floor | None) -> Iterator[None]:
+    """Inside, budgets are those of a kernel that states this floor."""
+    token = _STATED.set(floor)
+    try:
+        yield
+    finally:
+        _STATED.reset(token)
+
+
+def stated(dtype: torch.dtype, *, gradients: bool = False) -> float:
+    """How far results, or gradients, may be off by what the kernel states; gradients twice as far unless it says so."""
+    floor = _STATED.get()
+    if floor is None:
+        return 0.0
+    outputs = floor.outputs(next(name for name, each in DTYPES.items() if each is dtype))
+    if not gradients:
+        return outputs
+    return 2.0 * outputs if floor.gradients is None else floor.gradients
+
+
+def rounding(dtype: torch.dtype, *, gradients: bool = False) -> float:
+    """The floor for results, or gradients, of `dtype`."""
+    return max(FLOORS[dtype] * torch.finfo(dtype).eps, stated(dtype, gradients=gradients))
+
+
+def rounded_logarithms(expected: Attended, dtype: torch.dtype) -> float:
+    """How far weights may be off, relative to themselves, that are powers of scores less a rounded logarithm."""
+    if not expected.log_sums.size:
+        return 0.0
+    kept = torch.promote_types(dtype, torch.float32)
+    return FACTOR * torch.finfo(kept).eps * float(np.abs(expected.log_sums).max())
 
 
 def explained(dtype: torch.dtype) -> float:
@@ -102,7 +148,7 @@ def demand_formula(subject: KernelSubject, problem: Problem, **facts: Any) -> No
         output,
         expected.output,
         expected.output_size,
-        budget=allowed(measured, output.dtype),
+        budget=allowed(measured, output.dtype, expected),
         what="the result",
         **facts,
     )
@@ -127,7 +173,7 @@ def demand_gradients(
         output.masked_fill(~rows, 0.0),
         expected.output,
         expected.output_size,
-        budget=allowed(measured, output.dtype),
+        budget=allowed(measured, output.dtype, expected),
         what="the result that has gradients",
         **facts,
     )
@@ -139,7 +185,7 @@ def demand_gradients(
             found[name],
             right,
             size,
-            budget=allowed(measured, output.dtype),
+            budget=allowed(measured, output.dtype, expected, gradients=True),
             what=f"the gradient by {name}",
             **facts,
         )
@@ -155,11 +201,20 @@ def demand_both(subject: KernelSubject, problem: Problem, **facts: Any) -> None:
         demand_gradients(subject, problem, **facts)
 
 
-def allowed(measured: float, dtype: torch.dtype) -> float:
-    """The budget, from the error of the plain implementation."""
+def allowed(
+    measured: float,
+    dtype: torch.dtype,
+    expected: Attended | None = None,
+    *,
+    gradients: bool = False,
+) -> float:
+    """The budget, from the error of the plain implementation and, with `expected`, the size of its logarithms."""
+    floor = rounding(dtype, gradients=gradients)
+    if expected is not None:
+        floor = max(floor, rounded_logarithms(expected, dtype))
     if not np.isfinite(measured):  # it overflowed: no measure of anything
-        return rounding(dtype)
-    return max(FACTOR * measured, rounding(dtype))
+        return floor
+    return max(FACTOR * measured, floor)
 
 
 def plain_gradients(problem: Problem) -> dict[str, Tensor]:

@@ -8,10 +8,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from holotype_conformance.attention.budget import stating
 from holotype_conformance.attention.cases import AttentionCase, Form, Mask, cases
+from holotype_conformance.attention.fitting import is_limited
 from holotype_conformance.attention.kernel import KernelCapability
 from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.property import Property
+from holotype_conformance.property import Property, Skip
 
 Check = Callable[[KernelSubject, Any], None]
 _REGISTRY: dict[str, Property] = {}
@@ -25,12 +27,16 @@ def claim(
     catches: tuple[str, ...],
     cases: Callable[[KernelSubject], st.SearchStrategy[Any]],
     needs: tuple[str, ...] = (),
+    wants: tuple[KernelCapability, ...] = (),
     level: str = "must",
     examples: int = 12,
     case_type: Any = AttentionCase,
     costly: bool = False,
 ) -> Callable[[Check], Property]:
-    """Decorate a check: make it a `Property` of kernels and register that. See `Property` for the arguments."""
+    """Decorate a check: make it a `Property` of kernels and register that. See `Property` for the arguments.
+
+    `wants` are freedoms that a kernel has unless it declares otherwise, without which there is nothing to draw.
+    """
 
     def registered(check: Check) -> Property:
         if slug in _REGISTRY:
@@ -43,9 +49,9 @@ def claim(
             catches=catches,
             needs=needs,  # type: ignore[arg-type]
             applies=lambda spec: None,
-            cases=cases,  # type: ignore[arg-type]
+            cases=_fitted(cases, wants),  # type: ignore[arg-type]
             case_type=case_type,
-            check=check,  # type: ignore[arg-type]
+            check=_within_floor(check),  # type: ignore[arg-type]
             examples=examples,
             dtypes=(),  # they are capabilities of kernels
             costly=costly,
@@ -53,6 +59,31 @@ def claim(
         return _REGISTRY[slug]
 
     return registered
+
+
+def _fitted(
+    cases: Callable[[KernelSubject], st.SearchStrategy[Any]], wants: tuple[KernelCapability, ...]
+) -> Callable[[KernelSubject], st.SearchStrategy[Any]]:
+    """The cases that a kernel takes by what it declares; none where that leaves nothing to draw."""
+
+    def strategy(subject: KernelSubject) -> st.SearchStrategy[Any]:
+        for want in wants:
+            if (reason := subject.capabilities[want]) is not None:
+                raise Skip(reason)
+        drawn = cases(subject)
+        return drawn.map(subject.fitted) if is_limited(subject.kernel) else drawn
+
+    return strategy
+
+
+def _within_floor(check: Check) -> Check:
+    """The check, with the limits of precision that the kernel states."""
+
+    def run(subject: KernelSubject, case: Any) -> None:
+        with stating(subject.kernel.floor):
+            check(subject, case)
+
+    return run
 
 
 def kernel_properties() -> tuple[Property, ...]:

@@ -20,7 +20,7 @@ The least is a function::
 `prefix` and `documents` are for kernels that skip what is hidden: others are told the same by a boolean mask.
 Several of mask, causal and window given together hide whatever one of them hides. A parameter that the function does
 not take by name is a capability that it lacks; what is refused at the plainest of shapes is one too. Lacks are skipped,
-with the reason. For another layout or other names, write a `KernelCandidate`.
+with the reason. For another layout, other names, or limits of sizes and of precision, write a `KernelCandidate`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ from typing import Any, Literal
 
 from einops import rearrange
 from torch import Tensor
+
+from holotype_conformance.attention.sizes import Axis, Sizes
+from holotype_conformance.declarations import Floor
 
 KernelCapability = Literal[
     "boolean-mask",
@@ -47,12 +50,19 @@ KernelCapability = Literal[
     "scale",
     "grouped-heads",
     "gradients",
+    "unequal-lengths",
+    "batches",
+    "unmasked",
+    "any-length",
+    "any-head-dim",
     "float64",
     "float32",
     "bfloat16",
     "float16",
 ]
 
+# What follows from `sizes` and `required`, and is never declared itself.
+DERIVED: tuple[KernelCapability, ...] = ("unmasked", "any-length", "any-head-dim")
 # The parameter without which a function cannot have a capability.
 PARAMETERS: Mapping[KernelCapability, tuple[str, ...]] = {
     "boolean-mask": ("mask",),
@@ -76,6 +86,8 @@ ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "documents": ("cu_seqlens", "cu_seqlens_q", "document_ids", "segment_ids"),
     "scale": ("softmax_scale", "sm_scale", "scaling"),
 }
+# Parameters that a kernel may want in every call.
+Required = Literal["causal", "window"]
 Prefix = int | tuple[int, ...]
 Lengths = tuple[int, ...]
 Documents = Lengths | tuple[Lengths, ...]
@@ -122,11 +134,23 @@ class KernelCandidate:
         layout: the order of the axes in which `attention` takes q, k and v and returns its result, an einops pattern
             of batch, heads, length and head_dim. Masks stay (batch, heads, queries, keys).
         absent: capabilities that it looks as if it had but has not, with the reason.
+        sizes: which sizes of an axis it takes, where not all: {"head_dim": Sizes(multiple=8, reason="…")}.
+        required: parameters that it must be told in every call, with the reason: {"window": "…"}.
+        floor: how far results and gradients may be off, relative to the largest sum of absolute terms, where products
+            or keys are rounded further than the dtype itself is: Floor(relative={"float32": 1e-3}, reason="…").
+        lifted: in float64, float32 that is written into its code (`softmax(dtype=torch.float32)`) is taken for float64,
+            see `holotype_conformance.precision`. False spares the time where nothing is to be lifted.
+
+    What is declared is believed, and printed with its reason in every report.
     """
 
     title: str = "kernel"
     layout: str = LAYOUT
     absent: Mapping[KernelCapability, str] = {}
+    sizes: Mapping[Axis, Sizes] = {}
+    required: Mapping[Required, str] = {}
+    floor: Floor | None = None
+    lifted: bool = True
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
         """The kernel itself; see the head of this module. Name the options that yours takes."""
@@ -150,9 +174,11 @@ class KernelCandidate:
         return x if self.layout == LAYOUT else rearrange(x, f"{LAYOUT} -> {self.layout}")
 
     def lacks(self, capability: KernelCapability) -> str | None:
-        """Why it cannot have `capability`, as far as its signature tells; None where it may."""
+        """Why it cannot have `capability`, as far as its declarations and its signature tell; None where it may."""
         if capability in self.absent:
             return self.absent[capability]
+        if (limit := self._limited(capability)) is not None:
+            return limit
         taken = parameters(self.function)
         if taken is None:
             return None
@@ -162,6 +188,21 @@ class KernelCandidate:
         said = f"its signature takes no `{missing[0]}`"
         other = next((name for name in ELSEWHERE.get(missing[0], ()) if name in taken), None)
         return said if other is None else f"{said}: for `{other}` write a KernelCandidate"
+
+    def _limited(self, capability: KernelCapability) -> str | None:
+        """What it declares of sizes and parameters that leaves no room for `capability`."""
+        axes = {"any-length": ("lengths", "queries", "keys"), "any-head-dim": ("head_dim",)}
+        for axis in axes.get(capability, ()):
+            if axis in self.sizes:
+                return self.sizes[axis].reason  # type: ignore[index]
+        if capability == "unmasked":
+            return self.required.get("causal")
+        if capability == "band":
+            return self.required.get("causal")
+        if capability in ("batches", "prefix-rows", "documents-rows"):
+            one = "batch" in self.sizes and not self.sizes["batch"].takes(3)
+            return self.sizes["batch"].reason if one else self.absent.get("batches")
+        return None
 
 
 class FunctionKernel(KernelCandidate):

@@ -95,12 +95,14 @@ class Attended:
         output: (batch, heads, queries, head_dim).
         weights: (batch, heads, queries, keys).
         gradients: None where no upstream gradient was given.
+        log_sums: (batch, heads, queries), of each query the logarithm of its sum of powers; zero where no key is seen.
         output_size, gradient_sizes: the same sums over absolute values, which say how large the terms were that
             cancelled: the unit in which rounding is measured.
     """
 
     output: Array
     weights: Array
+    log_sums: Array
     output_size: Array
     gradients: Gradients | None
     gradient_sizes: Gradients | None
@@ -129,12 +131,14 @@ def attention(
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     group = q.shape[1] // k.shape[1] if k.shape[1] else 1
     keys, values = _repeated(k, group), _repeated(v, group)
-    weights = softmax(scores(q, keys, visible=visible, bias=bias, scale=factor))
+    found = scores(q, keys, visible=visible, bias=bias, scale=factor)
+    weights = softmax(found)
     inner = (q, keys, values, weights)
     return Attended(
         output=weights @ values,
         output_size=weights @ np.abs(values),
         weights=weights,
+        log_sums=_log_sums(found),
         gradients=None if upstream is None else _gradients(*inner, upstream, factor, group),
         gradient_sizes=None
         if upstream is None
@@ -160,6 +164,15 @@ def softmax(scores: Array) -> Array:
     powers = np.exp(scores - np.where(np.isfinite(top), top, 0.0))
     total = powers.sum(axis=-1, keepdims=True)
     return np.asarray(powers / np.where(total == 0.0, 1.0, total))
+
+
+def _log_sums(scores: Array) -> Array:
+    if scores.shape[-1] == 0:
+        return np.zeros(scores.shape[:-1])
+    top = scores.max(axis=-1)
+    top = np.where(np.isfinite(top), top, 0.0)
+    total = np.exp(scores - top[..., None]).sum(axis=-1)
+    return np.asarray(np.where(total > 0.0, top + np.log(np.where(total > 0.0, total, 1.0)), 0.0))
 
 
 def _gradients(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from holotype_conformance.attention.claims import kernel_properties
+from holotype_conformance.attention.declared import kernel_declarations
 from holotype_conformance.attention.subject import KernelSubject, Protocol
 from holotype_conformance.property import Property
 from holotype_conformance.records import Declaration
@@ -29,7 +30,8 @@ class KernelRun(Run):
         return None
 
     def declarations(self, spec: Any) -> tuple[Declaration, ...]:
-        return ()
+        kernel: Any = self.candidate
+        return kernel_declarations(kernel)
 
     def select(self, globs: Sequence[str]) -> list[Property]:
         return select(globs, kernel_properties())

@@ -6,25 +6,42 @@ property that was being checked. It is always given copies, so that one which wr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from holotype_conformance.attention import oracle
+from holotype_conformance.attention.capabilities import (
+    ATTEMPTS,
+    LARGER,
+    UNTRIED,
+    WORDS,
+    Attempt,
+)
 from holotype_conformance.attention.cases import (
     DTYPES,
     AttentionCase,
     Problem,
     problem,
 )
+from holotype_conformance.attention.fitting import fitted
 from holotype_conformance.attention.kernel import Call, KernelCandidate, KernelCapability
+from holotype_conformance.attention.returned import checked as checked
+from holotype_conformance.attention.returned import checked_gradient
+from holotype_conformance.attention.returned import copied as copied
+from holotype_conformance.guard import CandidateUnusable, candidate_code
+from holotype_conformance.plain_tensor import plain_gradient
+from holotype_conformance.precision import Float64Throughout, default_dtype
 from holotype_conformance.property import Violation
-from holotype_conformance.records import DType
-from holotype_conformance.subject import CandidateUnusable, candidate_code
+from holotype_conformance.records import REFUSES, DType
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,23 +89,72 @@ class KernelSubject:
         self.device = torch.device(device)
         self.asked = tuple(dtype for dtype in DTYPES if dtype in (dtypes or DTYPES))
         self.spec = Protocol()
+        self.by_grad = False  # whether its gradients come by `torch.autograd.grad` alone
+        self._elsewhere: dict[torch.device, KernelSubject] = {}
 
     def on(self, device: torch.device) -> KernelSubject:
         """The same kernel with the same numbers on another device; itself on its own."""
         if device == self.device:
             return self
-        return KernelSubject(self.kernel, seed=self.seed, device=str(device), dtypes=self.asked)
+        if device not in self._elsewhere:
+            self._elsewhere[device] = KernelSubject(
+                self.kernel, seed=self.seed, device=str(device), dtypes=self.asked
+            )
+        return self._elsewhere[device]
+
+    # Problems ---------------------------------------------------------------------------------------------
+
+    def fitted(self, case: AttentionCase) -> AttentionCase:
+        """The nearest case that the kernel takes, by what it declares."""
+        return fitted(case, self.kernel)
 
     def problem(self, case: AttentionCase, **options: Any) -> Problem:
-        """The problem of a case, with this run's seed and device."""
-        return problem(case, seed=self.seed, device=str(self.device), **options)
+        """The problem of a case, with this run's seed and device, told what the kernel must always be told."""
+        found = problem(case, seed=self.seed, device=str(self.device), **options)
+        if not self.kernel.required:
+            return found
+        return self.told(found, found.call.mask, found.visible)
+
+    def told(
+        self, problem: Problem, mask: Tensor | None, visible: NDArray[np.bool_] | None
+    ) -> Problem:
+        """The problem with another mask, which shows what is `visible`, and what the kernel must always be told."""
+        call, required = replace(problem.call, mask=mask), self.kernel.required
+        queries, keys = call.q.shape[2], call.k.shape[2]
+        if "causal" in required:
+            call, below = replace(call, causal=True), oracle.causal(queries, keys)
+            if call.prefix is None:  # which shows more
+                visible = below[None, None] if visible is None else visible & below
+        if "window" in required and call.window is None:
+            call = replace(call, window=queries + keys + 1)  # nothing lies that far away
+        return replace(problem, call=call, visible=visible)
+
+    def plainest(self, **changes: Any) -> Problem:
+        """A problem that any kernel can be expected to take, in a dtype that it takes."""
+        if "dtype" not in changes:
+            changes["dtype"] = self.dtype
+        return self.problem(self.fitted(msgspec.structs.replace(PLAINEST, **changes)))
 
     # Calling ----------------------------------------------------------------------------------------------
 
-    def raw(self, call: Call) -> Any:
+    @contextmanager
+    def guard(self, what: str, call: Call, *, lifted: bool = True) -> Iterator[None]:
+        """Where the kernel's code runs: what it raises is a violation, and float64 is float64 throughout."""
+        lift = lifted and self.kernel.lifted and call.q.dtype is torch.float64
+        throughout = Float64Throughout() if lift else nullcontext()
+        made = call.q.dtype if lift else torch.float32  # without a dtype
+        with default_dtype(made), throughout, candidate_code(what):
+            yield
+
+    def raw(self, call: Call, *, lifted: bool = True) -> Any:
         """Whatever the kernel returns, given these very tensors; only its exceptions are caught."""
-        with candidate_code("attention"):
+        with self.guard("attention", call, lifted=lifted):
             return self.kernel.call(call)
+
+    def run_once(self, call: Call) -> None:
+        """Call the kernel without gradients, whatever it returns."""
+        with torch.no_grad():
+            self.raw(call.with_tensors(copied))
 
     def output(self, call: Call, *, rows: Tensor | None = None, finite: bool = True) -> Tensor:
         """The result without gradients, of the promised shape, dtype and device, and finite.
@@ -108,50 +174,83 @@ class KernelSubject:
 
     def gradients(self, problem: Problem, by: str = "qkv") -> tuple[Tensor, dict[str, Tensor]]:
         """The result, and its gradients, all of them finite, by some of q, k and v; the others require none."""
-        leaves = problem.call.with_tensors(copied)
-        inputs = [getattr(leaves, name).requires_grad_() for name in by]
+        call, inputs = self.leaves(problem, by)
         with torch.enable_grad():
-            output = checked(self.raw(leaves), problem.call)
-            with candidate_code("the backward pass of attention"):
-                gradients = torch.autograd.grad(
-                    output, inputs, copied(problem.upstream), allow_unused=True
-                )
+            output = checked(self.raw(call), problem.call)
+            gradients = self.backwards(call, output, copied(problem.upstream), inputs)
         found = {
-            name: _checked_gradient(name, gradient)
+            name: checked_gradient(name, gradient)
             for name, gradient in zip(by, gradients, strict=True)
         }
         return output.detach(), found
+
+    def leaves(self, problem: Problem, by: str) -> tuple[Call, list[Tensor]]:
+        """The call in tensors of their own, and those of them that require a gradient."""
+        call = problem.call.with_tensors(copied)
+        return call, [getattr(call, name).requires_grad_() for name in by]
+
+    def backwards(
+        self,
+        call: Call,
+        output: Tensor,
+        upstream: Tensor,
+        inputs: Sequence[Tensor],
+        *,
+        retain: bool = False,
+    ) -> list[Tensor | None]:
+        """The gradients by leaves, as training takes them: by a backward pass that gathers them there.
+
+        `torch.autograd.grad`, and a backward pass that is told its inputs, are refused by reentrant checkpoints. Only a
+        kernel that refuses the backward pass and not these is judged by them.
+        """
+        if self.by_grad:
+            with self.guard("the backward pass of attention", call):
+                return list(
+                    torch.autograd.grad(
+                        output, inputs, upstream, retain_graph=retain, allow_unused=True
+                    )
+                )
+        for leaf in inputs:
+            leaf.grad = None
+        with self.guard("the backward pass of attention", call):
+            output.backward(upstream, retain_graph=retain)  # type: ignore[no-untyped-call]
+        return [plain_gradient(leaf) for leaf in inputs]
 
     # What it can do ---------------------------------------------------------------------------------------
 
     @cached_property
     def capabilities(self) -> dict[KernelCapability, str | None]:
         """None for what the kernel can do, else the reason why it cannot."""
-        found: dict[KernelCapability, str | None] = {}
-        for dtype, reason in self._refused_dtypes.items():
-            found[dtype] = reason
-        for name, attempt in _ATTEMPTS.items():
+        found: dict[KernelCapability, str | None] = dict(self._refused_dtypes.items())
+        for name, attempt in ATTEMPTS.items():
             found[name] = self._lack(name, attempt)
-        return found
+        return found | {name: self.kernel.lacks(name) for name in UNTRIED}
 
     @cached_property
     def _refused_dtypes(self) -> dict[DType, str | None]:
+        def attempt(subject: KernelSubject, **changes: Any) -> None:
+            subject.run_once(subject.plainest(**changes).call)
+
         return {
-            dtype: self._lack(dtype, _try(dtype=dtype))
+            dtype: self._lack(dtype, partial(attempt, dtype=dtype))
             if dtype in self.asked
             else "--dtype leaves it out"
             for dtype in DTYPES
         }
 
-    def _lack(self, name: KernelCapability, attempt: Callable[[KernelSubject], None]) -> str | None:
+    def _lack(self, name: KernelCapability, attempt: Attempt) -> str | None:
         reason = self.kernel.lacks(name)
         if reason is not None:
             return reason
-        try:
-            attempt(self)
-        except Violation as refusal:
-            return f"it refuses {_WORDS.get(name, name)}: {refusal.summary}"
-        return None
+        refusals = []
+        for changes in ({}, *LARGER):
+            try:
+                attempt(self, **changes)
+            except Violation as refusal:
+                refusals.append(refusal.summary)
+            else:
+                return None  # what it takes of some sizes only, it refuses at others, unless it declares these
+        return f"{REFUSES}{WORDS.get(name, name)}: {refusals[0]}"
 
     def has(self, capability: KernelCapability) -> bool:
         """Whether the kernel can do this."""
@@ -167,12 +266,6 @@ class KernelSubject:
         """The most precise that it takes."""
         return self.dtypes[0]
 
-    def plainest(self, **changes: Any) -> Problem:
-        """A problem that any kernel can be expected to take, in a dtype that it takes."""
-        if "dtype" not in changes:
-            changes["dtype"] = self.dtype
-        return self.problem(msgspec.structs.replace(PLAINEST, **changes))
-
     def smoke(self) -> None:
         """Run the kernel once in each dtype.
 
@@ -180,120 +273,11 @@ class KernelSubject:
             CandidateUnusable: it takes none.
         """
         if not self.dtypes:
-            reason = self._refused_dtypes[self.asked[0]]
-            raise CandidateUnusable(f"in no dtype: {reason}")
+            said = f"in no dtype: {self._refused_dtypes[self.asked[0]]}"
+            from holotype_conformance.attention.diagnosis.refusals import told_by
 
-
-def copied(x: Tensor) -> Tensor:
-    """A tensor of one's own with the same contents, and lying in memory in the same way."""
-    storage = x.detach().untyped_storage().clone()  # type: ignore[no-untyped-call]
-    own = torch.empty(0, dtype=x.dtype, device=x.device)
-    return own.set_(storage, x.storage_offset(), x.shape, x.stride())
-
-
-def checked(result: Any, call: Call, *, finite: bool = True) -> Tensor:
-    """The result of a call, if it is what was promised.
-
-    Raises:
-        Violation: it is not.
-    """
-    if not isinstance(result, Tensor):
-        raise Violation(
-            f"attention returned {type(result).__name__}; expected a tensor: for arrays of another library write a"
-            " KernelCandidate that converts them"
-        )
-    if result.shape != call.q.shape:
-        raise Violation(
-            f"the result has the shape {tuple(result.shape)}; expected {tuple(call.q.shape)}, as q"
-        )
-    if result.dtype != call.q.dtype:
-        raise Violation(f"the result is {result.dtype}; expected {call.q.dtype}, as q")
-    if result.device != call.q.device:
-        raise Violation(f"the result is on {result.device}; expected {call.q.device}, as q")
-    if finite and not torch.isfinite(result).all():
-        batch, head, row, _ = (~torch.isfinite(result)).nonzero()[0].tolist()
-        raise Violation(
-            f"the result is not finite at query {row} of head {head}, row {batch} of the batch",
-            batch=batch,
-            head=head,
-            query=row,
-        )
-    return result
-
-
-def _checked_gradient(name: str, gradient: Tensor | None) -> Tensor:
-    if gradient is None:
-        raise Violation(f"the result has no gradient by {name}")
-    if not torch.isfinite(gradient).all():
-        _, head, place, _ = (~torch.isfinite(gradient)).nonzero()[0].tolist()
-        raise Violation(
-            f"the gradient by {name} is not finite at place {place} of head {head}",
-            head=head,
-            place=place,
-        )
-    return gradient
-
-
-# Trying out what it can do -------------------------------------------------------------------------------------------
-
-_WORDS: dict[KernelCapability, str] = {
-    "boolean-mask": "a boolean mask",
-    "additive-mask": "an additive mask",
-    "band": "a window without causal",
-    "prefix": "a prefix",
-    "prefix-rows": "a prefix for each row of the batch",
-    "documents": "the lengths of documents",
-    "documents-rows": "the lengths of documents for each row of the batch",
-    "masks-together": "a mask together with causal",
-    "grouped-heads": "fewer key-value heads than query heads",
-    "gradients": "a backward pass",
-}
-
-
-def _try(**changes: Any) -> Callable[[KernelSubject], None]:
-    def attempt(subject: KernelSubject) -> None:
-        with torch.no_grad():
-            subject.raw(subject.plainest(**changes).call.with_tensors(copied))
-
-    return attempt
-
-
-def _try_scale(subject: KernelSubject) -> None:
-    with torch.no_grad():
-        subject.raw(replace(subject.plainest().call, scale=0.3).with_tensors(copied))
-
-
-def _try_together(subject: KernelSubject) -> None:
-    masked = subject.plainest(mask="right-padding", form="boolean", size=9).call
-    with torch.no_grad():
-        subject.raw(replace(masked, causal=True).with_tensors(copied))
-
-
-def _try_backward(subject: KernelSubject) -> None:
-    leaves = subject.plainest().call.with_tensors(copied)
-    for leaf in (leaves.q, leaves.k, leaves.v):
-        leaf.requires_grad_()
-    with torch.enable_grad():
-        result = subject.raw(leaves)
-        if not isinstance(result, Tensor) or not result.requires_grad:
-            raise Violation("its result is not connected to its inputs")
-        with candidate_code("the backward pass"):
-            # That of a sum is expanded, which is for contract.strides to try.
-            result.backward(torch.ones_like(result))  # type: ignore[no-untyped-call]
-
-
-_ATTEMPTS: dict[KernelCapability, Callable[[KernelSubject], None]] = {
-    "gradients": _try_backward,
-    "causal": _try(mask="causal"),
-    "window": _try(mask="window", size=5),
-    "band": _try(mask="band", size=5),
-    "prefix": _try(mask="prefix", size=5),
-    "prefix-rows": _try(mask="prefix", size=5, batch=2, by_row=True),
-    "documents": _try(mask="documents", size=5),
-    "documents-rows": _try(mask="documents", size=5, batch=2, by_row=True),
-    "boolean-mask": _try(mask="random", form="boolean"),
-    "additive-mask": _try(mask="random", form="additive"),
-    "masks-together": _try_together,
-    "scale": _try_scale,
-    "grouped-heads": _try(heads=4, kv_heads=2),
-}
+            for dtype in self.asked:
+                case = self.fitted(msgspec.structs.replace(PLAINEST, dtype=dtype))
+                for limit in told_by(self, case) or ():
+                    raise CandidateUnusable(f"{said}. It {limit.title}")
+            raise CandidateUnusable(said)

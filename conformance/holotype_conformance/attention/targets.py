@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from holotype_conformance.attention.adapters import KERNELS
-from holotype_conformance.attention.kernel import FunctionKernel, KernelCandidate
+from holotype_conformance.attention.kernel import FunctionKernel, KernelCandidate, Required
 from holotype_conformance.targets import TargetError, find, let_through, said
 
 EXPECTED = (
@@ -66,7 +66,7 @@ def as_kernel(found: Any, title: str) -> KernelCandidate:
             raise TargetError(
                 f"{title} is a KernelCandidate that does not define attention(self, q, k, v)"
             )
-        _check_signature(found.function, title)
+        _check_signature(found.function, title, tuple(found.required))
         return found
     if isinstance(found, type) or not callable(found):
         raise TargetError(f"{title} is {found!r:.60}; {EXPECTED}")
@@ -74,15 +74,30 @@ def as_kernel(found: Any, title: str) -> KernelCandidate:
     return FunctionKernel(found, title)
 
 
-def _check_signature(function: Any, title: str) -> None:
+def _check_signature(function: Any, title: str, required: tuple[str, ...] = ()) -> None:
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some C functions have none; then the call will tell
         return
     try:
-        signature.bind("q", "k", "v")
+        signature.bind("q", "k", "v", **dict.fromkeys(required))
     except TypeError as error:
+        if not required and _binds(signature, *get_args(Required)):
+            raise TargetError(
+                f"{title} has the signature {signature}, which wants more than q, k and v in every call: a"
+                ' KernelCandidate declares that, required = {"window": "why"}'
+            ) from error
         raise TargetError(
             f"{title} has the signature {signature}; expected a function that can be called as"
             " attention(q, k, v): for other arguments write a KernelCandidate, which calls it"
         ) from error
+
+
+def _binds(signature: inspect.Signature, *names: str) -> bool:
+    """Whether what it wants beyond q, k and v is among `names`."""
+    wanted = [name for name in names if name in signature.parameters]
+    try:
+        signature.bind("q", "k", "v", **dict.fromkeys(wanted))
+    except TypeError:
+        return False
+    return True

@@ -20,7 +20,6 @@ from holotype_conformance.attention.curvature import Along, Curved, curvature
 from holotype_conformance.attention.kernel import Call
 from holotype_conformance.attention.plain import plain
 from holotype_conformance.attention.subject import KernelSubject, checked, copied
-from holotype_conformance.subject import candidate_code
 
 NAMES = ("q", "k", "v", "upstream")
 # By name; None where autograd knows of no dependence.
@@ -75,7 +74,7 @@ class Bent:
         Raises:
             Violation: it refuses, or is wrong before it comes to that.
         """
-        with torch.enable_grad(), candidate_code("differentiated twice it"):
+        with torch.enable_grad(), subject.guard("differentiated twice it", self.problem.call):
             return self._of(lambda call: checked(subject.raw(call), call))
 
     def of_plain(self) -> Found:

@@ -15,7 +15,9 @@ from holotype_conformance.attention.budget import (
     demand_both,
     demand_near,
     error,
+    rounded_logarithms,
     rounding,
+    stated,
 )
 from holotype_conformance.attention.cases import AttentionCase, Mask, Problem, as_array, cases
 from holotype_conformance.attention.claims import claim, drawn
@@ -41,7 +43,9 @@ Array = NDArray[np.float64]
 )
 def convex(subject: KernelSubject, case: AttentionCase) -> None:
     problem = subject.problem(case)
-    slack = 4 * torch.finfo(problem.call.q.dtype).eps
+    dtype = problem.call.q.dtype
+    slack = 4 * torch.finfo(dtype).eps + rounded_logarithms(problem.expected(), dtype)
+    slack += stated(dtype)
     ones = subject.output(replace(problem.call, v=torch.ones_like(problem.call.v)))
     away = float((ones.double() - 1.0).abs().max())
     if away > slack:
@@ -87,12 +91,12 @@ def score_shift(subject: KernelSubject, case: AttentionCase) -> None:
     moved = still.changed(k=still.call.k + 1.0)
     expected = still.expected()
     measured = error(plain(moved), expected.output, expected.output_size)
-    output = subject.output(moved.call)
+    output, shifted = subject.output(moved.call), moved.expected()
     demand_near(
         output,
         expected.output,
         expected.output_size,
-        budget=allowed(measured, output.dtype),
+        budget=allowed(measured, output.dtype, shifted),
         what="the result with a vector added to all keys",
         than="that without it",
     )
@@ -107,6 +111,7 @@ def score_shift(subject: KernelSubject, case: AttentionCase) -> None:
         "is dropped, a bias by distance."
     ),
     catches=("causal although not asked for", "keys of the last block dropped"),
+    wants=("unmasked",),
     cases=drawn(equal=False, most=72),
 )
 def key_permutation(subject: KernelSubject, case: AttentionCase) -> None:
@@ -121,7 +126,9 @@ def _demand_same_sum(subject: KernelSubject, problem: Problem, changed: Problem,
     """Both results are within the budget of one another."""
     expected = problem.expected()
     budget = sum(
-        allowed(error(plain(each), expected.output, expected.output_size), each.call.q.dtype)
+        allowed(
+            error(plain(each), expected.output, expected.output_size), each.call.q.dtype, expected
+        )
         for each in (problem, changed)
     )
     demand_near(

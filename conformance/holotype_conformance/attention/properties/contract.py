@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -21,7 +22,6 @@ from holotype_conformance.attention.subject import (
     copied,
 )
 from holotype_conformance.property import Violation
-from holotype_conformance.subject import candidate_code
 
 
 def _masked(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
@@ -48,7 +48,14 @@ def _masked(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
     cases=lambda subject: cases(subject.dtypes, equal=False),
 )
 def result(subject: KernelSubject, case: AttentionCase) -> None:
-    subject.output(subject.problem(case).call, finite=False)
+    call = subject.problem(case).call
+    subject.output(call, finite=False)
+    # As it is written, for a result in float32 would be lifted; what raises then does not.
+    returned = None
+    with suppress(Violation), torch.no_grad():
+        returned = subject.raw(call.with_tensors(copied), lifted=False)
+    if returned is not None:
+        checked(returned, call, finite=False)
 
 
 @claim(
@@ -113,16 +120,13 @@ class _Graph:
     """One call whose backward pass can be run several times."""
 
     def __init__(self, subject: KernelSubject, problem: Problem) -> None:
-        leaves = problem.call.with_tensors(copied)
-        self.inputs = [x.requires_grad_() for x in (leaves.q, leaves.k, leaves.v)]
+        self.subject = subject
+        self.call, self.inputs = subject.leaves(problem, "qkv")
         with torch.enable_grad():
-            self.output = checked(subject.raw(leaves), problem.call)
+            self.output = checked(subject.raw(self.call), problem.call)
 
-    def gradients(self, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        with candidate_code("the backward pass of attention"):
-            return torch.autograd.grad(
-                self.output, self.inputs, upstream, retain_graph=True, allow_unused=True
-            )
+    def gradients(self, upstream: Tensor) -> list[Tensor | None]:
+        return self.subject.backwards(self.call, self.output, upstream, self.inputs, retain=True)
 
 
 def _demand_same_again(subject: KernelSubject, problem: Problem) -> None:

@@ -46,6 +46,7 @@ def _edges(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
         "last block that is not full, whose padding must be hidden from the maximum, the sum and the gradients."
     ),
     catches=("the last block dropped", "the padding of the last block in the sum"),
+    wants=("any-length",),
     cases=_edges,
     examples=30,
 )
@@ -113,6 +114,7 @@ def _cached(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
     ),
     catches=("blocks skipped from the diagonal of the upper left",),
     needs=("causal",),
+    wants=("unequal-lengths",),
     cases=_cached,
     examples=15,
 )
@@ -129,6 +131,7 @@ def cache(subject: KernelSubject, case: AttentionCase) -> None:
         "the two lengths."
     ),
     catches=("the keys cut to the number of queries",),
+    wants=("unequal-lengths",),
     cases=drawn(equal=False, most=72),
     examples=15,
 )
@@ -145,6 +148,7 @@ def query_length(subject: KernelSubject, case: AttentionCase) -> None:
         "computed from the padded size."
     ),
     catches=("the rest of a vector dropped", "the scale of the padded head dim"),
+    wants=("any-head-dim",),
     cases=lambda subject: cases(subject.dtypes, head_dims=HEAD_DIMS, most=24),
     examples=24,
 )
@@ -193,6 +197,7 @@ def _empty(subject: KernelSubject) -> st.SearchStrategy[EmptyCase]:
         "maximum over an empty axis, or a division of a grid by zero."
     ),
     catches=("an error for an empty batch",),
+    wants=("any-length", "batches", "unequal-lengths"),
     cases=_empty,
     case_type=EmptyCase,
     examples=8,
@@ -221,6 +226,7 @@ def _keyless(subject: KernelSubject) -> st.SearchStrategy[EmptyCase]:
         "output buffer that is returned without having been written."
     ),
     catches=("memory that nobody wrote", "0/0 without keys"),
+    wants=("any-length", "unequal-lengths", "unmasked"),
     cases=_keyless,
     case_type=EmptyCase,
     examples=6,

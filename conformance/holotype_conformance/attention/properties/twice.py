@@ -133,7 +133,9 @@ def _demand_formula(asked: Bent, found: Found) -> None:
             actual,
             wanted,
             size,
-            budget=allowed(error(asked.filled(right[name], name), wanted, size), actual.dtype),
+            budget=allowed(
+                error(asked.filled(right[name], name), wanted, size), actual.dtype, gradients=True
+            ),
             what=f"the derivative {words} of the gradients{nothing}",
             order=2,
         )

@@ -1,0 +1,130 @@
+"""What a kernel declares of itself, checked and made ready for reports. See `holotype_conformance.declarations`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from holotype_conformance.attention.kernel import (
+    DERIVED,
+    KernelCandidate,
+    KernelCapability,
+    Required,
+)
+from holotype_conformance.attention.sizes import Axis, Sizes, nearest
+from holotype_conformance.declarations import DTYPE_NAMES, DeclarationError, Floor
+from holotype_conformance.declarations import _require_known as require_known
+from holotype_conformance.declarations import _require_reason as require_reason
+from holotype_conformance.declarations import _shown as shown
+from holotype_conformance.records import Declaration
+
+CAPABILITIES = tuple(name for name in get_args(KernelCapability) if name not in DERIVED)
+AXES: tuple[Axis, ...] = get_args(Axis)
+REQUIRED: tuple[Required, ...] = get_args(Required)
+MOST = 0.1  # keys in 8 bits stay below it
+ELSEWHERE = {"any-length": "lengths", "any-head-dim": "head_dim"}  # said by `sizes`
+
+
+def kernel_declarations(kernel: KernelCandidate) -> tuple[Declaration, ...]:
+    """Everything that a kernel declares.
+
+    Raises:
+        DeclarationError: it declares something that does not exist, without a reason, or out of bounds.
+    """
+    found = (*_absent(kernel), *_sizes(kernel), *_required(kernel), *_floor(kernel))
+    if all(dtype in kernel.absent for dtype in DTYPE_NAMES):
+        raise DeclarationError("`absent` names every dtype; expected one that the kernel takes")
+    return found
+
+
+def _absent(kernel: KernelCandidate) -> Iterator[Declaration]:
+    for name, reason in _mapping("absent", kernel.absent, "a capability", CAPABILITIES[0]):
+        if name in DERIVED:
+            mend = (
+                f"`sizes` says it: {{{ELSEWHERE[name]!r}: Sizes(multiple=…, reason='why')}}"
+                if name in ELSEWHERE
+                else "`required` says it: {'causal': 'why'}"
+            )
+            raise DeclarationError(f"`absent` names {name!r}, which follows from others: {mend}")
+        require_known("`absent` names", name, CAPABILITIES, "a capability of kernels")
+        require_reason(f"`absent[{name!r}]`", reason)
+        yield Declaration(kind="absent", name=name, reason=reason.strip())
+
+
+def _sizes(kernel: KernelCandidate) -> Iterator[Declaration]:
+    for axis, sizes in _mapping("sizes", kernel.sizes, "an axis", AXES[0]):
+        require_known("`sizes` names", axis, AXES, "an axis")
+        if not isinstance(sizes, Sizes):
+            raise DeclarationError(
+                f"`sizes[{axis!r}]` is {shown(sizes)}; expected Sizes(multiple=64, reason='why') or the like"
+            )
+        require_reason(f"`sizes[{axis!r}]`", sizes.reason)
+        _require_numbers(axis, sizes)
+        yield Declaration(kind="sizes", name=f"{axis} {sizes.said()}", reason=sizes.reason.strip())
+    for axis in ("queries", "keys"):
+        limits = [kernel.sizes[name] for name in ("lengths", axis) if name in kernel.sizes]  # type: ignore[index]
+        if nearest(1, limits) is None:
+            raise DeclarationError(f"`sizes` leave no number of {axis} that the kernel takes")
+
+
+def _require_numbers(axis: str, sizes: Sizes) -> None:
+    numbers = [sizes.least, sizes.multiple, *(() if sizes.most is None else (sizes.most,))]
+    if isinstance(sizes.among, str) or not isinstance(sizes.among, tuple | list):
+        raise DeclarationError(
+            f"`among` of `sizes[{axis!r}]` is {shown(sizes.among)}; expected a tuple of sizes"
+        )
+    for number in (*numbers, *sizes.among):
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise DeclarationError(
+                f"`sizes[{axis!r}]` has {shown(number)} in it; expected whole numbers from 1 on"
+            )
+    if nearest(1, [sizes]) is None:
+        raise DeclarationError(f"`sizes[{axis!r}]` leaves no size that the kernel takes")
+
+
+def _required(kernel: KernelCandidate) -> Iterator[Declaration]:
+    for name, reason in _mapping("required", kernel.required, "a parameter", REQUIRED[0]):
+        require_known("`required` names", name, REQUIRED, "a parameter that can be required")
+        require_reason(f"`required[{name!r}]`", reason)
+        if (lack := kernel.lacks("causal" if name == "causal" else "band")) and (
+            name == "causal" or kernel.lacks("window")
+        ):
+            raise DeclarationError(f"`required` names {name!r}, but of it is known: {lack}")
+        yield Declaration(kind="required", name=name, reason=reason.strip())
+
+
+def _floor(kernel: KernelCandidate) -> Iterator[Declaration]:
+    floor = kernel.floor
+    if floor is None:
+        return
+    if not isinstance(floor, Floor):
+        raise DeclarationError(f"`floor` is {shown(floor)}; expected a Floor, or None")
+    require_reason("`floor`", floor.reason)
+    if isinstance(floor.relative, Mapping):
+        for dtype in floor.relative:
+            require_known("`floor` states a limit for", dtype, DTYPE_NAMES, "a dtype")
+    if floor.cache is not None or floor.itself is not None or floor.weights:
+        raise DeclarationError(
+            "`floor` states `itself`, `cache` or `weights`, which are of models; expected `relative` and `gradients`"
+        )
+    for what, limit in floor.stated():
+        _require_bounded(what, limit)
+        if limit:
+            yield Declaration(kind="floor", name=what, reason=floor.reason.strip(), allowed=limit)
+
+
+def _require_bounded(what: str, limit: Any) -> None:
+    number = isinstance(limit, int | float) and not isinstance(limit, bool)
+    if not number or not 0 <= limit <= MOST:
+        raise DeclarationError(
+            f"`floor` lets {what} be off by {shown(limit)}; expected a number from 0 to {MOST:g}, relative to the"
+            " largest sum of absolute terms: beyond that mistakes are not told from rounding"
+        )
+
+
+def _mapping(told: str, stated: Any, what: str, example: str) -> Any:
+    if not isinstance(stated, Mapping):
+        raise DeclarationError(
+            f"`{told}` is {shown(stated)}; expected a mapping of {what} to the reason, such as {{{example!r}: 'why'}}"
+        )
+    return stated.items()
