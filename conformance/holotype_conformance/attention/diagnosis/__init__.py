@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import torch
 
-from holotype_conformance.attention.budget import error, explained
+from holotype_conformance.attention.budget import error, explained, stating
 from holotype_conformance.attention.cases import AttentionCase, as_array
 from holotype_conformance.attention.diagnosis.backward import (
     GradientChange,
@@ -28,6 +28,8 @@ from holotype_conformance.attention.diagnosis.detached import detached
 from holotype_conformance.attention.diagnosis.elimination import agreeing
 from holotype_conformance.attention.diagnosis.gradients import astray
 from holotype_conformance.attention.diagnosis.layouts import misread
+from holotype_conformance.attention.diagnosis.refusals import refused
+from holotype_conformance.attention.diagnosis.regions import limiting
 from holotype_conformance.attention.diagnosis.tiled import LENGTHS, UNEVEN, tiled_changes
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.attention.twice import bent
@@ -81,15 +83,23 @@ def diagnose(
     subject: KernelSubject, property_: Property, case: Any, violation: Violation
 ) -> list[Diagnosis]:
     """What explains a failure, best first; empty when nothing in the catalogue does."""
+    with stating(subject.kernel.floor):
+        return _diagnose(subject, case, violation)
+
+
+def _diagnose(subject: KernelSubject, case: Any, violation: Violation) -> list[Diagnosis]:
     order = misread(subject)
     if order is not None:
         return [order]
     if not isinstance(case, AttentionCase):
         return []
+    limits = refused(subject, _plain(case, case.dtype), violation)
+    if limits is not None:
+        return limits
     if violation.facts.get("order") == 2:
         plain = _plain(case, subject.dtype)
         return detached(
-            subject, [bent(subject.problem(x), seed=13) for x in (plain, *_larger(plain))]
+            subject, [bent(subject.problem(x), seed=13) for x in (plain, *_larger(subject, plain))]
         )
     for dtype in _dtypes(subject):
         found = sorted(
@@ -98,7 +108,8 @@ def diagnose(
         if found:
             return found
     plain = _plain(case, subject.dtype)
-    return astray(subject, plain, _larger(plain), [_longer(plain, keys) for keys in LENGTHS])
+    longer = [subject.fitted(_longer(plain, keys)) for keys in LENGTHS]
+    return astray(subject, plain, _larger(subject, plain), longer)
 
 
 def _dtypes(subject: KernelSubject) -> list[DType]:
@@ -108,16 +119,17 @@ def _dtypes(subject: KernelSubject) -> list[DType]:
 
 
 def _explaining(subject: KernelSubject, case: AttentionCase) -> Iterator[Diagnosis]:
-    longer = [_longer(case, keys) for keys in LENGTHS]
+    longer = [subject.fitted(_longer(case, keys)) for keys in LENGTHS]
     observe = partial(_observed, subject)
     catalogues = (
-        (CHANGES, _larger(case)),
+        (CHANGES, _larger(subject, case)),
         (tiled_changes(), longer),
         (tiled_changes(UNEVEN), longer),
     )
     for changes, more in catalogues:
         with suppress(Violation):  # it has no result to compare
-            found = list(agreeing(observe, changes, _with_results(subject, [case, *more])))
+            cases = _with_results(subject, [case, *more])
+            found = list(agreeing(observe, changes, cases, limiting(subject, observe)))
             yield from found
             if found and changes is not CHANGES:
                 return
@@ -139,9 +151,9 @@ def _plain(case: AttentionCase, dtype: DType) -> AttentionCase:
     return AttentionCase(**facts | {"dtype": dtype})
 
 
-def _larger(case: AttentionCase) -> list[AttentionCase]:
+def _larger(subject: KernelSubject, case: AttentionCase) -> list[AttentionCase]:
     """Rich cases of the same kind, for small ones look alike under many changes: with its scale, and another."""
-    found = _sized(case, few=13, many=19, batch=2, heads=2, head_dim=12, size=5)
+    found = subject.fitted(_sized(case, few=13, many=19, batch=2, heads=2, head_dim=12, size=5))
     if case.percent is None:
         return [found]
     return [found, msgspec.structs.replace(found, percent=70)]
@@ -169,7 +181,7 @@ def _sized(case: AttentionCase, *, few: int, many: int, heads: int, **sizes: int
     return found
 
 
-@lru_cache(maxsize=8)  # failures that have one cause share their larger scenes
+@lru_cache(maxsize=64)  # failures that have one cause share their larger scenes
 def _observed(subject: KernelSubject, case: AttentionCase) -> Scene:
     problem = subject.problem(case)
     call = problem.call

@@ -38,9 +38,15 @@ class Seen(Protocol):
 
 
 def agreeing(
-    observe: Callable[[AttentionCase], Seen], changes: Iterable[C], cases: list[AttentionCase]
+    observe: Callable[[AttentionCase], Seen],
+    changes: Iterable[C],
+    cases: list[AttentionCase],
+    limits: Callable[[C, AttentionCase], list[str] | None],
 ) -> Iterator[Diagnosis]:
-    """The changes with which the formula agrees on all cases; later ones are seen by what explains those before."""
+    """The changes with which the formula agrees on all cases; later ones are seen by what explains those before.
+
+    `limits` says where alone a change explains what happens around a case; those that need no limit go before others.
+    """
     left, right = dict.fromkeys(changes, 0.0), True
     for case in cases:
         if not left:
@@ -49,9 +55,16 @@ def agreeing(
         left, right = _near(left, scene), right and scene.is_right
     if right:
         return  # what failed is something else: gradients, say, where results are looked at
-    for change, residual in left.items():
-        title = f"agrees with the formula if {change.title}"
-        yield Diagnosis(deviation=change.slug, title=title, residual=residual)
+    found: dict[C, list[str]] = {}
+    for change in left:
+        where = limits(change, cases[-1])
+        if where is not None:
+            found[change] = where
+    fewest = min((len(where) for where in found.values()), default=0)
+    for change, where in found.items():
+        if len(where) == fewest:
+            title = " ".join([f"agrees with the formula if {change.title}", " and ".join(where)])
+            yield Diagnosis(deviation=change.slug, title=title.rstrip(), residual=left[change])
 
 
 def _near(changes: dict[C, float], scene: Seen) -> dict[C, float]:

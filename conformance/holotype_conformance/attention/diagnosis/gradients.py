@@ -19,6 +19,7 @@ from holotype_conformance.attention.diagnosis.backward import (
 )
 from holotype_conformance.attention.diagnosis.changes import Terms
 from holotype_conformance.attention.diagnosis.elimination import agreeing
+from holotype_conformance.attention.diagnosis.regions import limiting
 from holotype_conformance.attention.diagnosis.tiled import BLOCKS, UNEVEN
 from holotype_conformance.attention.oracle import Gradients
 from holotype_conformance.attention.subject import KernelSubject, Returned
@@ -65,16 +66,18 @@ def astray(
     """What explains the gradients in a case that failed and in rich ones of its kind, or in those of many blocks."""
     found: list[Diagnosis] = []
     observe = partial(_observed, subject)
+    where = limiting(subject, observe)
     if subject.has("gradients"):
         with suppress(Violation):  # it has none to compare
-            found += agreeing(observe, gradient_changes(), [case, *larger])
+            found += agreeing(observe, gradient_changes(), [case, *larger], where)
             square = [msgspec.structs.replace(each, queries=each.keys) for each in longer]
             for blocks in (BLOCKS, UNEVEN):
-                found += [] if found else agreeing(observe, block_changes(blocks), [case, *square])
+                changes = block_changes(blocks)
+                found += [] if found else agreeing(observe, changes, [case, *square], where)
     return sorted(found, key=lambda each: each.residual or 0.0)
 
 
-@lru_cache(maxsize=8)  # failures that have one cause share their larger scenes
+@lru_cache(maxsize=64)  # failures that have one cause share their larger scenes
 def _observed(subject: KernelSubject, case: AttentionCase) -> Scene:
     problem = subject.problem(case)
     upstream = problem.upstream.masked_fill(~sighted(problem), 0.0)

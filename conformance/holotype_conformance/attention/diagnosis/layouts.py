@@ -34,7 +34,8 @@ def misread(subject: KernelSubject) -> Diagnosis | None:
     own = subject.kernel.layout
     if sorted(own.split()) != sorted(LAYOUT.split()):
         return None  # some of its axes are one: then the order is no mere slip
-    call = subject.problem(msgspec.structs.replace(CASE, dtype=subject.dtype)).call
+    case = subject.fitted(msgspec.structs.replace(CASE, dtype=subject.dtype))
+    call = subject.problem(case).call
     try:
         output = subject.output(call, finite=False)
     except Violation:
