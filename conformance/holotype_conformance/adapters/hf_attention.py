@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
-from holotype_conformance.attention.adapters import visible
+from holotype_conformance.attention.adapters import visible, without_unseen
 from holotype_conformance.attention.kernel import KernelCandidate
 from holotype_conformance.precision import Float64Throughout
 
@@ -49,6 +49,7 @@ class TransformersKernel(KernelCandidate):
         window: int | None = None,
         scale: float | None = None,
     ) -> Tensor:
+        k, v, mask = without_unseen(q, k, v, mask=mask, window=window)
         told = visible(q, k, mask=mask, causal=causal, window=window)
         square = causal and window is None and mask is None and q.shape[2] == k.shape[2]
         if self.name == "eager":

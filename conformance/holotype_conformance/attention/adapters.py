@@ -45,6 +45,21 @@ def visible(
     return mask.masked_fill(~seen, -math.inf)
 
 
+def without_unseen(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, window: int | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Keys, values and mask without the first keys, where a window hides these from every query.
+
+    Whatever they hold, NaN for one, would reach a product with zero otherwise. The diagonal ends at the last key, so
+    that it stays where it is.
+    """
+    if window is None:
+        return k, v, mask
+    first = max(k.shape[2] - q.shape[2] - window + 1, 0)
+    mask = mask if mask is None or mask.shape[-1] == 1 else mask[..., first:]
+    return k[:, :, first:], v[:, :, first:], mask
+
+
 # torch ---------------------------------------------------------------------------------------------------------------
 
 
@@ -60,6 +75,7 @@ def sdpa(
 ) -> Tensor:
     """`scaled_dot_product_attention`. Its own `is_causal` starts the diagonal at the first key: it is used only for
     as many queries as keys."""
+    k, v, mask = without_unseen(q, k, v, mask=mask, window=window)
     square = causal and mask is None and window is None and q.shape[2] == k.shape[2]
     told = None if square else visible(q, k, mask=mask, causal=causal, window=window)
     return F.scaled_dot_product_attention(
@@ -102,6 +118,7 @@ def flex(
     """`flex_attention` without a compiler. A boolean mask is a mask function, an additive one a score function."""
     from torch.nn.attention import flex_attention as module
 
+    k, v, mask = without_unseen(q, k, v, mask=mask, window=window)
     told = visible(q, k, mask=mask, causal=causal, window=window)
     if told is not None:
         told = told.expand(q.shape[0], q.shape[1], q.shape[2], k.shape[2])
@@ -161,6 +178,11 @@ class ReferenceKernel(KernelCandidate):
         documents: Documents | None = None,
         scale: float | None = None,
     ) -> Tensor:
+        if prefix is None and documents is None:
+            k, v, mask = without_unseen(q, k, v, mask=mask, window=window)
+        elif documents is not None and mask is None:
+            first, documents = _without_unseen(documents, max(k.shape[2] - q.shape[2], 0))
+            k, v = k[:, :, first:], v[:, :, first:]
         return PATHS[self.path](
             q,
             k,
@@ -210,6 +232,22 @@ def _rows(documents: Documents) -> tuple[Lengths, ...]:
     """One tuple of lengths for each row of the batch, or a single one for all."""
     each = tuple(entry for entry in documents if isinstance(entry, tuple))
     return each or (tuple(entry for entry in documents if isinstance(entry, int)),)
+
+
+def _without_unseen(documents: Documents, place: int) -> tuple[int, Documents]:
+    """The first key that a query at `place` or behind it sees, and the lengths of documents from there on."""
+    rows = _rows(documents)
+    starts = [[sum(row[:number]) for number in range(len(row))] for row in rows]
+    first = min(max((start for start in row if start <= place), default=0) for row in starts)
+    left = tuple(
+        tuple(
+            length - max(first - start, 0)
+            for start, length in zip(row, lengths, strict=True)
+            if start + length > first
+        )
+        for row, lengths in zip(starts, rows, strict=True)
+    )
+    return first, left
 
 
 def _bias(mask: Tensor | None) -> Tensor | None:

@@ -74,6 +74,11 @@ def finish(weights, v):
     return weights.to(v.dtype) @ v
 
 
+def zeroed(v, seen):
+    """Values that no query sees may hold NaN, and 0 times NaN is NaN."""
+    return v.masked_fill(~seen.any(-2)[:, None], 0.0) if seen.shape[0] else v
+
+
 def kernel(
     prepare=prepare,
     scored=scored,
@@ -82,6 +87,7 @@ def kernel(
     weigh=weigh,
     finish=finish,
     last=None,
+    zeroed=zeroed,
 ):
     def attention(q, k, v, *, mask=None, causal=False, window=None, scale=None):
         given = q
@@ -90,6 +96,7 @@ def kernel(
         seen = pattern(q.shape[2], k.shape[2], causal, window).to(q.device)
         if causal or window is not None:
             scores = scores.masked_fill(~seen, -math.inf)
+            v = zeroed(v, seen)
         result = finish(weigh(told(scores, mask)), v)
         return result if last is None else last(given, result)
 
@@ -100,6 +107,7 @@ def in_blocks(q, k, v, *, mask=None, causal=False, window=None, scale=None):
     """Right, in another way: blocks of 16 keys and a running maximum; a row without keys gives zero."""
     q, k, v = prepare(q, k, v)
     seen = pattern(q.shape[2], k.shape[2], causal, window).to(q.device)
+    v = zeroed(v, seen)
     scores = told(scored(q, k, scale).masked_fill(~seen, -math.inf), mask)
     wide = scores.dtype
     top = scores.new_full((*scores.shape[:3], 1), -math.inf)
@@ -341,6 +349,7 @@ BUGS = {
     "masks.hidden-keys": kernel(told=adds_lowest),
     "masks.together": either,
     "masks.no-key": kernel(weigh=lambda scores: scores.softmax(-1)),
+    "masks.unseen-nan": kernel(zeroed=lambda v, seen: v),
     "lengths.block-edges": kernel(weigh=drops_the_rest),
     "lengths.rising-scores": tiled(256, "blocks.output-not-rescaled"),
     "lengths.cache": tiled(128, "blocks.upper-left"),

@@ -6,6 +6,7 @@ from holotype_conformance.attention.properties import formula as formula
 from holotype_conformance.attention.properties import twice as twice
 from holotype_conformance.attention.properties import algebra as algebra
 from holotype_conformance.attention.properties import masks as masks
+from holotype_conformance.attention.properties import unseen as unseen
 from holotype_conformance.attention.properties import spans as spans
 from holotype_conformance.attention.properties import lengths as lengths
 from holotype_conformance.attention.properties import long_masks as long_masks
