@@ -30,6 +30,7 @@ from holotype_conformance.declarations import (
 )
 from holotype_conformance.guard import CandidateUnusable as CandidateUnusable
 from holotype_conformance.guard import candidate_code as candidate_code
+from holotype_conformance.handed_weights import HandedWeights, demand_unwritten
 from holotype_conformance.narrow import measured_floor, rounded, stand_in
 from holotype_conformance.plain_tensor import plain_tensor
 from holotype_conformance.precision import Float64Throughout, default_dtype
@@ -265,9 +266,11 @@ class Subject:
         return model.eval()
 
     def load(self, model: nn.Module, weights: Weights) -> None:
-        """Hand weights to the candidate."""
+        """Hand weights to the candidate, in tensors of its own, into which its `load` must not write."""
+        handed = HandedWeights(weights)
         with random_states(self.seed), self._guard("load", self.dtype_of(model)):
-            self.candidate.load(model, weights)
+            self.candidate.load(model, handed)
+        demand_unwritten(handed, weights, model)
 
     def _reference(self, setup: Setup) -> Model:
         """The reference for `setup`, in eval mode; cached, so never change its weights."""
