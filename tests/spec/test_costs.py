@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from holotype_spec import costs, load, originals
-from holotype_spec.schema import AlternatingBanded
+from holotype_spec.counts import count_matrix_weights
+from holotype_spec.schema import AlternatingBanded, TransformerXLPositions
 
 GPT2_MATRICES = (
     12 * 12 * 768**2 + 768 * 50_257
@@ -104,6 +105,41 @@ def test_keys_and_values_of_latent_heads_differ_in_width_and_so_do_their_product
     assert more[1] - more[0] == 60 * 2 * 128 * (192 + 128)
 
 
+def test_disentangled_attention_has_products_with_as_many_positions_as_there_are() -> None:
+    # He et al. 2021, equation 4: beside content with content, content with position and the other way round, each with
+    # 2k embeddings of a distance, k 512.
+    spec = load("deberta-base")
+    matrices = 2 * count_matrix_weights(spec)
+    for keys, positions in ((1, 2), (10, 20), (512, 1024), (600, 1024)):
+        products = keys * (64 + 64) + 2 * 64 * positions
+        assert costs.flops_per_token(spec, keys).forward == matrices + 2 * 12 * 12 * products
+
+
+def test_attention_by_distance_has_a_product_with_each_distance_and_with_two_segments() -> None:
+    # Dai et al. 2019, section 3.3: terms (b) and (d), of as many distances as keys; Yang et al. 2019, section 2.5: a
+    # segment is the same or another. What sees both ways has distances of both signs.
+    xlnet, gpt2 = load("xlnet-base-cased"), load("gpt2")
+    positions = TransformerXLPositions(theta=10_000.0, relative_segments=False)
+    architecture = msgspec.structs.replace(gpt2.architecture, positions=positions)
+    decoder = msgspec.structs.replace(gpt2, architecture=architecture)
+    for keys in (1, 10):
+        both = keys * (64 + 64) + 64 * (2 * keys + 2)
+        expected = 2 * count_matrix_weights(xlnet) + 2 * 12 * 12 * both
+        assert costs.flops_per_token(xlnet, keys).forward == expected
+        past = keys * (64 + 64) + 64 * keys
+        expected = 2 * count_matrix_weights(decoder) + 2 * 12 * 12 * past
+        assert costs.flops_per_token(decoder, keys).forward == expected
+
+
+def test_cross_attention_has_no_products_with_positions() -> None:
+    t5 = load("t5-small")
+    positions = load("xlnet-base-cased").architecture.positions
+    architecture = msgspec.structs.replace(t5.architecture, positions=positions)
+    changed = msgspec.structs.replace(t5, architecture=architecture)
+    moved = [costs._cross_attention(spec, 9) for spec in (t5, changed)]
+    assert moved == [2 * 8 * 6 * 9 * (64 + 64)] * 2
+
+
 def test_the_cache_stops_growing_at_the_window() -> None:
     mistral = load("mistral-7b")
     assert costs.kv_cache_bytes(mistral, 100, "float16") == 100 * 131_072
@@ -123,6 +159,28 @@ def test_the_memory_is_the_parameters_times_the_width() -> None:
     assert costs.memory_bytes(load("gpt2"), "int4") == 62_219_904
     with pytest.raises(ValueError, match="unknown dtype 'fp16': expected one of float64"):
         costs.memory_bytes(load("gpt2"), "fp16")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits"),
+    [
+        ("float64", 64),
+        ("float32", 32),
+        ("bfloat16", 16),
+        ("float16", 16),
+        ("float8", 8),
+        ("int8", 8),
+        ("int4", 4),
+    ],
+)
+def test_a_number_takes_the_bits_of_its_dtype(dtype: str, bits: int) -> None:
+    assert costs.memory_bytes(load("gpt2"), dtype) * 8 == 124_439_808 * bits
+
+
+def test_part_of_a_byte_is_a_byte() -> None:
+    sizes = {"batch": 1, "heads": 1, "kv_heads": 1, "queries": 1, "keys": 1, "head_dim": 1}
+    assert costs.attention_cost(1, dtype="int4", **sizes).bytes == 2  # 4 numbers
+    assert costs.attention_cost(1, dtype="int4", training=True, **sizes).bytes == 7  # 13
 
 
 @pytest.mark.parametrize("name", originals())
@@ -235,6 +293,38 @@ def test_attention_costs_two_products_a_pair_and_three_times_that_with_its_gradi
     assert training.bytes == 3 * forward.bytes + 4 * 2 * 8 * 6 * 5
 
 
-def test_a_pass_over_nothing_is_an_error() -> None:
-    with pytest.raises(ValueError, match="length 0"):
-        costs.pass_cost(load("gpt2"), batch=1, length=0, dtype="float32")
+def test_training_computes_three_times_as_much_and_moves_matrices_thrice_and_logits_twice() -> None:
+    # The matrices are read in both passes, and their gradients written; the gradient of the logits is read.
+    sizes = {"batch": 2, "length": 3, "dtype": "float32"}
+    forward = costs.pass_cost(load("gpt2"), **sizes)
+    training = costs.pass_cost(load("gpt2"), training=True, **sizes)
+    assert forward.bytes == 4 * (GPT2_MATRICES + 2 * 3 * 50_257)
+    assert training.flops == 3 * forward.flops
+    assert training.bytes == 4 * (3 * GPT2_MATRICES + 2 * 2 * 3 * 50_257)
+
+
+def test_a_source_is_by_default_as_long_as_all_that_was_written() -> None:
+    t5, sizes = load("t5-small"), {"batch": 1, "dtype": "float32"}
+    for length, cached in ((3, 0), (2, 5)):
+        told = costs.pass_cost(
+            t5, length=length, cached=cached, source_length=length + cached, **sizes
+        )
+        assert costs.pass_cost(t5, length=length, cached=cached, **sizes) == told
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"length": 0}, "length 0"),
+        ({"batch": 0}, "batch 0"),
+        ({"cached": -1}, "cached -1"),
+    ],
+)
+def test_a_pass_over_nothing_is_an_error(sizes: dict[str, int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        costs.pass_cost(load("gpt2"), dtype="float32", **{"batch": 1, "length": 1} | sizes)
+
+
+def test_a_source_of_one_token_can_be_read() -> None:
+    found = costs.pass_cost(load("t5-small"), batch=1, length=1, source_length=1, dtype="float32")
+    assert found.flops == 2 * T5_SOURCE + 4 * 6 * 512 + 2 * T5_TARGET + 4 * 6 * 512 * 2
