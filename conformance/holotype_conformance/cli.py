@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
@@ -15,7 +17,7 @@ from typing import Any
 
 import click
 
-from holotype_conformance.terminal import WIDTH
+from holotype_conformance.terminal import WIDTH, complain, fill_closed_streams, hush
 
 COMMANDS = {
     "bench": "bench:bench",
@@ -30,6 +32,8 @@ COMMANDS = {
     "report": "report:report",
     "show": "catalogue:show_spec",
 }
+INTERRUPTED = 130
+GONE = 141  # as shells tell of what ended because nobody read its output any more
 BROKEN = 3  # nothing was judged, as when a candidate cannot be run
 
 
@@ -58,6 +62,24 @@ class LazyGroup(click.Group):
             ctx.fail(f"No such command {args[0]!r}: did you mean {' or '.join(near)}?")
         return super().resolve_command(ctx, args)
 
+    def main(  # type: ignore[override]  # click's has overloads, and takes the same
+        self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **options: Any
+    ) -> Any:
+        """As click does it, with the right exit code where a stream is closed, full or read no more."""
+        if not standalone_mode:
+            return super().main(args, standalone_mode=False, **options)
+        fill_closed_streams()
+        try:
+            code = super().main(args, standalone_mode=False, **options)
+        except click.ClickException as error:
+            with suppress(OSError):  # an error that has no place to be told in keeps its exit code
+                error.show()
+            code = error.exit_code
+        except click.Abort:
+            complain("interrupted")
+            code = INTERRUPTED
+        sys.exit(code if isinstance(code, int) else 0)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run, and never let a mistake of ours end with the exit code that means "does not conform"."""
         try:
@@ -66,23 +88,25 @@ class LazyGroup(click.Group):
             if sys.stderr.isatty():  # a file or a pipe gets whole lines, in which one can search
                 vars(error)["format_message"] = partial(folded, error.format_message())
             raise
-        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except (click.exceptions.Exit, click.Abort):
             raise
+        except BrokenPipeError:
+            hush()  # whoever read it has had enough
+            raise click.exceptions.Exit(GONE) from None
         except OSError as error:
             sys.stdout = sys.stderr  # what is left of the output has no place to go
             where = error.filename or "the output"
-            click.echo(f"Error: {where} cannot be read or written: {error.strerror}", err=True)
+            complain(f"Error: {where} cannot be read or written: {error.strerror}")
             raise click.exceptions.Exit(BROKEN) from error
         except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            raise click.exceptions.Exit(130) from None
+            complain("interrupted")
+            raise click.exceptions.Exit(INTERRUPTED) from None
         except Exception as error:
             if "--verbose" in sys.argv:
                 traceback.print_exc()
-            click.echo(
+            complain(
                 f"Error: holotype itself failed with {type(error).__name__}: {error}."
-                " This is a mistake of ours; --verbose shows where.",
-                err=True,
+                " This is a mistake of ours; --verbose shows where."
             )
             raise click.exceptions.Exit(BROKEN) from error
 

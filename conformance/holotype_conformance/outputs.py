@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from holotype_conformance.terminal import BadInput
+from holotype_conformance.terminal import BadInput, hush
 
 if TYPE_CHECKING:
     from holotype_conformance.records import Report
@@ -94,11 +93,6 @@ def write_text(path: str, text: str) -> None:
         if path == "-":
             hush()
         raise BadInput(f"cannot write {path}: {error.strerror}") from error
-
-
-def hush() -> None:
-    """From now on standard output leads nowhere: what it led to is closed or full."""
-    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  until the process ends
 
 
 def _real(path: str) -> str:

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parent
 SUITE = PACKAGE / "suite.py"
 RESULT = pytest.StashKey[str]()  # the outcome of an item that judged a candidate
 _ATTRIBUTE = "holotype_outcome"
+_COMPARES = "holotype_compares"
 _RAN = ("passed", "failed", "expected-failure", "unexpected-pass")
 
 
@@ -117,16 +118,33 @@ def pytest_runtest_makereport(
     outcome = _outcome(item)
     if call.when == "call" and outcome is not None:
         setattr(report, _ATTRIBUTE, outcome)  # travels from the workers of pytest-xdist
+        setattr(report, _COMPARES, _compares(item))
     return report
 
 
 def _outcome(item: pytest.Item) -> str | None:
+    check = _check(item)
+    return item.stash.get(RESULT, None) if check is None else check.outcome
+
+
+def _check(item: pytest.Item) -> Any:
+    """What a decorated test of someone's own was given to call, or None."""
     parametrize = sys.modules.get("holotype_conformance.parametrize")
     if parametrize is None:
-        return item.stash.get(RESULT, None)
+        return None
     parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
     checks = [value for value in parameters.values() if isinstance(value, parametrize.Check)]
-    return checks[0].outcome if checks else item.stash.get(RESULT, None)
+    return checks[0] if checks else None
+
+
+def _compares(item: pytest.Item) -> str | None:
+    """The spec with whose numbers the item's property compares, or None."""
+    from holotype_conformance.verdict import COMPARISONS
+
+    judged: Any = item if _check(item) is None else _check(item)
+    generic = getattr(getattr(judged.spec, "family", None), "generic", True)
+    compares = judged.property.slug.startswith(COMPARISONS) and not generic
+    return judged.spec.name if compares else None
 
 
 class _Counting:
@@ -135,21 +153,38 @@ class _Counting:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.outcomes: list[str] = []
+        self.compared: dict[
+            str, list[str]
+        ] = {}  # by spec, the outcomes of what compares with its numbers
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         outcome = getattr(report, _ATTRIBUTE, None)
         if outcome is not None:
             self.outcomes.append(outcome)
+            spec = getattr(report, _COMPARES, None)
+            self.compared.setdefault(spec or "", []).append(outcome)
 
     @property
     def complaint(self) -> str | None:
         if any(outcome in _RAN for outcome in self.outcomes):
-            return None
+            return self._uncompared
         if self.outcomes:
             return "holotype: every property was skipped, so that nothing was judged"
         if _given(self.config):
             return "holotype: a target was given, but no property ran (add --pyargs holotype_conformance)"
         return None
+
+    @property
+    def _uncompared(self) -> str | None:
+        """What is undecided where no number was compared, though some were to be."""
+        compared = {spec: outcomes for spec, outcomes in self.compared.items() if spec}
+        specs = [spec for spec, outcomes in compared.items() if set(outcomes) == {"skipped"}]
+        if not specs:
+            return None
+        return (
+            f"holotype: undecided, because no number was compared with those of {', '.join(specs)}: an adapter's"
+            " `load` can hand weights over, and --holotype-property or a generic spec asks only for what needs none"
+        )
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         quiet = hasattr(self.config, "workerinput") or self.config.option.collectonly

@@ -95,7 +95,7 @@ def parse_json(text: str | bytes, name: str, *, entries: int = ENTRIES) -> Any:
     except ValueError as error:
         if isinstance(error, Unreadable):
             raise
-        raise Unreadable(f"{shown(name)} is no JSON: {_short(error)}") from error
+        raise Unreadable(f"{shown(name)} is not JSON: {_short(error)}") from error
 
 
 def parse_toml(text: str, name: str) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def parse_toml(text: str, name: str) -> dict[str, Any]:
     except ValueError as error:
         if isinstance(error, Unreadable):
             raise
-        raise Unreadable(f"{shown(name)} is no TOML: {_short(error)}") from error
+        raise Unreadable(f"{shown(name)} is not TOML: {_short(error)}") from error
     return found
 
 

@@ -188,6 +188,20 @@ def test_a_run_in_which_everything_was_skipped_is_not_green(inner):
     assert "every property was skipped, so that nothing was judged" in result.stdout.str()
 
 
+def test_a_run_in_which_no_number_was_compared_is_not_green(inner, pytester):
+    without = suite(agreement__logits="it defines no load", group__one=holds)
+    result = inner(without, *WHOLE)
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert "undecided, because no number was compared with those of gpt2" in result.stdout.str()
+    assert inner(without, *WHOLE, specs=("causal-decoder",)).ret == pytest.ExitCode.OK
+    assert inner(without, *WHOLE, "--holotype-property=group.*").ret == pytest.ExitCode.OK
+    assert inner(suite(agreement__logits=holds, agreement__x="no"), *WHOLE).ret == 0
+    pytester.makepyfile(test_mine=DECORATED.replace(', properties="group.*"', ""))
+    result = inner(without, "test_mine.py", target=None, specs=())
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert "with those of gpt2, llama-7b: an adapter" in result.stdout.str()
+
+
 def test_a_target_without_the_suite_is_not_green(inner, pytester):
     pytester.makepyfile(test_other="def test_other(): pass")
     result = inner(suite(group__one=holds), "test_other.py")

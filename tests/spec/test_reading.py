@@ -164,9 +164,9 @@ def test_what_is_read_is_what_is_there(tmp_path):
 def test_what_is_parsed_is_what_is_said():
     assert parse_json('{"a": [1, {"b": "c"}]}', "x") == {"a": [1, {"b": "c"}]}
     assert parse_toml("a.b = 1.5", "x") == {"a": {"b": 1.5}}
-    with pytest.raises(Unreadable, match="x is no JSON"):
+    with pytest.raises(Unreadable, match="x is not JSON"):
         parse_json("{", "x")
-    with pytest.raises(Unreadable, match="x is no TOML"):
+    with pytest.raises(Unreadable, match="x is not TOML"):
         parse_toml("=", "x")
 
 

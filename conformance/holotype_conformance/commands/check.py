@@ -14,10 +14,10 @@ import click
 import msgspec
 
 from holotype_conformance.limits import bad_limit, bad_seed
-from holotype_conformance.outputs import Outputs, hush
+from holotype_conformance.outputs import Outputs
 from holotype_conformance.outputs import require_writable as require_writable
 from holotype_conformance.outputs import write_text as write_text
-from holotype_conformance.terminal import WIDTH, BadInput, carries
+from holotype_conformance.terminal import WIDTH, BadInput, carries, complain, hush
 
 if TYPE_CHECKING:
     from holotype_conformance.records import AnyEvent, DType, Report, Request
@@ -314,11 +314,11 @@ def supervised(
             return supervise(request, both)
     except CandidateUnrunnable as error:
         if verbose and error.details:
-            click.echo(error.details, err=True)
+            complain(error.details)
         return Record(unusable={spec: str(error) for spec in request.specs})
     except RequestRejected as error:
         if verbose and error.details:
-            click.echo(error.details, err=True)
+            complain(error.details)
         raise BadInput(str(error)) from error
 
 
@@ -394,7 +394,7 @@ def conclude(reports: list[Report], *, verbose: bool) -> None:
     name = reports[0].interrupted or ""
     if name in signal.Signals.__members__:
         left = sum(report.counts["not-run"] for report in reports)
-        click.echo(f"interrupted by {name}: {left} properties were not run", err=True)
+        complain(f"interrupted by {name}: {left} properties were not run")
         sys.exit(128 + signal.Signals[name])
     if all(report.unusable is not None for report in reports):
         first = reports[0]
