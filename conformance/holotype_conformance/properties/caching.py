@@ -127,6 +127,7 @@ def check_chunks(subject: Subject, case: ChunkCase) -> None:
             subject.forward(model, inputs).logits,
             rows=real_rows(inputs),
             budget=subject.floor,
+            stated=subject.limits.through_a_cache(subject.widest),
             what=f"the outputs read in chunks that begin at 0, {', '.join(map(str, case.cuts))}, and the full pass",
             path=path,
         )
@@ -233,6 +234,7 @@ def cache_reuse(subject: Subject, case: ReuseCase) -> None:
                 subject.forward(model, each).logits[:, middle:],
                 rows=real_rows(rest),
                 budget=subject.floor,
+                stated=subject.limits.through_a_cache(subject.widest),
                 what="the outputs of two inputs read in turn through two caches and their full passes",
                 path=path,
             )

@@ -95,4 +95,5 @@ def rounding(subject: Subject, case: StepsCase) -> None:
     def run(subject: Subject, model: nn.Module, inputs: Inputs) -> Tensor:
         return read_in_chunks(subject, model, inputs, cuts)
 
-    check_rounding(subject, case, "bfloat16", weights, run=run, start=case.at_once)
+    stated = subject.limits.through_a_cache("bfloat16")
+    check_rounding(subject, case, "bfloat16", weights, run=run, start=case.at_once, stated=stated)
