@@ -210,6 +210,7 @@ def hinted(violation: Violation, rounding: float) -> Violation:
     cases=near_and_far,
     case_type=AgreementCase,
     examples=30,
+    apart=True,
 )
 def logits(subject: Subject, case: AgreementCase) -> None:
     check_logits(subject, case)
@@ -233,6 +234,7 @@ def logits(subject: Subject, case: AgreementCase) -> None:
     cases=agreement_cases,
     case_type=AgreementCase,
     examples=8,
+    apart=True,
 )
 def faint_logits(subject: Subject, case: AgreementCase) -> None:
     check_logits(subject, case, regime="faint")

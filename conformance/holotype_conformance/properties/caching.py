@@ -156,6 +156,7 @@ def check_chunks(subject: Subject, case: ChunkCase) -> None:
     cases=lambda subject: _chunked(subject, left=False),
     case_type=ChunkCase,
     examples=15,
+    apart=True,
 )
 def chunks(subject: Subject, case: ChunkCase) -> None:
     check_chunks(subject, case)
@@ -177,6 +178,7 @@ def chunks(subject: Subject, case: ChunkCase) -> None:
     cases=lambda subject: _chunked(subject, left=True),
     case_type=ChunkCase,
     examples=15,
+    apart=True,
 )
 def left_padding(subject: Subject, case: ChunkCase) -> None:
     check_chunks(subject, case)
@@ -216,6 +218,7 @@ def reuse_cases(subject: Subject) -> st.SearchStrategy[ReuseCase]:
     cases=reuse_cases,
     case_type=ReuseCase,
     examples=4,
+    apart=True,
 )
 def cache_reuse(subject: Subject, case: ReuseCase) -> None:
     inputs = batch_inputs(subject, case)

@@ -87,6 +87,7 @@ def steps_cases(subject: Subject) -> st.SearchStrategy[StepsCase]:
     case_type=StepsCase,
     examples=3,
     dtypes=("bfloat16",),
+    apart=True,
 )
 def rounding(subject: Subject, case: StepsCase) -> None:
     weights = subject.weights(case.layers, case.weights, "steady")

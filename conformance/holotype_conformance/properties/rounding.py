@@ -249,6 +249,7 @@ def _is_embedded(row: Parameter) -> bool:
     case_type=RoundingCase,
     examples=5,
     dtypes=("float32",),
+    apart=True,
 )
 def float32(subject: Subject, case: RoundingCase) -> None:
     check_rounding(subject, case, "float32", subject.weights(case.layers, case.weights, "steady"))
@@ -274,6 +275,7 @@ def float32(subject: Subject, case: RoundingCase) -> None:
     case_type=RoundingCase,
     examples=5,
     dtypes=("bfloat16",),
+    apart=True,
 )
 def bfloat16(subject: Subject, case: RoundingCase) -> None:
     check_rounding(subject, case, "bfloat16", subject.weights(case.layers, case.weights, "steady"))
@@ -301,6 +303,7 @@ def bfloat16(subject: Subject, case: RoundingCase) -> None:
     case_type=RoundingCase,
     examples=3,
     dtypes=("float16",),
+    apart=True,
 )
 def float16_range(subject: Subject, case: RoundingCase) -> None:
     check_rounding(subject, case, "float16", loud_weights(subject, case))
