@@ -331,29 +331,33 @@ class Wire:
         """
         try:
             while True:
+                if (found := self._first()) is not None:
+                    return found
                 if self.alarmed:
                     self.ready.poll()
                 with _Undisturbed():
                     chunk = self.socket.recv(CHUNK)
                     self.buffer += chunk
-                    if (end := self._end()) is not None:
-                        body = self.buffer[_LENGTH.size : end]
-                        del self.buffer[:end]
-                        return self.decoder.decode(body)
                 if not chunk:
                     raise Closed("end of file")
         except (OSError, msgspec.MsgspecError) as error:
             raise Closed(str(error)) from error
 
-    def _end(self) -> int | None:
-        """Where the first message ends, once all of it is there."""
-        if len(self.buffer) < _LENGTH.size:
-            return None
-        length: int = _LENGTH.unpack_from(self.buffer)[0]
-        if length > LARGEST:
-            raise Closed(f"a message of {length} bytes")
-        end = _LENGTH.size + length
-        return end if len(self.buffer) >= end else None
+    def _first(self) -> tuple[int, Any] | None:
+        """The first message, once all of it is there."""
+        with _Undisturbed():
+            if len(self.buffer) < _LENGTH.size:
+                return None
+            length: int = _LENGTH.unpack_from(self.buffer)[0]
+            if length > LARGEST:
+                raise Closed(f"a message of {length} bytes")
+            end = _LENGTH.size + length
+            if len(self.buffer) < end:
+                return None
+            body = self.buffer[_LENGTH.size : end]
+            del self.buffer[:end]
+            found: tuple[int, Any] = self.decoder.decode(body)
+            return found
 
 
 _HELD = {signal.SIGALRM, signal.SIGPROF, signal.SIGVTALRM, signal.SIGXCPU}
