@@ -125,7 +125,7 @@ def _prepared(channel: Channel, kind: Kind) -> Half | None:
     torch.set_num_threads(1)  # probes are tiny: more threads cost more than they give
     _keep_memory()
     resolve, run_class = _kind(kind)
-    return split(resolve, run_class, channel.close) if possible() else None
+    return split(resolve, run_class, channel.close) if possible(kind) else None
 
 
 def _keep_memory() -> None:

@@ -136,7 +136,10 @@ def test_data_that_does_not_belong_together_is_no_tensor(found):
 @pytest.fixture
 def ends():
     here, there = socket.socketpair()
-    return Wire(here, AnyAnswer, alarmed=True), Wire(there, AnyAnswer, alarmed=False)
+    both = Wire(here, AnyAnswer, alarmed=True), Wire(there, AnyAnswer, alarmed=False)
+    yield both
+    for end in both:
+        end.socket.close()
 
 
 def test_messages_come_over_whole_and_in_order(ends):

@@ -53,7 +53,7 @@ from holotype_conformance.exchange import Inputs, Labels, Outputs
 from holotype_conformance.guard import CandidateUnusable, Evasion
 from holotype_conformance.limits import time_up
 from holotype_conformance.process_state import note_changes
-from holotype_conformance.property import Property, Skip, SuiteFault, Violation, measured
+from holotype_conformance.property import Property, Skip, SuiteFault, Violation, measured, noted
 from holotype_conformance.subject import Setup, Subject
 from holotype_reference.weights import Weights
 from holotype_spec.schema import Spec
@@ -237,8 +237,11 @@ class Asking:
             property_.check(self, case)  # type: ignore[arg-type]
             return
         ask = Check(place=self.place, case=msgspec.json.encode(case))
-        for error, budget in self.half.ask(ask, Checked).measured:
+        checked = self.half.ask(ask, Checked)
+        for error, budget in checked.measured:
             measured(error, budget)
+        for note in checked.notes:
+            noted(note)
 
     def diagnose(self, _property: Property, case: Any, violation: Violation) -> Any:
         """What explains a failure, as data."""
@@ -290,7 +293,7 @@ class SubjectThere(Asking, Subject):
     def fresh_model(self, setup: Setup) -> nn.Module:
         model = ModelThere(self.half.ask(Build(place=self.place, setup=setup), Built))
         self.half.keep(model, model.number)
-        self._paths[model] = setup.path
+        self._paths[model], self._dtypes[model] = setup.path, model.marker.dtype
         return model
 
     def load(self, model: nn.Module, weights: Weights) -> None:

@@ -53,7 +53,14 @@ from holotype_conformance.exchange import Inputs
 from holotype_conformance.guard import CandidateUnusable, Evasion, is_ours, violation_of
 from holotype_conformance.limits import TimedOut, time_up
 from holotype_conformance.process_state import undisturbed
-from holotype_conformance.property import Property, Skip, SuiteFault, Violation, measurements
+from holotype_conformance.property import (
+    Property,
+    Skip,
+    SuiteFault,
+    Violation,
+    measurements,
+    notes,
+)
 from holotype_conformance.randomness import set_states
 from holotype_conformance.records import plain
 from holotype_conformance.refusals import rejected, title
@@ -65,7 +72,7 @@ from holotype_reference.weights import Weights
 from holotype_spec.schema import Spec
 
 Resolve = Callable[[str], Any]
-TOLD = frozenset({"capabilities", "_refused_dtypes"})
+TOLD = frozenset({"capabilities"})
 
 
 class Server:
@@ -169,9 +176,9 @@ class Server:
                 return self._forward(ask)
             case Check(place=place, case=case):
                 property_ = self.property(ask.slug)
-                with measurements() as found:
+                with measurements() as found, notes() as noted:
                     property_.check(self.subject(place), _case(property_, case))
-                return Checked(measured=tuple(found))
+                return Checked(measured=tuple(found), notes=tuple(map(encodable, noted)))
             case Diagnose():
                 return self._diagnose(ask)
 
@@ -191,8 +198,6 @@ class Server:
 
     def _opened(self, name: str) -> Opened:
         run = self.run
-        if run.request.kind == "attention":
-            return Opened(title=name, environment=run.environment)
         candidate = run.candidate
         return Opened(
             title=name,
@@ -224,7 +229,7 @@ class Server:
         model = subject.fresh_model(setup)
         number = self._keep(model)
         self.builds[number] = subject, setup
-        dtype = next(model.parameters()).dtype
+        dtype = subject.dtype_of(model)
         return Built(model=number, dtype=str(dtype).removeprefix("torch."))
 
     def _load(self, ask: Load) -> Value:

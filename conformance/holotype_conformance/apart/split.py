@@ -22,14 +22,17 @@ from holotype_conformance.apart.wire import (
     Wire,
     inherited,
 )
-from holotype_conformance.records import Environment, Rejected, Request
+from holotype_conformance.records import Environment, Kind, Rejected, Request
 from holotype_conformance.runs import Run
 
 
-def possible() -> bool:
-    """Whether a process can be split here. On macOS a copy of a process may not use its system's libraries, and
-    Windows has no copies."""
-    return sys.platform == "linux"
+def possible(kind: Kind = "model") -> bool:
+    """Whether the process of such a target can be split here.
+
+    On macOS a copy of a process may not use its system's libraries, and Windows has no copies. What kernels are given
+    and return lies in memory in ways that are a part of what is checked: they are judged where they run.
+    """
+    return sys.platform == "linux" and kind == "model"
 
 
 def split(resolve: Resolve, run_class: type[Run], forget: Callable[[], None]) -> Half:
@@ -78,10 +81,7 @@ class _Here:
     def new_subject(self, spec: Any) -> Any:
         """The candidate under `spec`."""
         request: Request = self.request  # type: ignore[attr-defined]
-        kind: Any = SubjectThere
-        if request.kind == "attention":
-            from holotype_conformance.apart.kernels import KernelThere as kind  # noqa: N813
-        return kind(
+        return SubjectThere(
             self.half,
             self.candidate,  # type: ignore[attr-defined]
             spec,

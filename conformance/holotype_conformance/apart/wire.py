@@ -172,9 +172,10 @@ class Returned(Answer, frozen=True, kw_only=True, tag="returned"):
 
 
 class Checked(Answer, frozen=True, kw_only=True, tag="checked"):
-    """The claim holds for this case; `measured` are errors and their budgets."""
+    """The claim holds for this case; `measured` are errors and their budgets, `notes` what is printed beside it."""
 
     measured: tuple[tuple[float, float], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Violated(Answer, frozen=True, kw_only=True, tag="violated"):
