@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from holotype_conformance.isolated import IsolatedRun, exit_raises
 from holotype_conformance.property import Property
 from holotype_conformance.records import DType, Profile, Request
 from holotype_conformance.runs import Run
@@ -25,7 +26,7 @@ class Check:
     says nothing.
     """
 
-    def __init__(self, run: Run, spec: Spec, property_: Property) -> None:
+    def __init__(self, run: IsolatedRun, spec: Spec, property_: Property) -> None:
         self.run = run
         self.spec = spec
         self.property = property_
@@ -45,7 +46,7 @@ def parametrize_properties(
     candidate: Any,
     *,
     spec: str | Sequence[str],
-    properties: str | Sequence[str] = (),
+    properties: str | Sequence[str] | None = None,
     profile: Profile = "quick",
     seed: int = 0,
     device: str = "cpu",
@@ -55,7 +56,10 @@ def parametrize_properties(
 ) -> pytest.MarkDecorator:
     """Parametrise a test over the properties of the suite.
 
-    The test takes one argument, ``conformance_check``, and calls it::
+    The candidate is judged in a copy of the process that is made before it is first called, so that one that crashes or
+    leaves fails its property and ends nothing. What fixtures change later does not reach it.
+
+    The test takes one argument, ``conformance_check``, and calls it; one that passes without having done so fails::
 
         @parametrize_properties(build, spec="gpt2")
         def test_mine(conformance_check):
@@ -64,7 +68,7 @@ def parametrize_properties(
     Args:
         candidate: a build function, a `Candidate` object or class, or a target as on the command line.
         spec: the name of what it claims to be, or several.
-        properties: globs that select properties; all by default.
+        properties: globs that select properties; all by default, and never none.
         profile: quick, or full with ten times the cases.
         seed: same seed, same cases and weights.
         device: where models live.
@@ -74,14 +78,22 @@ def parametrize_properties(
 
     Raises:
         TargetError: the candidate is not something that can be checked.
-        ValueError: an unknown spec, a glob that matches nothing.
+        ValueError: no spec or an unknown one, no glob or one that matches nothing.
     """
+    if not spec:
+        raise ValueError(
+            f"spec={spec!r} names no spec, so that nothing would be judged; expected one, or several"
+        )
+    if properties is not None and not properties:
+        raise ValueError(
+            f"properties={properties!r} selects none, so that nothing would be judged; leave it out for all of them"
+        )
     named = isinstance(candidate, str)
     target = candidate if named else _target_of(candidate)
     request = Request(
         target=target,
         specs=_words(spec),
-        properties=_words(properties),
+        properties=_words(properties or ()),
         profile=profile,
         seed=seed,
         device=device,
@@ -89,7 +101,9 @@ def parametrize_properties(
         limit=timeout,
         expected=expected_failures or {},
     )
-    run = Run(request, resolve(candidate) if named else as_candidate(candidate, target))
+    with exit_raises():  # importing a target runs its code here
+        found = resolve(candidate) if named else as_candidate(candidate, target)
+        run = IsolatedRun(Run(request, found))
     checks = [Check(run, spec, property_) for spec in run.specs for property_ in run.properties]
     return pytest.mark.parametrize("conformance_check", checks, ids=repr)
 

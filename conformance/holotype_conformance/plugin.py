@@ -115,6 +115,10 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    if call.when == "call" and report.passed and _never_called(item):
+        report.outcome = "failed"
+        said = "never called conformance_check(), so that nothing was judged"
+        report.longrepr = f"{item.name} {said}; expected it to call its argument"
     outcome = _outcome(item)
     if call.when == "call" and outcome is not None:
         setattr(report, _ATTRIBUTE, outcome)  # travels from the workers of pytest-xdist
@@ -145,6 +149,12 @@ def _compares(item: pytest.Item) -> str | None:
     generic = getattr(getattr(judged.spec, "family", None), "generic", True)
     compares = judged.property.slug.startswith(COMPARISONS) and not generic
     return judged.spec.name if compares else None
+
+
+def _never_called(item: pytest.Item) -> bool:
+    """Whether it is a decorated test that has not called its argument."""
+    check = _check(item)
+    return check is not None and check.outcome is None
 
 
 class _Counting:

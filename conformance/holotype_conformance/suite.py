@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import pytest
 
 from holotype_conformance.expected import ExpectedError, read_expected
+from holotype_conformance.isolated import IsolatedRun, exit_raises
 from holotype_conformance.plugin import RESULT
 from holotype_conformance.property import Property
 from holotype_conformance.records import Request, Result
@@ -22,7 +23,7 @@ from holotype_conformance.subject import CandidateUnusable
 from holotype_conformance.targets import TargetError, resolve
 from holotype_spec.schema import Spec
 
-RUN = pytest.StashKey[Run]()
+RUN = pytest.StashKey[Run | IsolatedRun]()
 
 
 class PropertyFailed(AssertionError):
@@ -49,7 +50,7 @@ class SuiteFile(pytest.File):
 class SpecNode(pytest.Collector):
     """The properties of one spec; the candidate is run once before the first of them."""
 
-    def __init__(self, *, run: Run, spec: Spec, **keywords: object) -> None:
+    def __init__(self, *, run: Run | IsolatedRun, spec: Spec, **keywords: object) -> None:
         super().__init__(**keywords)  # type: ignore[arg-type]
         self.run = run
         self.spec = spec
@@ -70,7 +71,9 @@ class SpecNode(pytest.Collector):
 class PropertyItem(pytest.Item):
     """One property under one spec."""
 
-    def __init__(self, *, run: Run, spec: Spec, property_: Property, **keywords: object) -> None:
+    def __init__(
+        self, *, run: Run | IsolatedRun, spec: Spec, property_: Property, **keywords: object
+    ) -> None:
         super().__init__(**keywords)  # type: ignore[arg-type]
         self.run = run
         self.spec = spec
@@ -106,14 +109,14 @@ def conclude(result: Result) -> None:
     raise PropertyFailed(failure_text(result))
 
 
-def run_of(config: pytest.Config) -> Run:
+def run_of(config: pytest.Config) -> Run | IsolatedRun:
     """The run that the options describe, or the one that a worker has prepared."""
     if RUN not in config.stash:
         config.stash[RUN] = _run_from_options(config)
     return config.stash[RUN]
 
 
-def _run_from_options(config: pytest.Config) -> Run:
+def _run_from_options(config: pytest.Config) -> IsolatedRun:
     target = config.getoption("holotype_target")
     kernel = config.getoption("holotype_kernel")
     specs = config.getoption("holotype_spec")
@@ -127,7 +130,9 @@ def _run_from_options(config: pytest.Config) -> Run:
             " give --holotype-target TARGET and --holotype-spec SPEC, or --holotype-kernel TARGET"
         )
     try:
-        return _kernel_run(config, kernel) if kernel else _model_run(config, target, specs)
+        with exit_raises():  # importing a target runs its code here
+            run = _kernel_run(config, kernel) if kernel else _model_run(config, target, specs)
+        return IsolatedRun(run)
     except (TargetError, RequestError, ExpectedError, ValueError) as error:
         _refuse(str(error))
 
