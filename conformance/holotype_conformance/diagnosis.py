@@ -27,7 +27,9 @@ from holotype_conformance.regions import Sight, limit
 from holotype_conformance.scenes import Scene, phrase
 from holotype_conformance.subject import Subject
 
-ROUNDING = 100  # times the floor: a deviation may amplify rounding
+ROUNDING = 100  # times the floor: a deviation may amplify rounding,
+NEAR = 1e-3  # but to no more than this, or all that is said of a coarse candidate would be near
+CLEARLY = 10  # times nearer than the reference as it is
 IN_FLOAT32 = 10  # times the reference's own error in float32
 NEAREST = 8  # deviations whose pairs are tried when no single one explains
 PATIENCE = 3  # failures that nothing explains before only what explained others is tried
@@ -106,16 +108,24 @@ class Watch:
         """Whether they are the same to rounding."""
         return self.residual(scene, deviations) <= self.rounding(scene)
 
+    def explains(self, scene: Scene, deviations: Deviations) -> bool:
+        """Whether they agree to rounding, and the reference as it is comes nowhere near."""
+        clear = CLEARLY * self.residual(scene, deviations) < self.residual(scene)
+        return clear and self.agrees(scene, deviations)
+
     def is_wrong(self, scene: Scene) -> bool:
         """Whether the candidate has outputs, and they are not the reference's."""
         return self.candidate(scene) is not None and not self.agrees(scene)
 
     def rounding(self, scene: Scene) -> float:
         """The residual that is rounding; in float32 it is measured."""
+        limits, widest = self.subject.limits, self.subject.widest
+        floor = max(self.subject.floor, limits.outputs(widest))
+        floor = max(floor, min(ROUNDING * floor, NEAR))
         if scene.dtype == "float64":
-            return ROUNDING * self.subject.floor
+            return floor
         exact = replace(scene, dtype="float64", regime=scene.setup("").drawn)
-        return IN_FLOAT32 * _apart(self.reference(scene), self.reference(exact))
+        return max(floor, IN_FLOAT32 * _apart(self.reference(scene), self.reference(exact)))
 
     def candidate(self, scene: Scene) -> Tensor | None:
         """What the candidate makes of a scene; None if it cannot run."""
@@ -208,7 +218,7 @@ def _nameable(watch: Watch) -> Iterator[Deviation]:
 def _agreeing(watch: Watch, scene: Scene, candidates: Iterable[Deviations]) -> Iterator[Found]:
     """Those that agree with the candidate to rounding on the failing case and on a rich one like it."""
     for deviations in list(candidates):
-        if not watch.agrees(scene, deviations):
+        if not watch.explains(scene, deviations):
             continue
         home = next((each for each in scene.enlarged() if watch.agrees(each, deviations)), None)
         if home is None:

@@ -130,7 +130,7 @@ class Scene:
         yield self.sized(batch=1 if self.case.batch > 1 else 3)
         yield from self.of_other_length()
         yield replace(self, regime="faint" if self.regime == "bold" else "bold")
-        if "float32" in self.subject.asked:
+        if "float32" in self.subject.asked and self.subject.widest == "float64":
             yield replace(self, dtype="float32")
         if not isinstance(self.case, ChunkCase):
             yield replace(self, gradients=not self.gradients)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.candidate import Inputs, Outputs
+from holotype_conformance.candidate import Floor, Inputs, Outputs
 from holotype_conformance.deviations import DeviatedCandidate, find
 from holotype_conformance.diagnosis import diagnose
 from holotype_conformance.engine import Settings, judge
@@ -203,3 +203,31 @@ def test_a_region_in_which_the_candidate_crashes_tells_nothing() -> None:
             raise NotImplementedError("no cache today")
 
     assert named(Crashing(lambda call: True), AgreementCase(length=7, batch=2)) == [RELU]
+
+
+class Coarse(Partly):
+    """One that states to be off by 3 %, and is: by numbers that have no name."""
+
+    def __init__(self, noise: float, when: Callable[[SimpleNamespace], bool]) -> None:
+        super().__init__(when)
+        self.noise = noise
+
+    def floor(self, spec: Spec) -> Floor:
+        return Floor(relative=0.03, reason="it is coarse")
+
+    def forward(self, model: nn.Module, inputs: Inputs) -> Outputs:
+        logits = super().forward(model, inputs).logits
+        noise = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
+        return Outputs(logits=logits + self.noise * logits.std() * noise)
+
+
+def test_of_a_coarse_candidate_nothing_is_said_that_merely_lies_near() -> None:
+    unnamed = Coarse(0.3, lambda call: False)
+    assert named(unnamed, AgreementCase(length=7, batch=2)) == []
+
+
+def test_a_coarse_candidate_is_named_where_the_name_is_far_nearer_than_what_it_claims_to_be() -> (
+    None
+):
+    relu = Coarse(0.003, lambda call: True)
+    assert named(relu, AgreementCase(length=7, batch=2)) == [RELU]

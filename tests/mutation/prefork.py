@@ -17,8 +17,21 @@ import traceback
 from contextlib import suppress
 
 HEAVY = ("torch", "numpy", "einops", "msgspec", "hypothesis.strategies", "jinja2", "rich", "pytest")
-MORE = ("torch._dynamo", "transformers", "safetensors.torch", "jsonschema", "xml.etree.ElementTree")
-OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
+MORE = (
+    "torch._dynamo",
+    "transformers",
+    "safetensors.torch",
+    "jsonschema",
+    "anyio.pytest_plugin",
+    "xml.etree.ElementTree",
+)
+PLUGINS = (
+    "pytest_benchmark.plugin",
+    "xdist.plugin",
+    "_hypothesis_pytestplugin",
+    "_pytest.pytester",
+)
+OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=plain")
 OPTIONS += ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # of what is imported before
 THEN = "THEN"
 MEMORY = 16 << 30  # bytes that a mutant may ask for
@@ -39,7 +52,7 @@ def serve(path: str, seconds: int, tests: list[str]) -> None:
 def import_others() -> None:
     """Import the packages of other projects."""
     sys.dont_write_bytecode = True
-    for name in (*HEAVY, *MORE):
+    for name in (*HEAVY, *MORE, *PLUGINS):
         with suppress(ImportError):
             importlib.import_module(name)
     ours = [name for name in sys.modules if name.startswith("holotype")]

@@ -47,7 +47,6 @@ def _several(subject: Subject) -> st.SearchStrategy[BatchCase]:
     cases=_several,
     case_type=BatchCase,
     examples=10,
-    apart=True,
 )
 def independence(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -89,7 +88,6 @@ def independence(subject: Subject, case: BatchCase) -> None:
     cases=_several,
     case_type=BatchCase,
     examples=10,
-    apart=True,
 )
 def order(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -120,7 +118,6 @@ def order(subject: Subject, case: BatchCase) -> None:
     cases=_several,
     case_type=BatchCase,
     examples=10,
-    apart=True,
 )
 def size(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -157,7 +154,6 @@ def size(subject: Subject, case: BatchCase) -> None:
     case_type=TwiceCase,
     examples=3,
     dtypes=("float32", "bfloat16", "float16"),
-    apart=True,
 )
 def rounding(subject: Subject, case: TwiceCase) -> None:
     inputs = batch_inputs(subject, case)

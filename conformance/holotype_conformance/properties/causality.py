@@ -138,7 +138,6 @@ def _pairs(subject: Subject, case: BatchCase, inputs: Inputs) -> Tensor:
     cases=perturbation_cases,
     case_type=PerturbationCase,
     examples=30,
-    apart=True,
 )
 def future_perturbation(subject: Subject, case: PerturbationCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -204,7 +203,6 @@ def predicts_in_order(spec: Spec) -> str | None:
     cases=perturbation_cases,
     case_type=PerturbationCase,
     examples=15,
-    apart=True,
 )
 def order(subject: Subject, case: PerturbationCase) -> None:
     inputs = replace(batch_inputs(subject, case), order=random_order(subject, case))
@@ -252,7 +250,6 @@ def order(subject: Subject, case: PerturbationCase) -> None:
     cases=required_cases,
     case_type=PairCase,
     examples=6,
-    apart=True,
 )
 def required_dependence(subject: Subject, case: PairCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -300,7 +297,6 @@ def required_dependence(subject: Subject, case: PairCase) -> None:
     cases=required_cases,
     case_type=PairCase,
     examples=5,
-    apart=True,
 )
 def source_dependence(subject: Subject, case: PairCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -384,7 +380,6 @@ def truncation_cases(subject: Subject) -> st.SearchStrategy[TruncationCase]:
     cases=truncation_cases,
     case_type=TruncationCase,
     examples=15,
-    apart=True,
 )
 def truncation(subject: Subject, case: TruncationCase) -> None:
     inputs = batch_inputs(subject, case)

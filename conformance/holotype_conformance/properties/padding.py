@@ -91,7 +91,6 @@ def _check_invariance(subject: Subject, case: BatchCase, inputs: Inputs) -> None
     ),
     case_type=BatchCase,
     examples=10,
-    apart=True,
 )
 def right_invariance(subject: Subject, case: BatchCase) -> None:
     _check_invariance(subject, case, batch_inputs(subject, case))
@@ -116,7 +115,6 @@ def right_invariance(subject: Subject, case: BatchCase) -> None:
     ),
     case_type=BatchCase,
     examples=10,
-    apart=True,
 )
 def left_invariance(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -141,7 +139,6 @@ def left_invariance(subject: Subject, case: BatchCase) -> None:
     cases=lambda subject: batch_cases(subject, least=2, choices=("right", "left")),
     case_type=BatchCase,
     examples=15,
-    apart=True,
 )
 def content(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -205,7 +202,6 @@ def _demand_still(
     cases=lambda subject: batch_cases(subject, choices=("none",)),
     case_type=BatchCase,
     examples=10,
-    apart=True,
 )
 def all_ones(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -243,7 +239,6 @@ def all_ones(subject: Subject, case: BatchCase) -> None:
     ),
     case_type=BatchCase,
     examples=10,
-    apart=True,
 )
 def source(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)

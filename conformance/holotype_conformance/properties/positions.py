@@ -78,7 +78,6 @@ def absolute(spec: Spec) -> str | None:
     cases=lambda subject: batch_cases(subject, choices=("none", "ones", "right")),
     case_type=BatchCase,
     examples=8,
-    apart=True,
 )
 def explicit(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -113,7 +112,6 @@ def explicit(subject: Subject, case: BatchCase) -> None:
     cases=_shifts,
     case_type=ShiftCase,
     examples=8,
-    apart=True,
 )
 def shift_invariance(subject: Subject, case: ShiftCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -155,7 +153,6 @@ def shift_invariance(subject: Subject, case: ShiftCase) -> None:
     cases=_shifts,
     case_type=ShiftCase,
     examples=6,
-    apart=True,
 )
 def shift_matters(subject: Subject, case: ShiftCase) -> None:
     inputs = batch_inputs(subject, case)
