@@ -111,6 +111,29 @@ def _work_off(request: Request, record: Record, watch: Watch, surroundings: _Sur
             return  # no progress: `Record.of` says so of the rest
 
 
+def ending(status: int) -> str:
+    """How a process ended, by the status that `subprocess` gives, in words that follow "the process"."""
+    if status >= 0:
+        shells = _signal_name(status - 128) if status > 128 else None
+        told = f", as a shell tells of one that {shells} ended" if shells else ""
+        return f"exited with status {status}{told}"
+    name = _signal_name(-status) or f"signal {-status}"
+    whys = {
+        "SIGKILL": "killed from outside, as systems do when memory runs out",
+        "SIGABRT": "it gave up by itself, as C++ does of an exception that nobody catches",
+        "SIGILL": "an instruction that this processor does not have",
+        "SIGXCPU": "the system's limit of processor time",
+    }
+    return f"crashed ({': '.join([name, *([whys[name]] if name in whys else [])])})"
+
+
+def _signal_name(number: int) -> str | None:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return None
+
+
 class _Worker:
     """One worker process, and what it is doing."""
 
@@ -311,15 +334,7 @@ class _Worker:
             limit = self.account.limit - GRACE
             had = self.account.told()
             return f"did not answer within {limit:g} s and had to be killed{f' ({had})' if had else ''}"
-        status = self.process.returncode
-        if status < 0:
-            try:
-                name = signal.Signals(-status).name
-            except ValueError:
-                name = f"signal {-status}"
-            lack = ": killed from outside, as systems do when memory runs out"
-            return f"crashed ({name}{lack if name == 'SIGKILL' else ''})"
-        return f"exited with status {status}"
+        return ending(self.process.returncode)
 
     def _output(self) -> str:
         """The last lines that the candidate, or Python on its behalf, printed."""

@@ -11,6 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from holotype_conformance.supervisor import ending
+
 ROGUE = Path(__file__).with_name("rogue.py")
 PROPERTIES = 29
 LIMIT = 4  # seconds for a property; long enough for one small model on a busy machine
@@ -203,6 +205,33 @@ def test_nothing_else_is_left_in_the_folder(rogue):
     assert left == {"expected.toml", "out.json", "out.xml", "out.html"}
 
 
+def test_a_run_in_which_only_something_did_not_end_has_the_exit_code_of_the_undecided(tmp_path):
+    selection = ("--property", "mood.sleeps", "--property", "mood.well", "--timeout", "1")
+    run = check(tmp_path, f"{ROGUE}:build", *selection)
+    assert run.returncode == 4
+    said = " ".join(run.stdout.split())
+    assert "no end within 1 s: case" in said
+    assert "s of processor time in" in said
+    assert "and waited; a longer --timeout may decide it" in said
+    assert f"conforms to gpt2 on 2 of {PROPERTIES} properties is undecided" in said
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (0, "exited with status 0"),
+        (3, "exited with status 3"),
+        (139, "exited with status 139, as a shell tells of one that SIGSEGV ended"),
+        (255, "exited with status 255"),
+        (-11, "crashed (SIGSEGV)"),
+        (-9, "crashed (SIGKILL: killed from outside, as systems do when memory runs out)"),
+        (-250, "crashed (signal 250)"),
+    ],
+)
+def test_the_end_of_a_process_is_told_in_words(status, words):
+    assert ending(status) == words
+
+
 # A candidate that cannot be run, or is none ---------------------------------------------------------------------
 
 
@@ -235,6 +264,14 @@ def test_an_import_that_ends_or_blocks_the_process_is_said_with_exit_code_3(tmp_
     run = check(tmp_path, "mine:build", "--timeout", "1")
     assert run.returncode == 3
     assert said in paragraph(run.stderr)
+
+
+def test_an_import_that_raises_what_is_no_exception_is_bad_input_and_named(tmp_path):
+    (tmp_path / "mine.py").write_text("raise KeyboardInterrupt('x' * 10**7)")
+    run = check(tmp_path, "mine:build")
+    assert run.returncode == 2
+    assert "'mine:build' did not import: it raised KeyboardInterrupt: xxx" in paragraph(run.stderr)
+    assert len(run.stderr) < 5000
 
 
 def test_a_build_with_another_signature_is_bad_input_and_leaves_no_file(tmp_path):
