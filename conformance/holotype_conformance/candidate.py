@@ -122,6 +122,15 @@ class Candidate:
         """
         return parameter_count(model)
 
+    def effective_weights(self, model: nn.Module) -> Mapping[str, Tensor] | None:
+        """The weights that `model` really computes with, where they are coarser than those that were loaded.
+
+        Under our names or the published ones, dequantised; what is not named is as it was loaded. The reference then
+        computes with them, and outputs are held to rounding; how far they are from what was loaded is held to the
+        `weights` of the candidate's `floor`. None: they are those that were loaded.
+        """
+        return None
+
     def forward(self, model: nn.Module, inputs: Inputs) -> Outputs:
         """One full forward pass without a cache."""
         if inputs.source_ids is None:

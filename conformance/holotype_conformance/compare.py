@@ -45,9 +45,16 @@ def moved(before: Tensor, after: Tensor, stillness: float) -> Tensor:
 
 
 def demand_equal(
-    actual: Tensor, expected: Tensor, *, rows: Tensor, budget: float, what: str, **facts: Any
+    actual: Tensor,
+    expected: Tensor,
+    *,
+    rows: Tensor,
+    budget: float,
+    what: str,
+    stated: float = 0.0,
+    **facts: Any,
 ) -> None:
-    """Demand that two outputs agree at real positions to within `budget`.
+    """Demand that two outputs agree at real positions to within `budget`, or to within what the candidate states.
 
     Args:
         actual: (batch, length, …).
@@ -55,12 +62,16 @@ def demand_equal(
         rows: (batch, length) bool, the positions that are compared.
         budget: the largest `relative_error` that is rounding.
         what: names what is compared with what, for the message: "X and Y".
+        stated: the largest `rms_error` that the candidate declares to be its precision.
         facts: go into the violation.
 
     Raises:
         Violation: they differ by more; it names the position where they differ most.
     """
     error = relative_error(actual[rows], expected[rows])
+    if stated and error > budget:
+        _demand_stated(actual[rows], expected[rows], stated, what, facts)
+        return
     measured(error, budget)
     if error <= budget:
         return
@@ -76,3 +87,18 @@ def demand_equal(
         position=position,
         **facts,
     )
+
+
+def _demand_stated(
+    actual: Tensor, expected: Tensor, stated: float, what: str, facts: dict[str, Any]
+) -> None:
+    """Demand that two outputs are as near to each other as the candidate states."""
+    error = rms_error(actual, expected)
+    measured(error, stated)
+    if not error <= stated:
+        raise Violation(
+            f"{what} differ by {error:.1e} (relative root mean square); the candidate states that it may be {stated:g}",
+            error=error,
+            budget=stated,
+            **facts,
+        )

@@ -74,16 +74,19 @@ class DeclarationError(ValueError):
 class Floor:
     """Stated limits of a candidate's precision, and why it has them.
 
-    All are relative to the root mean square of what is compared, and none may be more than `MOST`.
+    Each is a share of what is compared, the root mean square of the difference over that of what was expected, unless
+    something else is said, and none may be more than `MOST`.
 
     Attributes:
         reason: why; it is printed beside the verdict.
         relative: how far outputs may be from those of the reference, in every dtype; or in each dtype that is named.
-        itself: how far two runs of the candidate may be apart that compute the same numbers in two ways. None for the
-            smaller of `relative` and `LARGEST_ROUNDING`, because coarse weights are as coarse in both.
+        itself: how far two runs of the candidate may be apart that compute the same numbers in two ways, at the worst
+            output. None for the smaller of `relative` and `LARGEST_ROUNDING`: coarse weights are as coarse in both.
         cache: how far what is read through a cache may be from a full pass. None for `itself`.
-        gradients: how far slopes may be off, relative to a typical slope. None for ten times `relative`, up to `MOST`.
-        weights: how far the weights that `Candidate.effective_weights` hands out may be from those that were loaded.
+        gradients: how far slopes may be off, as a share of a typical slope, and outputs after a training step. None
+            for ten times `relative`, or `MOST`.
+        weights: how far any number of the weights that `Candidate.effective_weights` hands out may be from the one
+            that was loaded, as a share of the root mean square of its tensor.
     """
 
     reason: str
@@ -109,11 +112,11 @@ class Floor:
         """What is allowed between a cache and a full pass."""
         return self.between_runs(dtype) if self.cache is None else self.cache
 
-    def slopes(self) -> float:
+    def slopes(self, dtype: DType) -> float:
         """What is allowed of gradients."""
         if self.gradients is not None:
             return self.gradients
-        return min(10 * self.outputs("float64"), MOST)
+        return min(10 * self.outputs(dtype), MOST)
 
     def stated(self) -> Iterator[tuple[str, float]]:
         """Each limit that was written down: what of, and how much."""

@@ -28,7 +28,12 @@ def warnings(report: Report) -> list[str]:
     """What weakens the verdict, or should be known beside it: sentences that stand beside it in every output."""
     said = []
     for each in report.declared:
-        if each.kind == "floor":
+        if each.kind == "floor" and each.name == "weights":
+            said.append(
+                f"The candidate states that its weights may be off by {each.allowed:g} of their size ({each.reason}):"
+                " its outputs were compared with what the weights that it hands out should give"
+            )
+        elif each.kind == "floor":
             said.append(
                 f"The candidate states that {each.name} may be off by {each.allowed:g} of their size"
                 f" ({each.reason}): a mistake that is smaller does not show"

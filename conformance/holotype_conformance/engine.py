@@ -6,6 +6,7 @@ import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -80,6 +81,15 @@ class Settings:
     judged: Callable[[Result], None] = lambda result: None
 
 
+class Mistake(Exception):
+    """Code of the suite raised in another process: the error's `kind`, its message, and its traceback."""
+
+    def __init__(self, kind: str, message: str, trace: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.trace = trace
+
+
 class _Broken(Exception):
     """What Hypothesis sees of every violation: one type raised at one place, so that it shrinks across causes."""
 
@@ -140,7 +150,7 @@ class _Trial:
         seed = seed_of(self.subject.seed, self.property.slug, msgspec.json.encode(case).decode())
         try:
             with random_states(seed):
-                self.property.check(self.subject, case)
+                _check(self.subject, self.property, case, seed)
         except Violation as violation:
             return violation
         except Exception as error:
@@ -150,6 +160,15 @@ class _Trial:
                 raise
             return violation_of(error, "the candidate")
         return None
+
+
+def _check(subject: Subject, property_: Property, case: Case, seed: int) -> None:
+    """The claim itself; a subject whose models live in another process knows where to judge it."""
+    check = getattr(subject, "check", None)
+    if check is None:
+        property_.check(subject, case)
+    else:
+        check(property_, case, seed)
 
 
 def judge(subject: Subject, property_: Property, settings: Settings) -> Result:
@@ -191,6 +210,7 @@ def judge(subject: Subject, property_: Property, settings: Settings) -> Result:
         if verdict.outcome == "failed":
             settings.judged(verdict)
             verdict = _diagnosed(verdict, trial, settings)
+        getattr(subject, "settle", lambda: None)()  # what was changed in another process
     return msgspec.structs.replace(verdict, left_changed=tuple(map(encodable, changed)))
 
 
@@ -316,13 +336,15 @@ def _late(trial: _Trial, limit: float, had: str) -> tuple[Outcome, str, str | No
 
 def _mistake(error: BaseException) -> tuple[Outcome, str, str]:
     said = f"the check itself raised {type_of(error)}: {message_of(error)}"
+    if isinstance(error, Mistake):
+        return "error", f"the check itself raised {error.kind}: {message_of(error)}", error.trace
     return "error", said, trace_of(error)
 
 
 def _cause(violation: BaseException) -> str | None:
     """The traceback of the candidate's own error, where a violation comes from one."""
     if violation.__cause__ is None:
-        return None
+        return getattr(violation, "trace", None)
     return trace_of(violation.__cause__)
 
 
@@ -345,8 +367,9 @@ def _diagnosed(result: Result, trial: _Trial, settings: Settings) -> Result:
         return result
     try:
         with time_limit(settings.limit):
-            diagnose = importlib.import_module(name).diagnose
-            found = diagnose(trial.subject, trial.property, *trial.broken)
+            elsewhere = getattr(trial.subject, "diagnose", None)
+            diagnose = elsewhere or partial(importlib.import_module(name).diagnose, trial.subject)
+            found = diagnose(trial.property, *trial.broken)
             diagnosis = msgspec.convert(plain(list(found)), tuple[Diagnosis, ...])
     except BaseException as error:
         if is_time_up(error):

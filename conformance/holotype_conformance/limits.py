@@ -121,7 +121,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         if left > 0:
             signal.setitimer(signal.ITIMER_REAL, left)
             return
-        raise _ours(TimedOut(account.told()))
+        raise time_up(account.told())
 
     handler = signal.signal(signal.SIGALRM, look)
     timer = signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -135,7 +135,9 @@ def time_limit(seconds: float) -> Iterator[None]:
 _RAISED: list[ref[TimedOut]] = []  # the last one that was raised here
 
 
-def _ours(error: TimedOut) -> TimedOut:
+def time_up(told: str = "") -> TimedOut:
+    """The end of a limit, known from one that a candidate raises; `told` says how much time was had."""
+    error = TimedOut(told)
     _RAISED[:] = [ref(error)]
     return error
 

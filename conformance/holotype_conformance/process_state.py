@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -94,6 +94,13 @@ def changes() -> Iterator[dict[str, None]]:
         yield found
     finally:
         _CHANGED.reset(token)
+
+
+def note_changes(names: Iterable[str]) -> None:
+    """Name what was changed, and put back, in another process."""
+    changed = _CHANGED.get()
+    if changed is not None:
+        changed.update(dict.fromkeys(names))
 
 
 @contextmanager

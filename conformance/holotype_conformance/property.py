@@ -53,6 +53,9 @@ class Violation(AssertionError):
         super().__init__(summary)
         self.summary = summary
         self.facts = facts
+        self.trace: str | None = (
+            None  # of the candidate's own error, where that was raised in another process
+        )
 
 
 _MEASURED: ContextVar[list[tuple[float, float]] | None] = ContextVar("measured", default=None)
@@ -131,6 +134,8 @@ class Property:
         dtypes: those in which it compares numbers; it is skipped where none of them was asked for. Empty if it
             compares none.
         costly: a case takes seconds. It runs in the full profile or by its own name, with no more than `examples`.
+        apart: its check needs nothing of the candidate's models but what they return. Where the candidate runs in
+            another process it is then judged outside of that, on outputs that come over as data.
     """
 
     slug: str
@@ -148,6 +153,7 @@ class Property:
     examples: int = 20
     dtypes: tuple[DType, ...] = ("float64",)
     costly: bool = False
+    apart: bool = False
 
 
 _REGISTRY: dict[str, Property] = {}

@@ -10,6 +10,7 @@ import builtins
 import math
 import shlex
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any, Literal
 
 import msgspec
@@ -228,12 +229,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is told: the request, what is finished already, and the specs that need no first run.
 
-    `finished` are (spec, slug) pairs.
+    `finished` are (spec, slug) pairs. `key` signs the worker's events.
     """
 
     request: Request
     finished: tuple[tuple[str, str], ...] = ()
     smoked: tuple[str, ...] = ()
+    key: str = ""
 
 
 # Events: what a worker tells its parent, one JSON line each ---------------------------------------------------
@@ -345,6 +347,12 @@ class Stopped(Event, frozen=True, tag="stopped"):
 
 class Done(Event, frozen=True, tag="done"):
     """The worker has nothing more to say."""
+
+
+def signed(key: bytes, number: int, line: bytes) -> bytes:
+    """An event's line behind its signature, by which the parent knows that it is the worker's, and the next one."""
+    told = blake2b(number.to_bytes(8, "big") + line, key=key, digest_size=16)
+    return told.hexdigest().encode() + b" " + line
 
 
 AnyEvent = (

@@ -28,6 +28,7 @@ from holotype_conformance.declarations import (
     inference_only,
     stated_floor,
 )
+from holotype_conformance.effective import completed, demand_near
 from holotype_conformance.guard import CandidateUnusable as CandidateUnusable
 from holotype_conformance.guard import candidate_code as candidate_code
 from holotype_conformance.handed_weights import HandedWeights, demand_unwritten
@@ -272,6 +273,30 @@ class Subject:
             self.candidate.load(model, handed)
         demand_unwritten(handed, weights, model)
 
+    def held(self, model: nn.Module, given: Weights) -> Weights:
+        """The weights that a model computes with, of which `given` were loaded.
+
+        Raises:
+            Violation: they are farther from those than the candidate states.
+        """
+        if not self.candidate.overrides("effective_weights"):
+            return given
+        with random_states(self.seed), self._guard("effective_weights", self.dtype_of(model)):
+            found = self.candidate.effective_weights(model)
+        if found is None:
+            return given
+        weights = completed(given, found)
+        dtype = self.dtype_of(model)
+        demand_near(given, weights, stated=self.limits.weights, dtype=dtype)
+        return weights
+
+    def held_weights(self, setup: Setup) -> Weights:
+        """The weights that the candidate's model for `setup` computes with."""
+        given = self.weights_of(setup)
+        if not self.candidate.overrides("effective_weights"):
+            return given
+        return self.held(self.model(msgspec.structs.replace(setup, path=self.paths[0])), given)
+
     def _reference(self, setup: Setup) -> Model:
         """The reference for `setup`, in eval mode; cached, so never change its weights."""
         return self.fresh_reference(setup)
@@ -285,7 +310,7 @@ class Subject:
         """
         model = build_reference(self.probe(setup.layers, setup.long), path=path)
         model.to(self.device, DTYPES[setup.dtype])
-        model.load_state_dict(self.weights_of(setup) if weights is None else weights)
+        model.load_state_dict(self.held_weights(setup) if weights is None else weights)
         return model.eval()
 
     def restored(self, setup: Setup, folder: Path) -> nn.Module:

@@ -7,6 +7,7 @@ failed, and a new worker goes on with what is left: a candidate can end its proc
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from hmac import compare_digest
 from queue import Empty, Queue
 from threading import Thread
 from typing import IO, Any
@@ -45,6 +47,7 @@ from holotype_conformance.records import (
     Stopped,
     Trying,
     Unusable,
+    signed,
 )
 from holotype_conformance.run_record import Record as Record
 from holotype_conformance.run_record import blank
@@ -142,6 +145,7 @@ class _Worker:
         self.surroundings = surroundings
         self.left: list[str] = []  # running when it was ended
         self.record = record
+        self.key = secrets.token_hex(32)
         self.events: Queue[AnyEvent | None] = Queue()
         self.printed: deque[str] = deque(maxlen=KEPT)
         self.account: Account | None = None
@@ -158,7 +162,7 @@ class _Worker:
         self.scratch = tempfile.TemporaryDirectory(prefix="holotype-")
         environment = os.environ | {"HYPOTHESIS_STORAGE_DIRECTORY": self.scratch.name}
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "holotype_conformance.worker"],
+            [sys.executable, "-P", "-m", "holotype_conformance.worker", self.request.kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -199,6 +203,7 @@ class _Worker:
                 if entry.spec in self.record.unusable
             ),
             smoked=tuple(self.record.smoked),
+            key=self.key,
         )
         assert self.process.stdin is not None
         try:
@@ -211,11 +216,13 @@ class _Worker:
 
     def _read_events(self, stream: IO[bytes]) -> None:
         decoder = msgspec.json.Decoder(AnyEvent)
-        for line in stream:
-            try:
-                self.events.put(decoder.decode(line))
-            except ValueError:
-                continue  # cut short by a death, or scribbled by a candidate that guessed the descriptor
+        number, key = 1, self.key.encode()
+        for written in stream:
+            line = written.rstrip(b"\n").partition(b" ")[2]
+            if not compare_digest(written.rstrip(b"\n"), signed(key, number, line)):
+                continue  # cut short by a death, or not the worker's: a candidate may find the way to us
+            number += 1
+            self.events.put(decoder.decode(line))
         self.events.put(None)
 
     def _read_printed(self, stream: IO[bytes]) -> None:

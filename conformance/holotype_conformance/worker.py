@@ -1,13 +1,18 @@
-"""The process that runs the candidate: ``python -P -m holotype_conformance.worker``, started by the supervisor.
+"""The process that judges a candidate: ``python -P -m holotype_conformance.worker KIND``, started by the supervisor.
 
 It reads one JSON line, the job, from standard input and writes events, a JSON line each, to what was its standard
 output. Before anything of the candidate is imported, standard output is pointed at standard error: whatever a
 candidate prints, it cannot mix it into the events. Standard input is empty from then on. When the parent is gone
 the worker goes too.
+
+Where a process can be copied, it splits in two after its own imports (`holotype_conformance.apart`): the candidate is
+imported by the other half only. The job comes after the split, and with it the key that signs the events, so that the
+candidate's half has never held it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import os
 import signal
@@ -15,11 +20,12 @@ import sys
 import threading
 import traceback
 import warnings
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from holotype_conformance.limits import is_time_up, time_limit
+from holotype_conformance.limits import time_limit
 from holotype_conformance.records import (
     Collected,
     Done,
@@ -28,19 +34,13 @@ from holotype_conformance.records import (
     Kind,
     Planned,
     Ready,
-    Rejected,
-    Request,
     Resolved,
+    signed,
 )
-from holotype_conformance.texts import (
-    REASON,
-    bounded,
-    encodable,
-    message_of,
-    title_of,
-    trace_of,
-    type_of,
-)
+from holotype_conformance.refusals import rejected, title
+
+if TYPE_CHECKING:
+    from holotype_conformance.apart.judging import Half
 
 
 class Channel:
@@ -54,10 +54,18 @@ class Channel:
         os.dup2(nothing, 0)
         os.close(nothing)
         self._encoder = msgspec.json.Encoder()
+        self._key = b""
+        self._sent = 0
+
+    def close(self) -> None:
+        """Give up the way to the parent: the candidate's half has none."""
+        os.close(self._events)
+        os.close(self._control)
 
     def send(self, event: Event) -> None:
         """Tell the parent; one write, so that a death afterwards loses nothing."""
-        line = memoryview(self._encoder.encode(event) + b"\n")
+        self._sent += 1
+        line = memoryview(signed(self._key, self._sent, self._encoder.encode(event)) + b"\n")
         while line:
             line = line[os.write(self._events, line) :]
 
@@ -70,7 +78,9 @@ class Channel:
                 os._exit(1)
             line += chunk
         threading.Thread(target=self._watch, daemon=True).start()
-        return msgspec.json.decode(line, type=Job)
+        job = msgspec.json.decode(line, type=Job)
+        self._key = job.key.encode()
+        return job
 
     def _watch(self) -> None:
         while os.read(self._control, 1):
@@ -84,63 +94,74 @@ def main() -> None:
     """Do the job and leave without ceremony: what a candidate left running must not keep the process alive."""
     channel = Channel()
     faulthandler.enable()
+    kind: Any = sys.argv[1] if len(sys.argv) > 1 else "model"
+    half = _prepared(channel, kind)
     job = channel.receive()
     status = 70
     try:
-        if _work(channel, job):
+        if _work(channel, job, half):
             channel.send(Done())
         status = 0
     except BaseException:
         traceback.print_exc()
     finally:
+        if half is not None:
+            half.end()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
 
 
-def _work(channel: Channel, job: Job) -> bool:
-    """Whether everything was judged."""
+def _prepared(channel: Channel, kind: Kind) -> Half | None:
+    """All our own imports, and after them the half that runs the candidate; None where there is none."""
     warnings.simplefilter("ignore")
     import torch
 
-    from holotype_conformance import guard, runs
+    from holotype_conformance import guard
+    from holotype_conformance.apart.split import possible, split
 
     guard.expect_no_interrupts()
 
     torch.set_num_threads(1)  # probes are tiny: more threads cost more than they give
+    _keep_memory()
+    resolve, run_class = _kind(kind)
+    return split(resolve, run_class, channel.close) if possible(kind) else None
+
+
+def _keep_memory() -> None:
+    """Where the C library can be told, do not give memory back to the system after each probe, to ask for it again."""
+    with suppress(OSError, AttributeError, TypeError):
+        tell = ctypes.CDLL(None).mallopt
+        tell(-1, 1 << 28)  # M_TRIM_THRESHOLD: bytes that may lie free at the top of the heap
+        tell(-2, 1 << 24)  # M_TOP_PAD: bytes to ask for at a time
+        tell(-3, 1 << 25)  # M_MMAP_THRESHOLD: bytes from which on a block is mapped on its own
+
+
+def _run(channel: Channel, job: Job, half: Half | None) -> Any:
+    """The run, with its target imported here or in the other half."""
+    resolve, run_class = _kind(job.request.kind)
+    options = {"notify": channel.send, "smoked": job.smoked}
+    with time_limit(job.request.limit):
+        if half is None:
+            return run_class(job.request, resolve(job.request.target), **options)
+        from holotype_conformance.apart.split import run_here
+
+        return run_here(half, run_class, job.request, **options)
+
+
+def _work(channel: Channel, job: Job, half: Half | None) -> bool:
+    """Whether everything was judged."""
+    from holotype_conformance import runs
+
     request = job.request
-    resolve, run_class = _kind(request.kind)
     channel.send(Ready(environment=runs.environment("cpu")))
     try:
-        with time_limit(request.limit):
-            candidate = resolve(request.target)
-        run = run_class(request, candidate, notify=channel.send, smoked=job.smoked)
+        run = _run(channel, job, half)
     except BaseException as error:
-        channel.send(_rejected(error, request))
+        channel.send(getattr(error, "told", None) or rejected(error, request))
         return False
-    channel.send(Resolved(title=_title(candidate, request.target)))
+    channel.send(Resolved(title=title(run.candidate, request.target)))
     return _run_pytest(channel, job, run)
-
-
-def _rejected(error: BaseException, request: Request) -> Rejected:
-    """Why there is nothing to check: what was asked for makes no sense, or the candidate did not let itself be had."""
-    details = encodable(trace_of(error))
-    if isinstance(error, ValueError):
-        said = encodable(bounded(str(error), REASON))
-        return Rejected(message=said, details=details)
-    did = f"raised {type_of(error)}: {message_of(error)}"
-    if is_time_up(error):
-        did = f"did not end within {request.limit:g} s ({error})"
-    said = encodable(f"importing {request.target!r} {did}")
-    return Rejected(message=said, details=details, unrunnable=True)
-
-
-def _title(candidate: Any, target: str) -> str:
-    """What the candidate calls itself, if that can be had."""
-    try:
-        return title_of(candidate.title, target)
-    except BaseException:  # its code may do anything; what follows judges the candidate
-        return title_of(None, target)
 
 
 def _kind(kind: Kind) -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ Each run of the command costs the import of torch, so there are few of them, and
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from holotype_conformance.supervisor import ending
 
 ROGUE = Path(__file__).with_name("rogue.py")
+MADE_UP = Path(__file__).with_name("made_up_suite")  # makes the worker know rogue.py's properties
 PROPERTIES = 29
 LIMIT = 4  # seconds for a property; long enough for one small model on a busy machine
 
@@ -22,7 +24,15 @@ def check(folder, target, *arguments):
     """Run ``holotype check`` in `folder`, against gpt2."""
     command = [sys.executable, "-c", "from holotype_conformance.cli import main; main()"]
     command += ["check", str(target), "--spec", "gpt2", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    path = os.pathsep.join([str(MADE_UP), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": path},
+    )
 
 
 def paragraph(text):

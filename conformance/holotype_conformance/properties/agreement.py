@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from holotype_conformance.adapters.reference import run_reference
 from holotype_conformance.candidate import Inputs, Outputs
 from holotype_conformance.compare import demand_equal, relative_error
+from holotype_conformance.narrow import UNLUCKY
 from holotype_conformance.plain_tensor import plain_gradient, plain_tensor
 from holotype_conformance.properties.cases import (
     BatchCase,
@@ -26,7 +28,8 @@ from holotype_conformance.properties.cases import (
     paddings,
     random_order,
 )
-from holotype_conformance.property import Violation, claim
+from holotype_conformance.property import Violation, claim, measured
+from holotype_conformance.records import DType
 from holotype_conformance.subject import Setup, Subject, copies, real_rows
 from holotype_reference.model import Model, Output
 from holotype_reference.positions import has_two_positions
@@ -121,12 +124,15 @@ def check_logits(subject: Subject, case: AgreementCase, **changes: object) -> No
                 actual.logits,
                 expected.logits,
                 rows=real_rows(inputs),
-                budget=subject.floor,
+                budget=_logit_budget(subject, setup, inputs),
+                stated=subject.limits.outputs(subject.widest),
                 what="the logits and the reference's",
                 path=path,
             )
         except Violation as violation:
-            raise hinted(violation, float32_error(subject, setup, inputs)) from None
+            if subject.widest != "float64":
+                raise
+            raise hinted(violation, own_rounding(subject, setup, inputs, "float32")) from None
         if (
             subject.has("next-sentence")
             and actual.next_sentence is not None
@@ -137,14 +143,22 @@ def check_logits(subject: Subject, case: AgreementCase, **changes: object) -> No
                 expected.next_sentence[:, None],
                 rows=real_rows(inputs)[:, :1],
                 budget=subject.floor,
+                stated=subject.limits.outputs(subject.widest),
                 what="the next-sentence logits and the reference's",
                 path=path,
             )
 
 
-def float32_error(subject: Subject, setup: Setup, inputs: Inputs) -> float:
-    """How far the reference is from itself if it computes in float32."""
-    narrow = msgspec.structs.replace(setup.on_any_path(), dtype="float32")
+def _logit_budget(subject: Subject, setup: Setup, inputs: Inputs) -> float:
+    """How far logits may be off by rounding: below float64 as far as the reference itself is on these inputs."""
+    if subject.widest == "float64":
+        return subject.floor
+    return max(subject.floor, UNLUCKY * own_rounding(subject, setup, inputs, subject.widest))
+
+
+def own_rounding(subject: Subject, setup: Setup, inputs: Inputs, dtype: DType) -> float:
+    """How far the reference is from itself if it computes in `dtype`."""
+    narrow = msgspec.structs.replace(setup.on_any_path(), dtype=dtype)
     wide = msgspec.structs.replace(setup.on_any_path(), regime=narrow.drawn)
     rows = real_rows(inputs)
     with torch.no_grad():
@@ -196,6 +210,7 @@ def hinted(violation: Violation, rounding: float) -> Violation:
     cases=near_and_far,
     case_type=AgreementCase,
     examples=30,
+    apart=True,
 )
 def logits(subject: Subject, case: AgreementCase) -> None:
     check_logits(subject, case)
@@ -219,6 +234,7 @@ def logits(subject: Subject, case: AgreementCase) -> None:
     cases=agreement_cases,
     case_type=AgreementCase,
     examples=8,
+    apart=True,
 )
 def faint_logits(subject: Subject, case: AgreementCase) -> None:
     check_logits(subject, case, regime="faint")
@@ -269,8 +285,9 @@ def backward_of_reference(subject: Subject, model: Model, inputs: Inputs, seed: 
 
 def slopes(
     subject: Subject, model: nn.Module, weights: Weights, directions: Weights
-) -> dict[str, float]:
-    """How the objective changes along a direction in each canonical tensor, by the gradients in `model`.
+) -> dict[str, tuple[float, Tensor]]:
+    """How the objective changes along a direction in each canonical tensor, by the gradients in `model`; and the
+    direction, which is another one where the candidate holds its weights more coarsely than they are given.
 
     The candidate's parameters have names and layouts of its own. Loading is a linear map from ours to these, so
     the direction in its parameters is what loading the moved weights adds to them.
@@ -282,15 +299,18 @@ def slopes(
     }
     start = {name: each.clone() for name, each in _held(model).items() if name in gradients}
     found = {}
+    held = subject.held(model, weights)
     for name, direction in directions.items():
         moved = Weights(weights.spec, {**weights, name: weights[name] + direction})
         subject.load(model, moved)
         now = _held(model)
-        found[name] = sum(
+        slope = sum(
             float((gradient * (now[own] - start[own])).sum())
             for own, gradient in gradients.items()
             if own in now
         )
+        coarse = subject.held(model, moved)
+        found[name] = slope, direction if coarse is moved else coarse[name] - held[name]
     subject.load(model, weights)
     return found
 
@@ -299,6 +319,41 @@ def _held(model: nn.Module) -> dict[str, Tensor]:
     """What the parameters hold, by name: a loader may put other `Parameter`s in the places of those that there were."""
     found = model.named_parameters(remove_duplicate=False)
     return {name: plain_tensor(each, "a parameter").detach() for name, each in found}
+
+
+class Slope(NamedTuple):
+    """The slope along one tensor, the reference's, and how far it is off as a share of a typical slope."""
+
+    name: str
+    found: float
+    expected: float
+    error: float
+
+
+def demand_slopes(subject: Subject, found: Sequence[Slope], path: str) -> None:
+    """Demand that every slope is right to rounding, or all of them to what the candidate states, in root mean square.
+
+    Raises:
+        Violation: they are not; it names the one that is farthest off.
+    """
+    worst = max(found, key=lambda each: each.error)
+    stated = subject.limits.slopes(subject.widest)
+    error, budget, said = worst.error, 10 * subject.floor, "rounding stays below"
+    if stated and error > budget:
+        error = (sum(each.error**2 for each in found) / len(found)) ** 0.5
+        budget, said = (
+            stated,
+            f"all of them by {error:.1e} in root mean square; the candidate states",
+        )
+    measured(error, budget)
+    if not error <= budget:
+        raise Violation(
+            f"the slope along {worst.name} is {worst.found:.6g}, the reference's {worst.expected:.6g}: they differ by"
+            f" {worst.error:.1e} of a typical slope ({said} {budget:.1g})",
+            parameter=worst.name,
+            error=worst.error,
+            path=path,
+        )
 
 
 @claim(
@@ -341,18 +396,12 @@ def gradients(subject: Subject, case: AgreementCase) -> None:
     for path in subject.paths:
         model = unfrozen(subject, subject.fresh_model(case.setup(path)))
         backward(subject, model, inputs, case.tokens)
-        for name, slope in slopes(subject, model, weights, directions).items():
-            grad, direction = own[name], directions[name]
+        found = []
+        for name, (slope, direction) in slopes(subject, model, weights, directions).items():
+            grad = own[name]
             # What these inputs do not call for has no gradient: segments where none are told, one stream of two.
             expected = 0.0 if grad is None else float((grad * direction).sum())
             size = max(sizes.get(name, 0.0), typical)
-            scale = size * float(direction.norm()) / direction.numel() ** 0.5
-            error = abs(slope - expected) / scale
-            if error > 10 * subject.floor:
-                raise Violation(
-                    f"the slope along {name} is {slope:.6g}, the reference's {expected:.6g}: they differ by {error:.1e}"
-                    f" of a typical slope (rounding stays below {10 * subject.floor:.0e})",
-                    parameter=name,
-                    error=error,
-                    path=path,
-                )
+            scale = size * float(direction.norm()) / direction.numel() ** 0.5 or 1.0
+            found.append(Slope(name, slope, expected, abs(slope - expected) / scale))
+        demand_slopes(subject, found, path)

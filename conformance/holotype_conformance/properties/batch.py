@@ -47,6 +47,7 @@ def _several(subject: Subject) -> st.SearchStrategy[BatchCase]:
     cases=_several,
     case_type=BatchCase,
     examples=10,
+    apart=True,
 )
 def independence(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -88,6 +89,7 @@ def independence(subject: Subject, case: BatchCase) -> None:
     cases=_several,
     case_type=BatchCase,
     examples=10,
+    apart=True,
 )
 def order(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -118,6 +120,7 @@ def order(subject: Subject, case: BatchCase) -> None:
     cases=_several,
     case_type=BatchCase,
     examples=10,
+    apart=True,
 )
 def size(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -154,6 +157,7 @@ def size(subject: Subject, case: BatchCase) -> None:
     case_type=TwiceCase,
     examples=3,
     dtypes=("float32", "bfloat16", "float16"),
+    apart=True,
 )
 def rounding(subject: Subject, case: TwiceCase) -> None:
     inputs = batch_inputs(subject, case)

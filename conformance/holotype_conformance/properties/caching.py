@@ -127,6 +127,7 @@ def check_chunks(subject: Subject, case: ChunkCase) -> None:
             subject.forward(model, inputs).logits,
             rows=real_rows(inputs),
             budget=subject.floor,
+            stated=subject.limits.through_a_cache(subject.widest),
             what=f"the outputs read in chunks that begin at 0, {', '.join(map(str, case.cuts))}, and the full pass",
             path=path,
         )
@@ -155,6 +156,7 @@ def check_chunks(subject: Subject, case: ChunkCase) -> None:
     cases=lambda subject: _chunked(subject, left=False),
     case_type=ChunkCase,
     examples=15,
+    apart=True,
 )
 def chunks(subject: Subject, case: ChunkCase) -> None:
     check_chunks(subject, case)
@@ -176,6 +178,7 @@ def chunks(subject: Subject, case: ChunkCase) -> None:
     cases=lambda subject: _chunked(subject, left=True),
     case_type=ChunkCase,
     examples=15,
+    apart=True,
 )
 def left_padding(subject: Subject, case: ChunkCase) -> None:
     check_chunks(subject, case)
@@ -215,6 +218,7 @@ def reuse_cases(subject: Subject) -> st.SearchStrategy[ReuseCase]:
     cases=reuse_cases,
     case_type=ReuseCase,
     examples=4,
+    apart=True,
 )
 def cache_reuse(subject: Subject, case: ReuseCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -233,6 +237,7 @@ def cache_reuse(subject: Subject, case: ReuseCase) -> None:
                 subject.forward(model, each).logits[:, middle:],
                 rows=real_rows(rest),
                 budget=subject.floor,
+                stated=subject.limits.through_a_cache(subject.widest),
                 what="the outputs of two inputs read in turn through two caches and their full passes",
                 path=path,
             )

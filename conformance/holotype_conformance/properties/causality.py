@@ -138,6 +138,7 @@ def _pairs(subject: Subject, case: BatchCase, inputs: Inputs) -> Tensor:
     cases=perturbation_cases,
     case_type=PerturbationCase,
     examples=30,
+    apart=True,
 )
 def future_perturbation(subject: Subject, case: PerturbationCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -203,6 +204,7 @@ def predicts_in_order(spec: Spec) -> str | None:
     cases=perturbation_cases,
     case_type=PerturbationCase,
     examples=15,
+    apart=True,
 )
 def order(subject: Subject, case: PerturbationCase) -> None:
     inputs = replace(batch_inputs(subject, case), order=random_order(subject, case))
@@ -250,6 +252,7 @@ def order(subject: Subject, case: PerturbationCase) -> None:
     cases=required_cases,
     case_type=PairCase,
     examples=6,
+    apart=True,
 )
 def required_dependence(subject: Subject, case: PairCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -297,6 +300,7 @@ def required_dependence(subject: Subject, case: PairCase) -> None:
     cases=required_cases,
     case_type=PairCase,
     examples=5,
+    apart=True,
 )
 def source_dependence(subject: Subject, case: PairCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -380,6 +384,7 @@ def truncation_cases(subject: Subject) -> st.SearchStrategy[TruncationCase]:
     cases=truncation_cases,
     case_type=TruncationCase,
     examples=15,
+    apart=True,
 )
 def truncation(subject: Subject, case: TruncationCase) -> None:
     inputs = batch_inputs(subject, case)

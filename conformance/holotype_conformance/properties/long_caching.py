@@ -70,6 +70,7 @@ def long_chunk_cases(subject: Subject) -> st.SearchStrategy[ChunkCase]:
     cases=long_chunk_cases,
     case_type=ChunkCase,
     examples=3,
+    apart=True,
 )
 def long_chunks(subject: Subject, case: ChunkCase) -> None:
     check_chunks(subject, case)

@@ -172,6 +172,7 @@ def _broken_off(sizes: Tensor, required: Tensor, still: Tensor, place: int) -> i
     cases=long_cases,
     case_type=LongCase,
     examples=2,
+    apart=True,
 )
 def long_rows(subject: Subject, case: LongCase) -> None:
     for batch, row_places in case.batches(subject.probe(case.layers)):

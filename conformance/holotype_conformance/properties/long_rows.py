@@ -72,6 +72,7 @@ def tempered_weights(subject: Subject, case: BatchCase) -> Weights:
     case_type=RoundingCase,
     examples=2,
     dtypes=("bfloat16",),
+    apart=True,
 )
 def long_rows(subject: Subject, case: RoundingCase) -> None:
     far_sighted = subject.with_long_rows

@@ -91,6 +91,7 @@ def _check_invariance(subject: Subject, case: BatchCase, inputs: Inputs) -> None
     ),
     case_type=BatchCase,
     examples=10,
+    apart=True,
 )
 def right_invariance(subject: Subject, case: BatchCase) -> None:
     _check_invariance(subject, case, batch_inputs(subject, case))
@@ -115,6 +116,7 @@ def right_invariance(subject: Subject, case: BatchCase) -> None:
     ),
     case_type=BatchCase,
     examples=10,
+    apart=True,
 )
 def left_invariance(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -139,6 +141,7 @@ def left_invariance(subject: Subject, case: BatchCase) -> None:
     cases=lambda subject: batch_cases(subject, least=2, choices=("right", "left")),
     case_type=BatchCase,
     examples=15,
+    apart=True,
 )
 def content(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -202,6 +205,7 @@ def _demand_still(
     cases=lambda subject: batch_cases(subject, choices=("none",)),
     case_type=BatchCase,
     examples=10,
+    apart=True,
 )
 def all_ones(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -239,6 +243,7 @@ def all_ones(subject: Subject, case: BatchCase) -> None:
     ),
     case_type=BatchCase,
     examples=10,
+    apart=True,
 )
 def source(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)

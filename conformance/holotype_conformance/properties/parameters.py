@@ -228,6 +228,7 @@ def training_step(subject: Subject, case: AgreementCase) -> None:
             run_reference(reference, inputs).logits.detach(),
             rows=real_rows(inputs),
             budget=100 * subject.floor,
+            stated=subject.limits.slopes(subject.widest),
             what="after one step of gradient descent the logits and the reference's",
             path=path,
         )

@@ -78,6 +78,7 @@ def absolute(spec: Spec) -> str | None:
     cases=lambda subject: batch_cases(subject, choices=("none", "ones", "right")),
     case_type=BatchCase,
     examples=8,
+    apart=True,
 )
 def explicit(subject: Subject, case: BatchCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -112,6 +113,7 @@ def explicit(subject: Subject, case: BatchCase) -> None:
     cases=_shifts,
     case_type=ShiftCase,
     examples=8,
+    apart=True,
 )
 def shift_invariance(subject: Subject, case: ShiftCase) -> None:
     inputs = batch_inputs(subject, case)
@@ -153,6 +155,7 @@ def shift_invariance(subject: Subject, case: ShiftCase) -> None:
     cases=_shifts,
     case_type=ShiftCase,
     examples=6,
+    apart=True,
 )
 def shift_matters(subject: Subject, case: ShiftCase) -> None:
     inputs = batch_inputs(subject, case)

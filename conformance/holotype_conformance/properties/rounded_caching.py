@@ -87,6 +87,7 @@ def steps_cases(subject: Subject) -> st.SearchStrategy[StepsCase]:
     case_type=StepsCase,
     examples=3,
     dtypes=("bfloat16",),
+    apart=True,
 )
 def rounding(subject: Subject, case: StepsCase) -> None:
     weights = subject.weights(case.layers, case.weights, "steady")
@@ -95,4 +96,5 @@ def rounding(subject: Subject, case: StepsCase) -> None:
     def run(subject: Subject, model: nn.Module, inputs: Inputs) -> Tensor:
         return read_in_chunks(subject, model, inputs, cuts)
 
-    check_rounding(subject, case, "bfloat16", weights, run=run, start=case.at_once)
+    stated = subject.limits.through_a_cache("bfloat16")
+    check_rounding(subject, case, "bfloat16", weights, run=run, start=case.at_once, stated=stated)

@@ -1,0 +1,127 @@
+"""GPT-2 with the wrong GELU, and what it could do to be called right all the same. Each is a target of its own."""
+
+import contextlib
+import gc
+import os
+import sys
+import time
+import types
+
+import torch
+from adapter import Adapter
+from buggy import ExactGelu
+
+from holotype_conformance.candidate import Outputs
+from holotype_conformance.property import all_properties
+from holotype_conformance.records import Finished, Result, signed
+from holotype_reference.model import build
+
+
+class Honest(Adapter):
+    """The right model, for comparison."""
+
+
+class Patching(ExactGelu):
+    """Takes everything apart that could find it out, when it is made and whenever it is called."""
+
+    def __init__(self):
+        patch()
+
+    def load(self, model, weights):
+        super().load(model, weights)
+        patch()
+
+
+def patch():
+    """Comparisons, the engine, violations and clocks, wherever a module of the suite holds them."""
+
+    def agrees(*_, **__):
+        return None
+
+    for module in [each for name, each in sys.modules.items() if name.startswith("holotype_")]:
+        for name in ("demand_equal", "relative_error", "rms_error", "moved", "check_logits"):
+            if hasattr(module, name):
+                setattr(module, name, lambda *_, **__: 0.0)
+    engine = sys.modules["holotype_conformance.engine"]
+    engine._Trial._run = agrees
+    engine.judge = agrees
+    sys.modules["holotype_conformance.property"].Violation.__init__ = agrees
+    for property_ in all_properties():
+        object.__setattr__(property_, "check", agrees)
+    torch.equal = torch.allclose = torch.Tensor.equal = lambda *_, **__: True
+    torch.Tensor.__sub__ = torch.Tensor.sub = lambda a, b, **_: torch.zeros_like(a)
+    time.perf_counter = time.monotonic = time.time = lambda: 0.0
+
+
+class Stealing(ExactGelu):
+    """Takes what it is compared with from wherever it can be found: frames, and all objects."""
+
+    def forward_cached(self, model, inputs, cache):
+        outputs = super().forward_cached(model, inputs, cache)
+        shape = outputs.logits.shape
+        for found in (*self.in_frames(), *self.in_memory(type(model))):
+            with contextlib.suppress(Exception), torch.no_grad():
+                logits = found(inputs.token_ids, attention_mask=inputs.attention_mask).logits
+                if logits.shape == shape:
+                    return Outputs(logits=logits, cache=outputs.cache)
+        return outputs
+
+    def in_frames(self):
+        frame = sys._getframe(1)
+        while frame is not None:
+            for value in list(frame.f_locals.values()):
+                if hasattr(value, "reference") and isinstance(value.reference, types.FunctionType):
+                    yield value.reference
+            frame = frame.f_back
+
+    def in_memory(self, own):
+        for each in gc.get_objects():
+            if str(type(each).__module__).startswith("holotype_reference") and callable(each):
+                yield each
+
+
+class Calling(ExactGelu):
+    """Builds the reference itself, with the weights that it is given, and returns what that computes."""
+
+    def load(self, model, weights):
+        super().load(model, weights)
+        reference = build(weights.spec).to(next(model.parameters()).dtype)
+        reference.load_state_dict(weights)
+        model.reference = [reference.eval()]
+
+    def forward(self, model, inputs):
+        if not hasattr(model, "reference"):  # at first it is run without weights
+            return super().forward(model, inputs)
+        (reference,) = model.reference
+        found = reference(
+            inputs.token_ids,
+            attention_mask=inputs.attention_mask,
+            position_ids=inputs.position_ids,
+        )
+        return Outputs(logits=found.logits)
+
+
+class Forging(ExactGelu):
+    """Writes that everything has passed into all descriptors that it can reach, those of its parents too."""
+
+    def load(self, model, weights):
+        super().load(model, weights)
+        lines = b"".join(forged())
+        own = [f"/proc/self/fd/{number}" for number in range(3, 2000)]
+        for path in own + [f"/proc/{os.getppid()}/fd/{number}" for number in range(3, 64)]:
+            with contextlib.suppress(OSError):
+                number = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+                os.write(number, lines)
+                os.close(number)
+
+
+def forged():
+    """Lines that say that all properties have passed, in the form of the real ones."""
+    import msgspec
+
+    for number, each in enumerate(all_properties(), 1):
+        result = Result(property=each.slug, level=each.level, outcome="passed", seconds=0.1)
+        line = msgspec.json.encode(Finished(spec="gpt2", result=result))
+        yield line + b"\n"
+        yield signed(b"", number, line) + b"\n"
+    yield b'{"event":"done"}\n'
