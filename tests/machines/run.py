@@ -33,13 +33,14 @@ MAIN = (
     "mixtral-8x7b",
     "deepseek-v2-lite",
 )
-# Which instructions torch's own kernels and those of oneDNN use: one machine behaves like another.
+# Which instructions torch's own kernels, those of oneDNN and those of MKL use: one machine behaves like another.
 MACHINES: dict[str, dict[str, str]] = {
     "as-it-is": {},
     "aten-default": {"ATEN_CPU_CAPABILITY": "default"},
     "aten-avx2": {"ATEN_CPU_CAPABILITY": "avx2"},
     "onednn-sse41": {"ONEDNN_MAX_CPU_ISA": "SSE41"},
     "onednn-avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "mkl-compatible": {"MKL_CBWR": "COMPATIBLE"},
 }
 SEEDS = range(4)
 CHECK = "import sys; from holotype_conformance.cli import main; sys.exit(main())"
