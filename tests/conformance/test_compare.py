@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from holotype_conformance.compare import demand_equal, relative_error, rms_error
+from holotype_conformance.compare import demand_equal, moved, relative_error, rms_error
 from holotype_conformance.property import Violation
 
 
@@ -68,3 +68,82 @@ def test_a_nan_is_never_equal() -> None:
             budget=1e9,
             what="these and those",
         )
+
+
+# Numbers of low precision, gradients and nothing ------------------------------------------------------------------
+
+
+def test_squares_that_no_half_precision_holds_are_squared_all_the_same() -> None:
+    expected = torch.full((4,), 300.0, dtype=torch.float16)  # its square is beyond 65,504
+    actual = expected + torch.tensor([0.25, 0.0, 0.0, 0.0], dtype=torch.float16)
+    assert relative_error(actual, expected) == pytest.approx(0.25 / 300.0)
+    assert rms_error(actual, expected) == pytest.approx(0.125 / 300.0)
+    assert moved(expected[None, None], actual[None, None], 0.9 * 0.25 / 300.0).tolist() == [[True]]
+    assert moved(expected[None, None], actual[None, None], 1.1 * 0.25 / 300.0).tolist() == [[False]]
+
+
+def test_tensors_with_a_history_are_compared_without_a_word() -> None:  # warnings are errors here
+    one, two = (torch.tensor([2.0, -2.0], requires_grad=True) for _ in range(2))
+    assert relative_error(one + 1.0, two) == rms_error(one + 1.0, two) == 0.5
+    assert relative_error(one.detach(), two + 1.0) == pytest.approx(1.0 / 5.0**0.5)
+    assert rms_error(one.detach(), two + 1.0) == pytest.approx(1.0 / 5.0**0.5)
+
+
+def test_nothing_differs_from_nothing_by_nothing_and_something_by_more_than_any_budget() -> None:
+    assert relative_error(torch.zeros(3), torch.zeros(3)) == 0.0
+    assert relative_error(torch.full((3,), 1e-30), torch.zeros(3)) > 1e100
+
+
+# What has moved ---------------------------------------------------------------------------------------------------
+
+
+def test_an_output_has_moved_if_one_of_its_numbers_has() -> None:
+    before = torch.full((2, 3, 2), 2.0, dtype=torch.float64)
+    after = before.clone()
+    after[1, 2, 0] += 1.0
+    expected = [[False, False, False], [False, False, True]]
+    assert moved(before, after, 0.0).tolist() == expected
+    assert moved(before, after, 0.4).tolist() == expected  # of a size of 2: 0.8 is rounding
+    assert not moved(before, after, 0.5).any()  # 1.0 is the largest that is
+
+
+def test_what_stands_at_padding_says_nothing_of_the_size_of_the_rest() -> None:
+    before = torch.tensor([[[2.0], [torch.inf], [torch.nan]]])
+    after = before.clone()
+    after[0, 0] += 0.5
+    assert moved(before, after, 0.2).tolist()[0][0] is True
+    assert moved(before, after, 0.3).tolist()[0][0] is False
+
+
+# Where outputs differ most ----------------------------------------------------------------------------------------
+
+
+def worst(actual: torch.Tensor, expected: torch.Tensor, rows: torch.Tensor) -> tuple[int, int]:
+    with pytest.raises(Violation) as caught:
+        demand_equal(actual, expected, rows=rows, budget=1e-6, what="these and those")
+    assert caught.value.facts["budget"] == 1e-6
+    return caught.value.facts["row"], caught.value.facts["position"]
+
+
+def test_the_position_is_that_of_the_largest_difference_up_or_down() -> None:
+    expected = torch.tensor([[[100.0], [1.0], [1.0]], [[1.0], [1.0], [1.0]]])
+    actual = expected.clone()
+    actual[0, 2] += 0.25
+    actual[1, 1] -= 0.5
+    assert worst(actual, expected, torch.ones(2, 3, dtype=torch.bool)) == (1, 1)
+
+
+def test_the_position_is_a_real_one_though_padding_differs_by_more() -> None:
+    expected = torch.ones(1, 3, 2)
+    actual = expected.clone()
+    actual[0, 0] = 100.0
+    actual[0, 1] += 0.25
+    rows = torch.tensor([[False, True, True]])
+    assert worst(actual, expected, rows) == (0, 1)
+
+
+def test_outputs_may_have_several_axes_behind_the_position() -> None:
+    expected = torch.ones(2, 3, 4, 5)
+    actual = expected.clone()
+    actual[1, 0, 3, 2] = 0.0
+    assert worst(actual, expected, torch.ones(2, 3, dtype=torch.bool)) == (1, 0)

@@ -55,8 +55,8 @@ class ScaleFloat(Operator):
     """`1e-12` becomes `1e-10`, or `1e-14`."""
 
     def mutation_positions(self, node: Any) -> Iterator[Span]:
-        """Two for each number with a fraction or an exponent."""
-        if isinstance(node, Number) and isinstance(_value(node), float):
+        """Two for each number with a fraction or an exponent that is not zero."""
+        if isinstance(node, Number) and isinstance(_value(node), float) and _value(node):
             yield node.start_pos, node.end_pos
             yield node.start_pos, node.end_pos
 
