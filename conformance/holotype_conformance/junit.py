@@ -64,7 +64,7 @@ def _properties(report: Report) -> Tree.Element:
         facts[f"declared: {named(each)}"] = each.reason
     for number, said in enumerate(warnings(report), start=1):
         facts[f"warning {number}"] = said
-    facts |= {"left running": "; ".join(report.left)} if report.left else {}
+    facts |= {"left running": "; ".join(report.left[:20])} if report.left else {}
     for name, value in facts.items():
         Tree.SubElement(properties, "property", {"name": name, "value": _text(value)})
     return properties

@@ -256,9 +256,8 @@ def _verdict(report: Report, painter: Painter) -> Iterator[str]:
     seconds = sum(result.seconds for result in report.results)
     tried = "1 case" if cases == 1 else f"{cases:,} cases"
     yield from _wrapped(f"{counts or 'nothing ran'} ({tried} in {seconds:.1f} s)", painter)
-    for process in report.left:
-        said = f"the candidate had left a process running, which was ended: {clean(process)}"
-        yield from (painter.paint(line, "yellow") for line in _wrapped(said, painter))
+    if report.left:
+        yield from (painter.paint(line, "yellow") for line in _wrapped(_left(report), painter))
     if report.verdict == "not-run" and report.interrupted is None:
         return
     yield from _causes(report, painter)
@@ -287,6 +286,15 @@ def _warned(report: Report, painter: Painter) -> Iterator[str]:
     """What weakens the verdict, under it."""
     for said in warnings(report) if report.ran else ():
         yield from (painter.paint(line, "yellow") for line in _wrapped(f"{clean(said)}.", painter))
+
+
+def _left(report: Report) -> str:
+    """The processes that a candidate had left running; the first of many."""
+    number = len(report.left)
+    if number == 1:
+        return f"the candidate had left a process running, which was ended: {clean(report.left[0])}"
+    shown = ", ".join(map(clean, report.left[:3])) + (", …" if number > 3 else "")
+    return f"the candidate had left {number} processes running, which were ended: {shown}"
 
 
 def _causes(report: Report, painter: Painter) -> Iterator[str]:

@@ -23,6 +23,7 @@ from holotype_conformance.records import (
     Unusable,
 )
 
+MOST_LEFT = 1000  # processes that are named: a candidate may leave one at each call
 Key = tuple[str, str]  # (spec, slug)
 
 
@@ -70,7 +71,7 @@ class Record:
             case Finished(spec=spec, result=result):
                 self.results[spec, result.property] = result
             case Left(processes=processes):
-                self.left += processes
+                self.left += processes[: MOST_LEFT - len(self.left)]
             case Stopped(signal=number):
                 self.stopped = number
 

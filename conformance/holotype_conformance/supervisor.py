@@ -55,6 +55,7 @@ from holotype_conformance.run_record import blank
 STARTING = 300.0  # seconds for our own imports, on however slow a disk
 GRACE = 5.0  # seconds after the limit within which the worker may still end a property by itself
 LEAVING = 10.0  # seconds from the last event to the end of the process
+CUT_OFF = 70  # the status of a worker that cannot say what it found
 KEPT = 200  # lines of the candidate's output
 
 Watch = Callable[[AnyEvent, Record], None]
@@ -119,6 +120,8 @@ def ending(status: int) -> str:
     if status >= 0:
         shells = _signal_name(status - 128) if status > 128 else None
         told = f", as a shell tells of one that {shells} ended" if shells else ""
+        if status == CUT_OFF:
+            told = ", as ours does when its way to us is cut: what the candidate closes is its own affair alone"
         return f"exited with status {status}{told}"
     name = _signal_name(-status) or f"signal {-status}"
     whys = {

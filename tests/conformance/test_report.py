@@ -157,6 +157,34 @@ def test_a_verdict_claims_no_more_than_was_judged():
     assert said(RESULTS[1], *late) == "mine.py:build does not conform to gpt2"
 
 
+def test_processes_that_were_left_running_are_named_in_every_output():
+    one = report(RESULTS[:1], left=("sleep 3 (process 7)",))
+    assert "a process running, which was ended: sleep 3 (process 7)" in " ".join(
+        report_text(one, Painter()).split()
+    )
+    many = report(RESULTS[:1], left=tuple(f"sleep {number}" for number in range(1000)))
+    text = report_text(many, Painter())
+    assert "had left 1000 processes running" in " ".join(text.split())
+    assert len(text) < 1000
+    assert "sleep 19 and 980 more" in html([many])
+    suite = ElementTree.fromstring(junit([one]).encode())[0]
+    assert suite.find("properties/property[@name='left running']").get("value") == one.left[0]
+
+
+def test_a_run_that_was_cut_short_says_so_in_every_output():
+    late = result("c.late", "not-run", reason="not run: the run was cut short by SIGTERM")
+    cut = report((RESULTS[0], late), interrupted="SIGTERM")
+    said = "is undecided: the run was cut short by SIGTERM; 1 of the properties"
+    assert said in " ".join(report_text(cut, Painter()).split())
+    assert said in html([cut])
+    assert "1 not run" in report_text(cut, Painter())
+    suite = ElementTree.fromstring(junit([cut]).encode())[0]
+    assert suite.find("testcase/error").get("type") == "not-run"
+    nothing = report((), interrupted="SIGTERM")
+    assert nothing.verdict == "not-run"
+    assert report_text(nothing, Painter()).endswith("the run was cut short by\nSIGTERM")
+
+
 def test_a_should_that_did_not_end_leaves_no_must_open():
     late = result("b.late", "undecided", level="should", reason="no end")
     assert report((RESULTS[0], late)).verdict == "conforms"
