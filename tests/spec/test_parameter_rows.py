@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from holotype_spec import complete, load, parameter_table
-from holotype_spec.parameters import places_each_stack, stack_layers, stacks
+from holotype_spec.parameters import Parameter, places_each_stack, stack_layers, stacks
 from holotype_spec.schema import GatedRelativeBuckets, LayerwiseRelativeBuckets
 
 
@@ -174,3 +174,16 @@ def test_biases_of_distances_in_each_layer_are_as_many_tables_as_layers() -> Non
     for row in tables.values():
         assert (row.shape, row.role) == ((32, 12), "score-bias")
         assert row.component == "relative position biases"
+
+
+def test_two_positions_of_a_token_are_two_tables_with_a_row_for_the_start() -> None:
+    # Du et al. 2021, section 2.1: a token has a place in the text and one in the span that is filled in.
+    rows = {row.name: row for row in parameter_table(load("glm-10b"))}
+    for table in ("position", "block_position"):
+        row = rows[f"embeddings.{table}.weight"]
+        assert (row.shape, row.role, row.residual) == ((1024 + 1, 4096), "embedding", True)
+
+
+def test_a_row_must_say_which_it_is_by_name() -> None:
+    with pytest.raises(TypeError):
+        Parameter("a", (1,), "bias", "b")  # type: ignore[misc]
