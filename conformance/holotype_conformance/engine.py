@@ -14,6 +14,7 @@ import msgspec
 from hypothesis.errors import Unsatisfiable
 
 from holotype_conformance.drawing import draw
+from holotype_conformance.fresh import Fresh, once_more
 from holotype_conformance.given_case import CaseError, demand_fit, read_case
 from holotype_conformance.guard import Evasion, is_ours, violation_of
 from holotype_conformance.limits import is_time_up, time_limit
@@ -64,10 +65,11 @@ class Settings:
         limit: seconds of processor time for the property, 0 for no limit (see `limits`).
         case: run exactly this case (as JSON) instead of drawing.
         named: the property was asked for by its own name, whatever it costs.
-        rerun: writes the command that reruns a case.
+        rerun: writes the command that reruns a case, or without one the whole property.
         trying: is told of each case before it runs.
         broken: is told of a failure before a smaller case is looked for.
         judged: is told of it before its diagnosis is looked for.
+        fresh: gives a subject whose candidate has not been called yet; None where there is none to be had.
     """
 
     profile: Profile = "quick"
@@ -75,10 +77,11 @@ class Settings:
     limit: float = 60.0
     case: str | None = None
     named: bool = False
-    rerun: Callable[[Mapping[str, Any]], str] = lambda case: ""
+    rerun: Callable[[Mapping[str, Any] | None], str] = lambda case: ""
     trying: Callable[[dict[str, Any]], None] = lambda case: None
     broken: Callable[[Result], None] = lambda result: None
     judged: Callable[[Result], None] = lambda result: None
+    fresh: Fresh | None = None
 
 
 class Mistake(Exception):
@@ -119,6 +122,7 @@ class _Trial:
         self.broke = broke
         self.seen: dict[bytes, Violation | None] = {}
         self.case: Case | None = None  # under way
+        self.ran: list[Case] = []
         self.broken: tuple[Case, Violation] | None = None  # the last, at the end the smallest
         self.evaded = False  # and whether it was no answer at all
         self.shrinking = 0
@@ -146,6 +150,7 @@ class _Trial:
 
     def _run(self, case: Case) -> Violation | None:
         self.case = case
+        self.ran.append(case)
         self.trying(plain(case))
         seed = seed_of(self.subject.seed, self.property.slug, msgspec.json.encode(case).decode())
         try:
@@ -208,10 +213,29 @@ def judge(subject: Subject, property_: Property, settings: Settings) -> Result:
         trial = _Trial(subject, property_, settings.trying, broken)
         verdict = result(*_attempt(trial, settings, case))
         if verdict.outcome == "failed":
+            verdict = _once_more(verdict, trial, settings)
             settings.judged(verdict)
-            verdict = _diagnosed(verdict, trial, settings)
+            if verdict.depends is None:
+                verdict = _diagnosed(verdict, trial, settings)
         getattr(subject, "settle", lambda: None)()  # what was changed in another process
     return msgspec.structs.replace(verdict, left_changed=tuple(map(encodable, changed)))
+
+
+def _once_more(result: Result, trial: _Trial, settings: Settings) -> Result:
+    """The failure, tried on a fresh subject; one that ended the process was not an answer to try again."""
+    if settings.fresh is None or trial.broken is None or trial.evaded:
+        return result
+    case, ran = trial.broken[0], list(trial.ran)
+    before = ran[: ran.index(case)] if case in ran else ran
+    try:
+        with time_limit(settings.limit):
+            return once_more(
+                result, trial.property, before, case, settings.fresh, settings.rerun(None)
+            )
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_time_up(error):
+            raise
+        return result
 
 
 def _nearest_budget(found: Sequence[tuple[float, float]]) -> tuple[float | None, float | None]:

@@ -75,6 +75,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     the candidate printed, for `--verbose`. `error` and `budget` are of the comparison that came nearest its budget,
     where errors were measured. `undiagnosed` says why the search for a diagnosis came to no end; it is None where
     the search ended, whether it found something or not.
+    `depends` completes "it depends …" where a failure does not come about on a fresh model; `history` are then the
+    cases that had to run before, in their order, where these are known.
     `left_changed` names what the candidate changed in the process and left so; it was put
     back.
     """
@@ -95,6 +97,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     error: float | None = None
     budget: float | None = None
     left_changed: tuple[str, ...] = ()
+    depends: str | None = None
+    history: tuple[dict[str, Any], ...] = ()
 
     @builtins.property  # `property` is a field here
     def ran(self) -> bool:

@@ -198,13 +198,15 @@ def failure_lines(result: Result, painter: Painter, *, verbose: bool = False) ->
     found = result.counterexample
     if found is not None and found.case:
         yield from _entry("case", _fields(found.case), painter)
+    if result.depends is not None:
+        yield from _entry("depends", result.depends, painter)
     if found is not None and found.facts:
         yield from _entry("measured", _fields(found.facts), painter)
     for diagnosis in result.diagnosis:
         yield from _entry("diagnosis", _diagnosed(diagnosis.title, diagnosis.residual), painter)
     if result.undiagnosed is not None:
         yield from _entry("diagnosis", f"none: {result.undiagnosed}", painter)
-    if result.outcome != "error":
+    if result.outcome != "error" and result.depends is None:
         yield from _entry("meaning", result.meaning, painter)
     if found is not None:
         yield _label("rerun", painter) + found.rerun  # in one piece, to be copied

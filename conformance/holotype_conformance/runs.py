@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -210,6 +211,7 @@ class Run:
             trying=lambda case: self.notify(Trying(case=case)),
             broken=lambda result: self.notify(Broken(spec=spec.name, result=result)),
             judged=lambda result: self.notify(Judged(spec=spec.name, result=result)),
+            fresh=(lambda: self.fresh(spec)) if request.kind == "model" else None,
         )
         try:
             result = judge(self.subject(spec), property_, settings)
@@ -223,6 +225,11 @@ class Run:
         result = expect(result, expectation(request.expected, spec.name, property_.slug))
         self.notify(Finished(spec=spec.name, result=result))
         return result
+
+    @contextmanager
+    def fresh(self, spec: Spec) -> Iterator[Subject]:
+        """A subject with models of its own, as long as it is used; in the same process."""
+        yield self.new_subject(spec)
 
     @cached_property
     def environment(self) -> Environment:

@@ -78,6 +78,9 @@ class Half:
         self.case = 0  # counts the cases of all properties
         self.seed = 0  # of the random states of the case under way
         self.dropped: list[int] = []
+        self.another: Callable[
+            [], Half
+        ]  # makes a half like this one, whose candidate is imported anew
 
     def ask(self, ask: AnyAsk, expected: type[A] | tuple[type[A], ...]) -> A:
         """One answer.

@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -48,7 +49,14 @@ def split(resolve: Resolve, run_class: type[Run], forget: Callable[[], None]) ->
     if not process:
         _serve(Server(resolve, run_class), here, there, forget)
     inherited(there)
-    return Half(Wire(here, AnyAnswer, alarmed=True), process)
+    half = Half(Wire(here, AnyAnswer, alarmed=True), process)
+
+    def forget_both() -> None:
+        forget()
+        half.wire.socket.close()
+
+    half.another = lambda: split(resolve, run_class, forget_both)
+    return half
 
 
 def _serve(
@@ -89,6 +97,23 @@ class _Here:
             device=request.device,
             dtypes=request.dtypes,
         )
+
+    @contextmanager
+    def fresh(self, spec: Any) -> Iterator[Any]:
+        """A subject whose candidate is imported anew, in another half of its own."""
+        request: Request = self.request  # type: ignore[attr-defined]
+        if request.device != "cpu":  # a copy of a process cannot use the GPU that the process uses
+            yield self.new_subject(spec)
+            return
+        half = self.half.another()
+        try:
+            answer = half.ask(Open(request=request), (Opened, Refused))
+            if isinstance(answer, Refused):
+                raise RefusedThere(answer)
+            kind: Any = type(self)
+            yield kind(half, answer, request).new_subject(spec)
+        finally:
+            half.end()
 
     @cached_property
     def environment(self) -> Environment:
