@@ -93,12 +93,12 @@ def _declared_by(spec: Spec, found: int, expected: int) -> str:
             f"; a candidate whose weights are no torch parameters declares {declaring('parameters')}, and its"
             " `parameter_count(model)` can tell how many they are"
         )
-    if found > expected and whole_rows(spec, found - expected):
-        told = holding("padded-vocabulary")
-        return f"; rows that pad the vocabulary, and are cut off the logits, are declared: {told}"
-    if found > expected:
-        return f"; adapters beside the weights are declared: {holding('adapters')}"
-    return ""
+    if found < expected:
+        return ""
+    told = f"; adapters beside the weights are declared: {holding('adapters')}"
+    if whole_rows(spec, found - expected):
+        told += f", rows that pad the vocabulary and are cut off the logits: {holding('padded-vocabulary')}"
+    return told
 
 
 def _where(model: nn.Module, spec: Spec) -> str:

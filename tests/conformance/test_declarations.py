@@ -1,0 +1,592 @@
+"""What a candidate declares is believed, printed, and no cover for anything else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as Tree
+
+import msgspec
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor, nn
+
+from holotype_conformance.adapters.reference import ReferenceCandidate
+from holotype_conformance.candidate import (
+    Candidate,
+    Capability,
+    Difference,
+    Floor,
+    Form,
+    Inputs,
+    Outputs,
+)
+from holotype_conformance.cli import main
+from holotype_conformance.declarations import (
+    CAPABILITIES,
+    MOST,
+    DeclarationError,
+    declarations,
+)
+from holotype_conformance.engine import Settings, judge
+from holotype_conformance.property import all_properties
+from holotype_conformance.records import Result
+from holotype_conformance.subject import CandidateUnusable, Subject
+from holotype_reference.weights import Weights
+from holotype_spec import load
+from holotype_spec.schema import Spec
+
+ROOT = Path(__file__).parents[2]
+PROPERTIES = {property_.slug: property_ for property_ in all_properties()}
+GPT2 = load("gpt2")
+LLAMA = load("llama2-7b")
+
+
+def judged(candidate: Candidate, slug: str, spec: Spec = GPT2) -> Result:
+    return judge(Subject(candidate, spec), PROPERTIES[slug], Settings())
+
+
+def verdicts(candidate: Candidate, slugs: Sequence[str], spec: Spec = GPT2) -> dict[str, str]:
+    subject = Subject(candidate, spec)
+    return {slug: judge(subject, PROPERTIES[slug], Settings()).outcome for slug in slugs}
+
+
+class Fused(ReferenceCandidate):
+    paths: tuple[str, ...] = ("fused",)
+
+
+def declaring(**attributes: Any) -> Candidate:
+    return type("Declaring", (Fused,), attributes)()
+
+
+# What cannot be declared ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"absent": {"gradient": "why"}}, "'gradient', which is not a capability: did you mean"),
+        ({"absent": {"gradients": ""}}, "a reason; expected a sentence"),
+        ({"absent": {"gradients": None}}, "has None for a reason"),
+        ({"absent": ["gradients"]}, r"`absent` is \['gradients'\]; expected a mapping"),
+        ({"absent": {7: "why"}}, "names 7, which is not a capability: expected attention-mask"),
+        ({"holds": {"adapter": "why"}}, "which is not a form in which weights are held: did you mean"),
+        ({"holds": "adapters"}, "expected a mapping"),
+        ({"paths": ()}, "`paths` is empty, so that nothing could be run"),
+        ({"paths": "fused"}, "`paths` is 'fused'; expected"),
+        ({"paths": ("a", "a")}, "names one path twice"),
+        ({"paths": ("a", 3)}, "`paths` has 3 in it"),
+        ({"floor": lambda self, spec: 0.1}, "`floor` returned 0.1; expected a Floor"),
+        ({"floor": lambda self, spec: 1 / 0}, "`floor` raised ZeroDivisionError"),
+        ({"differences": lambda self, spec: {"a": "b"}}, "expected a sequence of Difference"),
+        ({"absent": dict.fromkeys(("float64", "float32", "bfloat16", "float16"), "no")}, "every dtype"),
+    ],
+)  # fmt: skip
+def test_a_declaration_that_cannot_be_is_refused(attributes: dict[str, Any], said: str) -> None:
+    with pytest.raises(DeclarationError, match=said):
+        declarations(declaring(**attributes), GPT2)
+
+
+@pytest.mark.parametrize("limit", [0.31, float("inf"), float("nan"), -1e-3, True, "0.1"])
+@pytest.mark.parametrize("field", ["relative", "itself", "cache", "gradients", "weights"])
+def test_every_limit_of_a_floor_is_bounded(field: str, limit: Any) -> None:
+    floor = Floor(reason="8 bits", **{field: limit})
+    with pytest.raises(DeclarationError, match=f"a number from 0 to {MOST}"):
+        declarations(declaring(floor=lambda self, spec: floor), GPT2)
+
+
+def test_a_floor_has_a_reason_and_names_dtypes() -> None:
+    with pytest.raises(DeclarationError, match="expected a sentence"):
+        declarations(declaring(floor=lambda self, spec: Floor(relative=0.1, reason=" ")), GPT2)
+    wrong: Any = Floor(relative={"float8": 0.1}, reason="8 bits")  # type: ignore[dict-item]
+    with pytest.raises(DeclarationError, match="float8', which is not a dtype: did you mean"):
+        declarations(declaring(floor=lambda self, spec: wrong), GPT2)
+
+
+DECLARING = """
+from holotype_conformance.adapters.reference import ReferenceCandidate
+from holotype_conformance import Floor
+
+class Typo(ReferenceCandidate):
+    absent = {"gradiants": "an engine"}
+
+class Coarse(ReferenceCandidate):
+    absent = {"gradients": "an engine for inference"}
+    def floor(self, spec):
+        return Floor(relative=0.05, reason="its weights have 8 bits")
+"""
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    path = tmp_path / "declaring.py"
+    path.write_text(DECLARING)
+    return path
+
+
+def checked(*words: str) -> Any:
+    return CliRunner().invoke(
+        main, ["check", *words, "--spec", "gpt2", "--property", "agreement.logits"]
+    )
+
+
+def test_a_wrong_declaration_is_bad_input(target: Path) -> None:
+    result = checked(f"{target}:Typo")
+    assert result.exit_code == 2
+    assert "did you mean gradients" in result.output
+
+
+def test_what_is_declared_stands_in_every_output(target: Path, tmp_path: Path) -> None:
+    files = {kind: tmp_path / f"report.{kind}" for kind in ("json", "junit", "html")}
+    options = [word for kind, path in files.items() for word in (f"--{kind}", str(path))]
+    result = checked(f"{target}:Coarse", *options)
+    assert result.exit_code == 0
+    text = " ".join(result.output.split())
+    assert "cannot do: gradients (an engine for inference)" in text
+    under = text[text.index("conforms to gpt2") :]
+    assert "within the limits of precision that it states" in under
+    assert "may be off by 0.05" in under
+    assert "its weights have 8 bits" in under
+    declared = json.loads(files["json"].read_text())["declared"]
+    assert [(each["kind"], each["name"], each["allowed"]) for each in declared] == [
+        ("absent", "gradients", None),
+        ("floor", "outputs", 0.05),
+    ]
+    assert all(each["reason"] for each in declared)
+    page = files["html"].read_text()
+    assert "an engine for inference" in page
+    assert "may be off by 0.05" in page
+    properties = {
+        each.get("name"): each.get("value") for each in Tree.parse(files["junit"]).iter("property")
+    }
+    assert properties["declared: cannot do: gradients"] == "an engine for inference"
+    assert "may be off by 0.05" in (properties["warning 1"] or "")
+
+
+# What it cannot do ----------------------------------------------------------------------------------------------
+
+NEEDED: Mapping[Capability, tuple[str, ...]] = {
+    "gradients": ("agreement.gradients", "parameters.training-step", "objective.gradients"),
+    "train-mode": ("modes.train-with-dropout", "modes.dropout-sites", "modes.train-without-dropout"),
+    "parameters": ("parameters.count", "parameters.scaling", "parameters.training-step", "devices.placement"),
+    "storage": ("storage.round-trip",),
+    "float32": ("agreement.float32", "modes.dropout-sites"),
+    "bfloat16": ("agreement.bfloat16", "agreement.long-rows", "cache.rounding"),
+    "float16": ("agreement.float16-range",),
+    "cache": ("cache.chunks", "cache.reuse", "cache.long-rows"),
+    "weights": ("agreement.logits", "agreement.faint-logits"),
+    "position-ids": ("positions.explicit",),
+    "left-padding": ("padding.left-invariance", "cache.left-padding"),
+    "count": ("parameters.count", "parameters.scaling"),
+    "training-step": ("parameters.training-step",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("capability", NEEDED)
+def test_what_needs_an_absent_capability_is_skipped_with_its_reason(capability: Capability) -> None:
+    reason = f"no {capability} in this engine"
+    subject = Subject(declaring(absent={capability: reason}), GPT2)
+    for slug in NEEDED[capability]:
+        if slug.startswith("objective"):
+            continue  # the reference has no loss of its own
+        result = judge(subject, PROPERTIES[slug], Settings())
+        assert result.outcome == "skipped", slug
+        assert reason in (result.reason or ""), slug
+
+
+def test_every_capability_is_needed_by_some_property() -> None:
+    needed = {need for property_ in PROPERTIES.values() for need in property_.needs}
+    read_elsewhere = {
+        "token-types",
+        "next-sentence",
+        "float64",
+    }  # by the cases that are drawn, and the comparisons
+    assert set(CAPABILITIES) - needed <= read_elsewhere
+
+
+class Shell(nn.Module):
+    """A model whose weights lie in plain attributes, and which computes without gradients."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = [inner]  # a list hides it from torch
+
+
+class Engine(Fused):
+    """The reference as an engine outside torch: no parameters, no gradients, no mask."""
+
+    absent: Mapping[Capability, str] = {
+        "gradients": "an engine for inference",
+        "parameters": "its weights are arrays of its own",
+    }
+    shift = 0.0
+
+    def build(self, spec: Spec, path: str = "fused") -> nn.Module:
+        return Shell(super().build(spec, path))
+
+    def cast(self, model: Any, dtype: torch.dtype) -> nn.Module:
+        model.inner[0].to(dtype)
+        return model  # type: ignore[no-any-return]
+
+    def load(self, model: Any, weights: Weights) -> None:
+        super().load(model.inner[0], weights)
+
+    def forward(self, model: Any, inputs: Inputs) -> Outputs:
+        with torch.no_grad():
+            logits = (
+                super().forward(model.inner[0].eval(), Inputs(token_ids=inputs.token_ids)).logits
+            )
+        return Outputs(logits=logits + self.shift)
+
+    forward_cached = Candidate.forward_cached
+
+
+class UndeclaredEngine(Engine):
+    absent: Mapping[Capability, str] = {}
+
+    def build(self, spec: Spec, path: str = "fused") -> nn.Module:
+        shell = super().build(spec, path)
+        shell.shell = nn.Parameter(torch.zeros(1))
+        return shell
+
+
+class ShiftedEngine(Engine):
+    shift = 1e-6
+
+
+class CountingEngine(Engine):
+    wrong = 0
+
+    def parameter_count(self, model: Any) -> int:
+        return sum(each.numel() for each in model.inner[0].parameters()) + self.wrong
+
+
+class MiscountingEngine(CountingEngine):
+    wrong = 1
+
+
+EVERYTHING = [slug for slug, property_ in PROPERTIES.items() if not property_.costly]
+
+
+def test_an_engine_outside_torch_conforms_as_what_it_declares() -> None:
+    found = verdicts(Engine(), EVERYTHING, LLAMA)
+    assert {
+        slug for slug, outcome in found.items() if outcome not in ("passed", "skipped")
+    } == set()
+    assert found["agreement.logits"] == found["causality.truncation"] == "passed"
+    assert found["storage.round-trip"] == "skipped"  # it says no way to store what lies elsewhere
+
+
+def test_an_engine_outside_torch_that_is_wrong_is_found() -> None:
+    assert judged(ShiftedEngine(), "agreement.logits", LLAMA).outcome == "failed"
+
+
+def test_an_engine_may_count_for_itself() -> None:
+    for slug in ("parameters.count", "parameters.scaling"):
+        assert judged(CountingEngine(), slug, LLAMA).reason is None
+        assert judged(MiscountingEngine(), slug, LLAMA).outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    ("slug", "capability"),
+    [
+        ("agreement.gradients", "gradients"),
+        ("parameters.training-step", "gradients"),
+        ("parameters.count", "parameters"),
+        ("parameters.scaling", "parameters"),
+    ],
+)
+def test_a_failure_that_a_declaration_explains_names_it(slug: str, capability: str) -> None:
+    result = judged(UndeclaredEngine(), slug, LLAMA)
+    assert result.outcome == "failed"
+    assert f'absent = {{"{capability}": "why"}}' in (result.reason or "")
+
+
+def test_a_module_without_parameters_is_told_what_to_declare() -> None:
+    class Bare(Engine):
+        absent: Mapping[Capability, str] = {}
+
+    with pytest.raises(CandidateUnusable, match=re.escape('absent = {"parameters": "why"}')):
+        Subject(Bare(), LLAMA).smoke()
+
+
+# dtypes ---------------------------------------------------------------------------------------------------------
+
+
+class Float32Only(Fused):
+    absent: Mapping[Capability, str] = {"float64": "its kernels have float32 and less"}
+    scale = 1.0
+
+    def build(self, spec: Spec, path: str = "fused") -> nn.Module:
+        assert torch.get_default_dtype() is not torch.float64
+        return super().build(spec, path)
+
+    def forward(self, model: nn.Module, inputs: Inputs) -> Outputs:
+        outputs = super().forward(model, inputs)
+        assert outputs.logits.dtype is not torch.float64
+        return Outputs(logits=outputs.logits * self.scale, next_sentence=outputs.next_sentence)
+
+
+class WrongInFloat32(Float32Only):
+    scale = 1.001
+
+
+WIDEST = (
+    "interface.outputs",
+    "agreement.logits",
+    "agreement.gradients",
+    "cache.chunks",
+    "batch.size",
+)
+
+
+@pytest.mark.parametrize("spec", ["gpt2", "llama2-7b", "mixtral-8x7b"])
+def test_a_candidate_without_float64_is_compared_in_float32(spec: str) -> None:
+    found = verdicts(Float32Only(), WIDEST, load(spec))
+    assert set(found.values()) == {"passed"}, found
+
+
+def test_a_candidate_without_float64_that_is_wrong_is_found() -> None:
+    assert judged(WrongInFloat32(), "agreement.logits").outcome == "failed"
+
+
+# How weights are held -------------------------------------------------------------------------------------------
+
+
+class Adapted(nn.Module):
+    """A matrix and a low-rank adapter beside it."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+        out, inner = base.weight.shape  # type: ignore[union-attr]
+        self.a = nn.Parameter(torch.randn(2, inner) * inner**-0.5)
+        self.b = nn.Parameter(torch.randn(out, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + (x @ self.a.T) @ self.b.T  # type: ignore[no-any-return]
+
+
+def projections(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """The value projections: (module, attribute)."""
+    return [
+        (module, "value")
+        for module in model.modules()
+        if isinstance(getattr(module, "value", None), nn.Linear | Adapted)
+    ]
+
+
+class Lora(Fused):
+    """The reference with adapters that are not merged; loading makes up for them, so that the sum is what it was."""
+
+    holds: Mapping[Form, str] = {"adapters": "LoRA of rank 2 on the values, not merged"}
+    frozen = False
+    factor = 1.0
+
+    def build(self, spec: Spec, path: str = "fused") -> nn.Module:
+        model = super().build(spec, path)
+        for module, name in projections(model):
+            adapted = Adapted(getattr(module, name))
+            adapted.base.requires_grad_(not self.frozen)
+            setattr(module, name, adapted)
+        return model
+
+    def load(self, model: nn.Module, weights: Weights) -> None:
+        own = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                stem = name.removesuffix(".weight")
+                if f"{stem}.a" in own:
+                    extra = own[f"{stem}.b"] @ own[f"{stem}.a"] * self.factor
+                    own[f"{stem}.base.weight"].copy_(tensor.to(extra) - extra)
+                else:
+                    own[name.replace("value.bias", "value.base.bias")].copy_(tensor)
+
+
+class FrozenLora(Lora):
+    frozen = True
+
+
+class WrongLora(Lora):
+    factor = 0.9
+
+
+class NoAdapters(Fused):
+    holds: Mapping[Form, str] = Lora.holds
+
+
+ABOUT_WEIGHTS = (
+    "agreement.logits",
+    "agreement.gradients",
+    "parameters.count",
+    "parameters.scaling",
+    "parameters.training-step",
+)
+
+
+@pytest.mark.parametrize("candidate", [Lora, FrozenLora])
+def test_adapters_beside_the_weights_are_counted_apart(candidate: Callable[[], Candidate]) -> None:
+    found = {slug: judged(candidate(), slug) for slug in ABOUT_WEIGHTS}
+    assert {slug: each.outcome for slug, each in found.items()} == dict.fromkeys(
+        ABOUT_WEIGHTS, "passed"
+    )
+    assert "of adapters beside them" in (found["parameters.count"].reason or "")
+
+
+def test_adapters_that_change_the_numbers_are_found() -> None:
+    assert judged(WrongLora(), "agreement.logits").outcome == "failed"
+
+
+def test_adapters_that_are_not_there_are_no_excuse() -> None:
+    result = judged(NoAdapters(), "parameters.scaling")
+    assert result.outcome == "failed"
+    assert "reaches every parameter" in (result.reason or "")
+
+
+def test_undeclared_adapters_are_told_what_to_declare() -> None:
+    class Undeclared(Lora):
+        holds: Mapping[Form, str] = {}
+
+    assert 'holds = {"adapters": "why"}' in (
+        judged(Undeclared(), "parameters.scaling").reason or ""
+    )
+
+
+class Padded(Fused):
+    """LLaMA whose two tables of the vocabulary have more rows, which are cut off the logits."""
+
+    holds: Mapping[Form, str] = {"padded-vocabulary": "to a multiple of 64"}
+    more = 64
+    cut = True
+
+    def build(self, spec: Spec, path: str = "fused") -> nn.Module:
+        size = -(-spec.vocab_size // 64) * 64 + self.more
+        model = super().build(msgspec.structs.replace(spec, vocab_size=size), path)
+        model.real = spec.vocab_size  # type: ignore[assignment]
+        return model
+
+    def load(self, model: nn.Module, weights: Weights) -> None:
+        own = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                own[name].normal_()
+                own[name][tuple(slice(n) for n in tensor.shape)].copy_(tensor)
+
+    def _cut(self, model: Any, outputs: Outputs) -> Outputs:
+        logits = outputs.logits[..., : model.real] if self.cut else outputs.logits
+        return Outputs(logits=logits, cache=outputs.cache)
+
+    def forward(self, model: nn.Module, inputs: Inputs) -> Outputs:
+        return self._cut(model, super().forward(model, inputs))
+
+    def forward_cached(self, model: nn.Module, inputs: Inputs, cache: Any) -> Outputs:
+        return self._cut(model, super().forward_cached(model, inputs, cache))
+
+
+class Exported(Padded):
+    cut = False
+
+
+class DeclaredOnly(Fused):
+    holds: Mapping[Form, str] = Padded.holds
+
+
+def test_a_vocabulary_that_is_padded_inside_conforms_and_the_count_says_so() -> None:
+    found = {slug: judged(Padded(), slug, LLAMA) for slug in (*ABOUT_WEIGHTS, "storage.round-trip")}
+    assert {each.outcome for each in found.values()} == {"passed"}, found
+    assert "64 rows that pad the vocabulary" in (found["parameters.count"].reason or "")
+
+
+def test_a_vocabulary_that_is_padded_in_the_logits_is_wrong() -> None:
+    assert judged(Exported(), "interface.outputs", LLAMA).outcome == "failed"
+
+
+def test_padding_that_is_not_there_is_no_excuse() -> None:
+    assert judged(DeclaredOnly(), "parameters.count", LLAMA).outcome == "failed"
+
+
+class Folded(Fused):
+    """LLaMA whose gains in front of attention stand in the matrices behind them."""
+
+    holds: Mapping[Form, str] = {"reparametrised": "gains folded into the next matrix"}
+    transposed = False
+
+    def load(self, model: nn.Module, weights: Weights) -> None:
+        folded = dict(weights)
+        for name, gain in weights.items():
+            layer, found, rest = name.partition(".self_attention_norm.")
+            if not found or rest != "weight":
+                continue
+            folded[name] = torch.ones_like(gain)
+            for part in ("query", "key", "value"):
+                matrix = f"{layer}.self_attention.{part}.weight"
+                turned = gain.flip(0) if self.transposed else gain
+                folded[matrix] = weights[matrix] * turned
+        super().load(model, Weights(weights.spec, folded))
+
+
+class WronglyFolded(Folded):
+    transposed = True
+
+
+def test_folded_norms_conform_once_they_are_declared() -> None:
+    found = verdicts(Folded(), ABOUT_WEIGHTS, LLAMA)
+    assert found == dict.fromkeys(ABOUT_WEIGHTS, "passed") | dict.fromkeys(
+        ("parameters.count", "parameters.scaling", "parameters.training-step"), "skipped"
+    )
+
+
+def test_norms_that_are_folded_wrongly_are_found() -> None:
+    assert judged(WronglyFolded(), "agreement.logits", LLAMA).outcome == "failed"
+
+
+# Known differences ----------------------------------------------------------------------------------------------
+
+
+def exact_gelu(spec: Spec) -> Spec:
+    feed_forward = msgspec.structs.replace(spec.architecture.feed_forward, activation="gelu")
+    architecture = msgspec.structs.replace(spec.architecture, feed_forward=feed_forward)
+    return msgspec.structs.replace(spec, architecture=architecture)
+
+
+class Exact(Fused):
+    """GPT-2 with the exact GELU, whatever the spec says."""
+
+    gain = 1.0
+
+    def build(self, spec: Spec, path: str = "fused") -> nn.Module:
+        return super().build(exact_gelu(spec), path)
+
+    def forward(self, model: nn.Module, inputs: Inputs) -> Outputs:
+        return Outputs(logits=super().forward(model, inputs).logits * self.gain)
+
+
+class Stated(Exact):
+    def differences(self, spec: Spec) -> Sequence[Difference]:
+        field = "architecture.feed_forward.activation"
+        return [Difference(field=field, reason="the class has the exact GELU", change=exact_gelu)]
+
+
+class StatedAndWrong(Stated):
+    gain = 1.0 + 1e-7
+
+
+def test_a_stated_difference_is_judged_by_the_reference_without_it() -> None:
+    assert judged(Exact(), "agreement.logits").outcome == "failed"
+    assert judged(Stated(), "agreement.logits").reason is None
+    assert judged(StatedAndWrong(), "agreement.logits").outcome == "failed"
+    (declared,) = declarations(Stated(), GPT2)
+    assert (declared.kind, declared.name) == ("difference", "architecture.feed_forward.activation")
+
+
+def test_a_difference_that_cannot_be_made_is_refused() -> None:
+    def broken(spec: Spec) -> Spec:
+        raise KeyError("no such field")
+
+    stated = [Difference(field="architecture.nothing", reason="why", change=broken)]
+    with pytest.raises(DeclarationError, match="cannot be made in gpt2"):
+        Subject(declaring(differences=lambda self, spec: stated), GPT2)
