@@ -9,11 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from holotype_conformance.candidate import Candidate, Floor, Inputs, Labels, Outputs
+    from holotype_conformance.candidate import (
+        Candidate,
+        Difference,
+        Floor,
+        Inputs,
+        Labels,
+        Outputs,
+    )
     from holotype_conformance.parametrize import parametrize_properties
 
 _HOMES = {
     "Candidate": "candidate",
+    "Difference": "candidate",
     "Floor": "candidate",
     "Inputs": "candidate",
     "Labels": "candidate",
@@ -21,7 +29,15 @@ _HOMES = {
     "parametrize_properties": "parametrize",
 }
 
-__all__ = ["Candidate", "Floor", "Inputs", "Labels", "Outputs", "parametrize_properties"]
+__all__ = [
+    "Candidate",
+    "Difference",
+    "Floor",
+    "Inputs",
+    "Labels",
+    "Outputs",
+    "parametrize_properties",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,6 @@ from xml.etree import ElementTree as Tree
 import msgspec
 import pytest
 import torch
-from click.testing import CliRunner
 from torch import Tensor, nn
 
 from holotype_conformance.adapters.reference import ReferenceCandidate
@@ -25,7 +26,6 @@ from holotype_conformance.candidate import (
     Inputs,
     Outputs,
 )
-from holotype_conformance.cli import main
 from holotype_conformance.declarations import (
     CAPABILITIES,
     MOST,
@@ -128,24 +128,28 @@ def target(tmp_path: Path) -> Path:
     return path
 
 
-def checked(*words: str) -> Any:
-    return CliRunner().invoke(
-        main, ["check", *words, "--spec", "gpt2", "--property", "agreement.logits"]
+def checked(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own: exit code, and all that it prints."""
+    program = "from holotype_conformance.cli import main; main()"
+    asked = ["check", *words, "--spec", "gpt2", "--property", "agreement.logits"]
+    command = [sys.executable, "-c", program, *asked]
+    return subprocess.run(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )
 
 
 def test_a_wrong_declaration_is_bad_input(target: Path) -> None:
     result = checked(f"{target}:Typo")
-    assert result.exit_code == 2
-    assert "did you mean gradients" in result.output
+    assert result.returncode == 2
+    assert "did you mean gradients" in result.stdout
 
 
 def test_what_is_declared_stands_in_every_output(target: Path, tmp_path: Path) -> None:
     files = {kind: tmp_path / f"report.{kind}" for kind in ("json", "junit", "html")}
     options = [word for kind, path in files.items() for word in (f"--{kind}", str(path))]
     result = checked(f"{target}:Coarse", *options)
-    assert result.exit_code == 0
-    text = " ".join(result.output.split())
+    assert result.returncode == 0
+    text = " ".join(result.stdout.split())
     assert "cannot do: gradients (an engine for inference)" in text
     under = text[text.index("conforms to gpt2") :]
     assert "within the limits of precision that it states" in under
