@@ -55,6 +55,9 @@ from holotype_conformance.run_record import blank
 STARTING = 300.0  # seconds for our own imports, on however slow a disk
 GRACE = 5.0  # seconds after the limit within which the worker may still end a property by itself
 LEAVING = 10.0  # seconds from the last event to the end of the process
+_OUT_OF_TIME = tuple(
+    -getattr(signal, name) for name in ("SIGALRM", "SIGXCPU") if hasattr(signal, name)
+)
 CUT_OFF = 70  # the status of a worker that cannot say what it found
 KEPT = 200  # lines of the candidate's output
 
@@ -128,6 +131,7 @@ def ending(status: int) -> str:
         "SIGKILL": "killed from outside, as systems do when memory runs out",
         "SIGABRT": "it gave up by itself, as C++ does of an exception that nobody catches",
         "SIGILL": "an instruction that this processor does not have",
+        "SIGALRM": "the alarm of its limit, for which it had taken our handler away",
         "SIGXCPU": "the system's limit of processor time",
     }
     return f"crashed ({': '.join([name, *([whys[name]] if name in whys else [])])})"
@@ -314,8 +318,8 @@ class _Worker:
         result = self._seen_before(how) or blank(
             entry,
             f"the candidate's process {how} during this property",
-            outcome="undecided" if self.late else "failed",
-            ended=not self.late,
+            outcome="undecided" if self._out_of_time else "failed",
+            ended=not self._out_of_time,
             seconds=round(time.monotonic() - self.since, 3),
             details=self._output() or None,
             counterexample=Counterexample(
@@ -326,6 +330,11 @@ class _Worker:
         self.record.results[spec, slug] = result
         watch(Finished(spec=spec, result=result), self.record)
 
+    @property
+    def _out_of_time(self) -> bool:
+        """Whether it was ended for its time, by us or by the alarm that was set for it."""
+        return self.late or self.process.returncode in _OUT_OF_TIME
+
     def _seen_before(self, how: str) -> Result | None:
         """The failure that was seen before the process went: only what was looked for after it is lost."""
         if self.judged is not None:
@@ -333,7 +342,7 @@ class _Worker:
             return msgspec.structs.replace(self.judged, undiagnosed=said)
         if self.broken is not None:
             reason = f"{self.broken.reason} (after that its process {how})"
-            ended = self.broken.ended or not self.late
+            ended = self.broken.ended or not self._out_of_time
             return msgspec.structs.replace(self.broken, reason=reason, ended=ended)
         return None
 

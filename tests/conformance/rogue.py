@@ -73,6 +73,11 @@ def blocks_signals(logits):
     time.sleep(1e6)
 
 
+def drops_handlers(logits):
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    time.sleep(1e6)
+
+
 def dies(logits):
     os._exit(3)
 
@@ -158,6 +163,7 @@ MOODS = {
     "spins": spins,
     "sleeps": sleeps,
     "blocks-signals": blocks_signals,
+    "drops-handlers": drops_handlers,
     "dies": dies,
     "dies-later": dies_later,
     "exits": exits,

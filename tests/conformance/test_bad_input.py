@@ -16,7 +16,7 @@ from holotype_conformance.supervisor import ending
 
 ROGUE = Path(__file__).with_name("rogue.py")
 MADE_UP = Path(__file__).with_name("made_up_suite")  # makes the worker know rogue.py's properties
-PROPERTIES = 29
+PROPERTIES = 30
 LIMIT = 4  # seconds for a property; long enough for one small model on a busy machine
 
 
@@ -119,6 +119,7 @@ def test_a_misbehaviour_fails_its_property_and_is_named(rogue, mood, said):
             "blocks-signals",
             f"the candidate's process did not answer within {LIMIT} s and had to be killed",
         ),
+        ("drops-handlers", "the candidate's process crashed (SIGALRM: the alarm of its limit"),
     ],
 )
 def test_of_what_does_not_end_nothing_is_known(rogue, mood, said):
@@ -204,7 +205,7 @@ def test_the_file_holds_the_promised_keys(rogue):
 def test_junit_and_html_tell_the_same(rogue):
     suite = ElementTree.parse(rogue.folder / "out.xml").getroot()[0]
     counts = [suite.get(name) for name in ("tests", "failures", "errors")]
-    assert counts == [str(PROPERTIES), "15", "6"]
+    assert counts == [str(PROPERTIES), "15", "7"]
     page = (rogue.folder / "out.html").read_text()
     assert "crashed (SIGSEGV)" in page
     assert "<script>" not in page
