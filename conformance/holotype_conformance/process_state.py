@@ -357,11 +357,13 @@ def _set_streams(streams: tuple[Any, ...]) -> None:
 
 
 def _filters() -> list[Any]:
-    return list(warnings.filters)
+    """Those for warnings of Python's own; a library that torch imports on its way may add some for its own warnings."""
+    return [each for each in warnings.filters if each[2].__module__ == "builtins"]
 
 
 def _set_filters(filters: list[Any]) -> None:
-    warnings.filters[:] = filters  # type: ignore[index]
+    others = [each for each in warnings.filters if each[2].__module__ != "builtins"]
+    warnings.filters[:] = [*filters, *others]  # type: ignore[index]
 
 
 # What only a later property would suffer from.
