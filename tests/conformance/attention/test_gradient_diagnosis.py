@@ -1,6 +1,7 @@
 """A kernel whose backward pass is wrong in a known way is told which; one that is wrong in another way is not."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -20,6 +21,18 @@ def seen_by(n, m, causal, window, ahead=0, wider=0):
     away = torch.arange(n)[:, None] + m - n - torch.arange(m)
     seen = away >= -ahead if causal else torch.ones(n, m, dtype=torch.bool)
     return seen if window is None else seen & (away.abs() < window + wider)
+
+
+MISPLACED = {"other-divisor": lambda h, kv: h // kv, "tiled": lambda h, kv: h % kv}
+
+
+def misplaced(x, to):
+    """The gradients of heads, (batch, kv_heads, group, …), added to other key-value heads than theirs."""
+    found = torch.zeros_like(x[:, :, 0])
+    for head, each in enumerate(x.flatten(1, 2).unbind(1)):
+        if to(head, x.shape[1]) < x.shape[1]:
+            found[:, to(head, x.shape[1])] += each
+    return found
 
 
 def kernel(
@@ -72,6 +85,7 @@ def kernel(
             d_k, d_v = (x.unflatten(1, (-1, ctx.group)) for x in (d_k, d_v))
             pick = {"sum": lambda x: x.sum(2), "mean": lambda x: x.mean(2)}
             pick |= {"first": lambda x: x[:, :, 0], "last": lambda x: x[:, :, -1]}
+            pick |= {name: partial(misplaced, to=to) for name, to in MISPLACED.items()}
             return d_q * (1 + off), pick[heads](d_k), pick[heads](d_v), None, None
 
     def attention(q, k, v, *, causal=False, window=None, scale=None):
@@ -102,6 +116,8 @@ FOUND = {
     "gradients.heads-first": (GROUPED, {"heads": "first"}),
     "gradients.heads-last": (GROUPED, {"heads": "last"}),
     "gradients.heads-mean": (GROUPED, {"heads": "mean"}),
+    "gradients.heads-other-divisor": (GROUPED, {"heads": "other-divisor"}),
+    "gradients.heads-tiled": (GROUPED, {"heads": "tiled"}),
     "gradients.causal.one-ahead": ("masks.causal", {"backward_mask": {"ahead": 1}}),
     "gradients.causal.hides-self": ("masks.causal", {"backward_mask": {"ahead": -1}}),
     "gradients.causal.ignored": ("masks.causal", {"backward_mask": {"ahead": 10**6}}),

@@ -7,7 +7,7 @@ rounding with all; nothing else comes near by chance. The larger ones are seen o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -30,6 +30,8 @@ from holotype_conformance.attention.diagnosis.gradients import astray
 from holotype_conformance.attention.diagnosis.layouts import misread
 from holotype_conformance.attention.diagnosis.refusals import refused
 from holotype_conformance.attention.diagnosis.regions import limiting
+from holotype_conformance.attention.diagnosis.rows import applies, padded, row_changes
+from holotype_conformance.attention.diagnosis.thresholds import threshold
 from holotype_conformance.attention.diagnosis.tiled import LENGTHS, UNEVEN, tiled_changes
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.attention.twice import bent
@@ -74,7 +76,7 @@ class Scene:
 
 def catalogue() -> dict[str, str]:
     """Slug -> what goes on "agrees with the formula if" of every change that a diagnosis may name."""
-    known: list[Change | GradientChange] = [*CHANGES, *tiled_changes()]
+    known: list[Change | GradientChange] = [*CHANGES, *tiled_changes(), *row_changes()]
     known += [*gradient_changes(), *block_changes()]
     return {change.slug: change.title for change in known}
 
@@ -84,7 +86,8 @@ def diagnose(
 ) -> list[Diagnosis]:
     """What explains a failure, best first; empty when nothing in the catalogue does."""
     with stating(subject.kernel.floor):
-        return _diagnose(subject, case, violation)
+        found = _diagnose(subject, case, violation)
+        return found or threshold(subject, property_, case)
 
 
 def _diagnose(subject: KernelSubject, case: Any, violation: Violation) -> list[Diagnosis]:
@@ -121,11 +124,13 @@ def _dtypes(subject: KernelSubject) -> list[DType]:
 def _explaining(subject: KernelSubject, case: AttentionCase) -> Iterator[Diagnosis]:
     longer = [subject.fitted(_longer(case, keys)) for keys in LENGTHS]
     observe = partial(_observed, subject)
-    catalogues = (
+    catalogues: list[tuple[Iterable[Change], list[AttentionCase]]] = [
         (CHANGES, _larger(subject, case)),
         (tiled_changes(), longer),
         (tiled_changes(UNEVEN), longer),
-    )
+    ]
+    if applies(case):
+        catalogues.insert(1, (row_changes(), [subject.fitted(each) for each in padded(case)]))
     for changes, more in catalogues:
         with suppress(Violation):  # it has no result to compare
             cases = _with_results(subject, [case, *more])

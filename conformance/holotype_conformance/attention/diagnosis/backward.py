@@ -25,6 +25,13 @@ MASKS = ("causal.", "window.", "band.", "prefix.", "documents.")
 SEEN = ("mask.ignored", "mask.inverted")
 
 
+# To which key-value head the gradients of a head go, where that is not head // (heads / kv_heads).
+DIVISORS: dict[str, Callable[[int, int], int]] = {
+    "other-divisor": lambda head, kv_heads: head // kv_heads,
+    "tiled": lambda head, kv_heads: head % kv_heads,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Way:
     """What a backward pass starts from; each of (batch, heads, …), with keys and values repeated for all heads.
@@ -70,10 +77,22 @@ class Way:
 
     def shared(self, x: Array) -> Array:
         """Gradients by the keys or values of each group of heads."""
+        if self.heads in DIVISORS:
+            return self._misplaced(x)
         if self.heads in ("sum", "mean"):
             return np.asarray(reduce(x, "b (h group) j d -> b h j d", self.heads, group=self.group))
         found = rearrange(x, "b (h group) j d -> b h group j d", group=self.group)
         return np.asarray(found[:, :, {"first": 0, "last": -1}[self.heads]])
+
+    def _misplaced(self, x: Array) -> Array:
+        """Summed up, but each head for the keys and values of another group; beyond the last group it is lost."""
+        heads, kv_heads = x.shape[1], self.terms.k.shape[1]
+        found = np.zeros((len(x), kv_heads, *x.shape[2:]))
+        for head in range(heads):
+            group = DIVISORS[self.heads](head, kv_heads)
+            if group < kv_heads:
+                found[:, group] += x[:, head]
+        return found
 
 
 def way(terms: Terms, case: AttentionCase, upstream: Array) -> Way:
@@ -164,10 +183,18 @@ def _heads() -> Iterator[GradientChange]:
         ("first", "those of the first head of each group alone"),
         ("last", "those of the last head of each group alone"),
         ("mean", "the mean over each group of heads, and not the sum"),
+        ("other-divisor", "added to head h // kv_heads, and not to head h // (heads / kv_heads)"),
+        ("tiled", "added to head h % kv_heads (0 1 0 1), and not to neighbours (0 0 1 1)"),
     ):
 
         def made(right: Way, heads: str = heads) -> Way | None:
-            return None if right.group == 1 else replace(right, heads=heads)
+            alone = right.terms.k.shape[1] == 1
+            alike = right.group == 1  # what would change nothing
+            if heads == "tiled":
+                alike = alike or alone
+            elif heads == "other-divisor":
+                alike = alike and alone
+            return None if alike else replace(right, heads=heads)
 
         yield _change(f"heads-{heads}", f"the gradients by k and v are {said}", made)
 

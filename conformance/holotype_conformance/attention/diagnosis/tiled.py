@@ -112,7 +112,7 @@ def _apart(block: int) -> Iterator[Change]:
 def _edges(block: int) -> Iterator[Change]:
     def dropped(terms: Terms, case: AttentionCase) -> Terms | None:
         whole = case.keys // block * block
-        return None if whole == case.keys else _hidden(terms, np.arange(case.keys) < whole)
+        return None if whole == case.keys else hidden(terms, np.arange(case.keys) < whole)
 
     def padded(scores: Array, terms: Terms) -> Array | None:
         keys = scores.shape[-1]
@@ -142,7 +142,7 @@ def _skipped(block: int) -> Iterator[Change]:
         def made(terms: Terms, case: AttentionCase) -> Terms | None:
             if case.mask not in ("causal", "window") or case.form != "arguments":
                 return None
-            return _hidden(terms, seen(case.queries, case.keys))
+            return hidden(terms, seen(case.queries, case.keys))
 
         return made
 
@@ -167,6 +167,6 @@ def _skipped(block: int) -> Iterator[Change]:
     )
 
 
-def _hidden(terms: Terms, shown: Visible) -> Terms:
+def hidden(terms: Terms, shown: Visible) -> Terms:
     """The terms with fewer keys that are seen."""
     return replace(terms, visible=shown if terms.visible is None else terms.visible & shown)
