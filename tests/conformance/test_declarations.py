@@ -108,13 +108,17 @@ def test_a_floor_has_a_reason_and_names_dtypes() -> None:
 
 
 DECLARING = """
-from holotype_conformance.adapters.reference import ReferenceCandidate
+import sys
+
+sys.path.insert(0, FOLDER)
+from adapter import Adapter
+
 from holotype_conformance import Floor
 
-class Typo(ReferenceCandidate):
+class Typo(Adapter):
     absent = {"gradiants": "an engine"}
 
-class Coarse(ReferenceCandidate):
+class Coarse(Adapter):
     absent = {"gradients": "an engine for inference"}
     def floor(self, spec):
         return Floor(relative=0.05, reason="its weights have 8 bits")
@@ -124,7 +128,8 @@ class Coarse(ReferenceCandidate):
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
     path = tmp_path / "declaring.py"
-    path.write_text(DECLARING)
+    folder = repr(str(ROOT / "examples" / "third_party_gpt2"))
+    path.write_text(DECLARING.replace("FOLDER", folder))
     return path
 
 
