@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from random import SystemRandom
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -17,12 +18,14 @@ from holotype_conformance.bench.protocol import (
     AnyAsk,
     Count,
     Counted,
+    Draw,
+    Drawn,
+    Go,
     Open,
     Prepare,
     Prepared,
     Rate,
     Role,
-    Sample,
     Sampled,
     Verified,
     Verify,
@@ -30,6 +33,8 @@ from holotype_conformance.bench.protocol import (
 from holotype_conformance.bench.rates import Rates
 from holotype_conformance.property import Violation
 
+# Bound here, before a target is imported: below a number, from the system's own source of chance.
+_below = SystemRandom().randrange
 WRITES = "it writes into its inputs"
 W = TypeVar("W")
 I = TypeVar("I")  # noqa: E741  the inputs of one call
@@ -45,6 +50,7 @@ class Bench(ABC, Generic[W, I]):
     def __init__(self) -> None:
         self.seed = 0
         self._last: tuple[I, Any] | None = None
+        self._drawn: tuple[Role, list[I]] | None = None
 
     # What a subclass knows ------------------------------------------------------------------------------------
 
@@ -74,22 +80,31 @@ class Bench(ABC, Generic[W, I]):
 
     # What is asked --------------------------------------------------------------------------------------------
 
-    def sample(self, role: Role, calls: int, number: int) -> float:
-        """Seconds of `calls` calls, each on inputs of its own."""
-        batch = [self.draw(role, number * 1000 + i) for i in range(calls)]
+    def draw_sample(self, role: Role, calls: int, number: int) -> None:
+        """Get inputs of its own ready for each of `calls` calls."""
+        self._last = None
+        self._drawn = role, [self.draw(role, number * 1000 + i) for i in range(calls)]
+
+    def sample(self) -> float:
+        """Seconds of the calls that were drawn.
+
+        Which of their results is kept, to be verified, is decided anew after each call has returned: while it runs, no
+        code can know whether it counts. Each is kept with the same chance (Vitter 1985, algorithm R).
+        """
+        assert self._drawn is not None, "it is drawn first"
+        (role, batch), self._drawn = self._drawn, None
         versions = [self._versions(inputs) for inputs in batch]
-        kept = number % calls
-        results: list[Any] = []
+        kept: list[tuple[I, Any]] = []
 
         def work() -> None:
-            for i, inputs in enumerate(batch):
+            for number, inputs in enumerate(batch, 1):
                 result = self.run(role, inputs)
-                if i == kept:
-                    results.append(result)
+                if not _below(number):
+                    kept[:] = [(inputs, result)]
 
         found = clock.seconds(work, self.device)
         if role == "candidate":
-            self._last = batch[kept], results[0]
+            self._last = kept[0]
             if versions != [self._versions(inputs) for inputs in batch]:
                 raise Violation(WRITES)
         return found
@@ -134,8 +149,11 @@ class Bench(ABC, Generic[W, I]):
             case Prepare(work=work):
                 self._last = None
                 return self.prepare(work)  # type: ignore[arg-type]
-            case Sample(role=role, calls=calls, number=number):
-                return Sampled(seconds=self.sample(role, calls, number))
+            case Draw(role=role, calls=calls, number=number):
+                self.draw_sample(role, calls, number)
+                return Drawn()
+            case Go():
+                return Sampled(seconds=self.sample())
             case Verify():
                 assert self._last is not None, "a sample comes first"
                 self.verify(*self._last)

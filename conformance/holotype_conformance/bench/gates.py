@@ -24,7 +24,7 @@ def gates(measured: Measured, earlier: Counted | None) -> Iterator[Verdict]:
         measured: what was found.
         earlier: the counts of an earlier version, if it is compared with.
     """
-    if measured.lacks is not None:
+    if measured.lacks is not None or measured.undecided is not None:
         return
     if measured.error is not None:
         yield _verdict("result.right", measured, False, 1, 0, measured.error)

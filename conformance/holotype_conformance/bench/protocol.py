@@ -10,8 +10,8 @@ from holotype_conformance.bench.workloads import Work
 from holotype_conformance.records import Environment, Kind
 
 # Raised when the meaning of a message changes: an earlier version may speak an earlier one. 2 counts the blocks of a
-# causal flag, and products that write in place.
-PROTOCOL = 2
+# causal flag, and products that write in place. In 3 a sample is drawn and then run: whoever asks reads the clock.
+PROTOCOL = 3
 Role = Literal["candidate", "sdpa", "reference"]
 
 
@@ -35,16 +35,20 @@ class Prepare(Ask, frozen=True, kw_only=True, tag="prepare"):
     work: Work
 
 
-class Sample(Ask, frozen=True, kw_only=True, tag="sample"):
-    """Time `calls` calls on fresh inputs; those of one `number` are the same in every process."""
+class Draw(Ask, frozen=True, kw_only=True, tag="draw"):
+    """Get ready for a sample of `calls` calls on fresh inputs; those of one `number` are the same in every process."""
 
     role: Role
     calls: int
     number: int
 
 
+class Go(Ask, frozen=True, kw_only=True, tag="go"):
+    """Take the sample that was drawn: nothing is done before the answer but what is timed."""
+
+
 class Verify(Ask, frozen=True, kw_only=True, tag="verify"):
-    """Is what the candidate computed in its last sample right?"""
+    """Is what the candidate computed in its last sample right? Of one call, which was chosen after it had returned."""
 
 
 class Count(Ask, frozen=True, kw_only=True, tag="count"):
@@ -61,7 +65,7 @@ class Rate(Ask, frozen=True, kw_only=True, tag="rate"):
     again: bool = False  # measure anew, and keep the faster of the two
 
 
-AnyAsk = Open | Prepare | Sample | Verify | Count | Rate
+AnyAsk = Open | Prepare | Draw | Go | Verify | Count | Rate
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,8 +93,12 @@ class Prepared(Answer, frozen=True, kw_only=True, tag="prepared"):
     bytes: int = 0
 
 
+class Drawn(Answer, frozen=True, kw_only=True, tag="drawn"):
+    """The inputs are there."""
+
+
 class Sampled(Answer, frozen=True, kw_only=True, tag="sampled"):
-    """Seconds of a sample."""
+    """Seconds of a sample, by a clock of this process: what counts where nobody else can read one."""
 
     seconds: float
 
@@ -123,4 +131,4 @@ class Refused(Answer, frozen=True, kw_only=True, tag="refused"):
     details: str = ""
 
 
-AnyAnswer = Opened | Prepared | Sampled | Verified | Counted | Rated | Refused
+AnyAnswer = Opened | Prepared | Drawn | Sampled | Verified | Counted | Rated | Refused

@@ -38,6 +38,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
         work: what was to be done.
         lacks: why the candidate cannot do it, else None.
         error: what was wrong, else None; then there is no time.
+        undecided: why nothing is known of it, else None: it did not end in time.
         told: how the candidate was told its mask.
         seconds: of one call, one value a sample.
         calls: in a sample.
@@ -50,6 +51,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     work: Work
     lacks: str | None = None
     error: str | None = None
+    undecided: str | None = None
     told: str = ""
     seconds: tuple[float, ...] = ()
     calls: int = 1
@@ -102,6 +104,7 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     peaks: tuple[int, ...]
     exponent: float
     error: str | None = None
+    undecided: str | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +143,15 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     measured: tuple[Measured, ...]
     growth: tuple[Growth, ...]
     gates: tuple[Verdict, ...]
+
+    def undecided(self) -> list[str]:
+        """Of what did not end in time what it is, and how long it had."""
+        works = [f"{each.work.name}: {each.undecided}" for each in self.measured if each.undecided]
+        return works + [
+            f"memory {each.mask} {each.part}: {each.undecided}"
+            for each in self.growth
+            if each.undecided
+        ]
 
     def failed(self) -> list[Verdict]:
         """The gates that were not passed, the smallest configuration first."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from random import SystemRandom
 from typing import Any
 
 import msgspec
@@ -24,10 +25,12 @@ from holotype_conformance.bench.protocol import (
     Verify,
 )
 from holotype_conformance.bench.records import Control, Growth, Measured, Verdict
-from holotype_conformance.bench.side import Side, Unrunnable, Wrong
+from holotype_conformance.bench.side import Late, Side, Unrunnable, Wrong
 from holotype_conformance.bench.workloads import KernelWork, Work
 
 TOLD = 5  # pairs where a ratio is told and not judged
+LOOKED_AT = 3  # of so many samples one is verified, besides the last
+_below = SystemRandom().randrange
 FIRST = 10  # the number of the first pair; those before it warm up
 
 
@@ -78,12 +81,12 @@ def run(
         watch(f"memory {family[0].masked} {family[0].part}")
         if (growth := grow(side, family)) is not None:
             found.growth.append(growth)
-            found.verdicts.append(growth_gate(growth))
+            found.verdicts += [growth_gate(growth)] if growth.undecided is None else []
     for work in works:
         watch(work.name)
         measured, earlier = measure(side, work, other)
         if measured.seconds and found.control is None:
-            found.control = control(side, measured)
+            found.control = _controlled(side, measured)
         found.measured.append(measured)
         verdicts = list(gates(measured, earlier))
         if too_fast(measured):  # a time of what does not compute is no record
@@ -95,6 +98,15 @@ def run(
         if any(fnmatchcase(verdict.gate, glob) for glob in gate_globs)
     ]
     return found
+
+
+def _controlled(side: Side, measured: Measured) -> Control | None:
+    """Whether the clock can be trusted; None where the candidate does not last until that is known."""
+    try:
+        return control(side, measured)
+    except (Wrong, Late, Unrunnable):
+        side.open()
+        return None
 
 
 # One configuration ------------------------------------------------------------------------------------------------
@@ -109,8 +121,11 @@ def measure(side: Side, work: Work, other: Other | None = None) -> tuple[Measure
         return _measure(side, work, prepared, other)
     except Wrong as wrong:
         return Measured(work=work, error=str(wrong)), None
-    except Unrunnable as death:
+    except Late as late:
         side.open()  # and the rest still runs
+        return Measured(work=work, undecided=str(late)), None
+    except Unrunnable as death:
+        side.open()
         return Measured(work=work, error=str(death)), None
 
 
@@ -121,9 +136,10 @@ def _measure(
     side.sample("candidate", 1, 0)
     calls = calls_for(side.sample("candidate", 1, 1), prepared.bytes)
     times: list[float] = []
+    looked_at = _looked_at(side, calls)
 
     def candidate(number: int) -> float:
-        times.append(side.sample("candidate", calls, number))
+        times.append(looked_at(number))
         return times[-1]
 
     comparisons = [
@@ -167,14 +183,14 @@ def _against(
         if prepared.lacks is not None:
             return None, None
         earlier = other.side.ask(Count(role="candidate"), Counted) if other.same_code else None
-        sampler = _sampler(other.side, "candidate", calls)
+        sampler = _looked_at(other.side, calls)
         sampler(0)
         found = compare(
             candidate, sampler, against=other.title, limit=other.limit, first=FIRST + PAIRS
         )
     except Wrong:
         return None, None  # a time of what is wrong is nothing to be held to
-    except Unrunnable:
+    except (Late, Unrunnable):
         other.side.open()
         return None, None
     return found, earlier
@@ -200,13 +216,25 @@ def _sampler(side: Side, role: Role, calls: int) -> Sampler:
     return lambda number: side.sample(role, calls, number)
 
 
+def _looked_at(side: Side, calls: int) -> Sampler:
+    """Samples of the code under test, of which some are verified; whether one is, is decided after it was taken."""
+
+    def sample(number: int) -> float:
+        seconds = side.sample("candidate", calls, number)
+        if not _below(LOOKED_AT):
+            side.ask(Verify(), Verified)
+        return seconds
+
+    return sample
+
+
 # Memory -----------------------------------------------------------------------------------------------------------
 
 
 def grow(side: Side, family: Sequence[KernelWork]) -> Growth | None:
     """How the candidate's memory grows; None where it cannot do the work."""
     peaks: list[int] = []
-    error = None
+    error = undecided = None
     try:
         for work in family:
             if side.ask(Prepare(work=work), Prepared).lacks is not None:
@@ -214,6 +242,9 @@ def grow(side: Side, family: Sequence[KernelWork]) -> Growth | None:
             peaks.append(side.ask(Count(role="candidate"), Counted).peak)
     except Wrong as wrong:
         error = str(wrong)
+    except Late as late:
+        side.open()
+        undecided = str(late)
     except Unrunnable as death:
         side.open()
         error = str(death)
@@ -223,8 +254,9 @@ def grow(side: Side, family: Sequence[KernelWork]) -> Growth | None:
         part=family[0].part,
         lengths=lengths,
         peaks=tuple(peaks),
-        exponent=0.0 if error else exponent(lengths, peaks),
+        exponent=0.0 if error or undecided else exponent(lengths, peaks),
         error=error,
+        undecided=undecided,
     )
 
 

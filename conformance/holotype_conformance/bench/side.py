@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
-from queue import Empty, Queue
-from threading import Thread
-from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
-
-import msgspec
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from holotype_conformance.bench.protocol import (
     PROTOCOL,
     Answer,
-    AnyAnswer,
     AnyAsk,
+    Draw,
+    Drawn,
+    Go,
     Open,
     Opened,
     Refused,
     Role,
-    Sample,
     Sampled,
 )
-
-STARTING = 300.0  # seconds for our own imports and the target's
-PATIENCE = 600.0  # seconds for any other answer
-KEPT = 4000  # characters of what the code under test printed, told where it died
 
 A = TypeVar("A", bound=Answer)
 
@@ -50,6 +36,10 @@ class BadRequest(BenchError):
 
 class Unrunnable(BenchError):
     """The code under test could not be run at all."""
+
+
+class Late(BenchError):
+    """It did not answer in time: nothing is known of it."""
 
 
 class Wrong(BenchError):
@@ -73,13 +63,16 @@ class Answering(Protocol):
 
     def answer(self, ask: AnyAsk) -> Answer: ...
 
+    def processor_time(self) -> float | None:
+        """Seconds of processor time that it has used so far, by the system; None where the system does not tell."""
+
 
 class Side:
     """One side.
 
     Args:
-        start: gives what answers, a `Process` or a `holotype_conformance.bench.bench.Server` in this one; called
-            again where it died.
+        start: gives what answers, a `holotype_conformance.bench.process.Process` or a
+            `holotype_conformance.bench.server.Server` in this one; called again where it died.
         target: what it opens.
 
     Raises:
@@ -118,86 +111,14 @@ class Side:
         return answer
 
     def sample(self, role: Role, calls: int, number: int) -> float:
-        """Seconds of a sample."""
-        return self.ask(Sample(role=role, calls=calls, number=number), Sampled).seconds
+        """Seconds of a sample: processor time, which this process reads and not the one that runs the code under test.
 
-
-class Process:
-    """A worker process.
-
-    Args:
-        paths: folders that come first when it imports.
-        folder: where it runs; by default here.
-    """
-
-    def __init__(self, paths: Sequence[Path] = (), folder: Path | None = None) -> None:
-        before = os.environ.get("PYTHONPATH", "")
-        path = os.pathsep.join([*map(str, paths), *([before] if before else [])])
-        threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": path}
-        self.printed = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the process
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "holotype_conformance.bench.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.printed,
-            env=os.environ | threads,
-            cwd=folder,
-            start_new_session=True,  # an interrupt is for the parent
-        )
-        self.lines: Queue[bytes | None] = Queue()
-        self.decoder: msgspec.json.Decoder[AnyAnswer] = msgspec.json.Decoder(AnyAnswer)
-        Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.put(line)
-        self.lines.put(None)
-
-    def answer(self, ask: AnyAsk) -> Answer:
-        """The process' answer.
-
-        Raises:
-            Unrunnable: it died, or did not answer in time.
+        What passes between the two readings besides is the sending of two lines, about 0.1 ms. A GPU has its own clock.
         """
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(msgspec.json.encode(ask) + b"\n")
-            self.process.stdin.flush()
-            line = self.lines.get(timeout=STARTING if isinstance(ask, Open) else PATIENCE)
-        except BrokenPipeError:
-            line = None
-        except Empty:
-            raise Unrunnable(f"no answer within {PATIENCE:g} s", self._said()) from None
-        if line is None:
-            code = self.process.wait()
-            raise Unrunnable(f"its process ended with {_ending(code)}", self._said())
-        return self.decoder.decode(line)
-
-    def _said(self) -> str:
-        self.printed.seek(0)
-        return self.printed.read()[-KEPT:].decode("utf-8", "replace").strip()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self.printed):
-            if stream is not None:
-                _close(stream)
-
-
-def _close(stream: Any) -> None:
-    with suppress(BrokenPipeError):
-        stream.close()
-
-
-def _ending(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
+        self.ask(Draw(role=role, calls=calls, number=number), Drawn)
+        before = self.server.processor_time()
+        sampled = self.ask(Go(), Sampled)
+        after = self.server.processor_time()
+        if before is None or after is None or self.target.device.startswith("cuda"):
+            return sampled.seconds
+        return max(after - before, 1e-9)

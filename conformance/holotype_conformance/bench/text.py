@@ -71,12 +71,12 @@ def _table(report: BenchReport, part: str, rows: list[Measured], painter: Painte
     yield painter.paint(f"{part:<{NAME}}", bold=True) + titles
     for row in rows:
         name = f"{row.work.name.removesuffix(f' {part}'):<{NAME}}"
-        reason = row.error or row.lacks or "below the roofline: no time"
+        reason = row.error or row.undecided or row.lacks or "below the roofline: no time"
         if row.seconds:
             cells = (f"{_cell(report, row, head):>{room}}" for head, room in heads.items())
             yield name + "".join(cells)
         else:
-            mark = "–" if row.lacks else "✗"
+            mark = "–" if row.lacks else "?" if row.undecided else "✗"
             yield f"{name}  {mark} {cut(clean(reason), painter.width - NAME - 4)}"
 
 
@@ -110,7 +110,7 @@ def _growth(report: BenchReport, painter: Painter) -> Iterator[str]:
             else ""
         )
         room = painter.width - NAME - 10
-        yield f"  {each.mask + ' ' + each.part:<{NAME + 6}}  {cut(clean(each.error or told), room)}"
+        yield f"  {each.mask + ' ' + each.part:<{NAME + 6}}  {cut(clean(each.error or each.undecided or told), room)}"
 
 
 def _charts(report: BenchReport, painter: Painter) -> Iterator[str]:
@@ -174,6 +174,9 @@ def _conclusion(report: BenchReport, painter: Painter) -> Iterator[str]:
     skipped = sum(each.lacks is not None for each in report.measured)
     failed = len(report.failed())
     yield f"{timed} timed, {skipped} skipped, {len(report.gates)} gates, {failed} failed"
-    verdict = "passes all gates" if report.passed else "does not pass"
+    for each in report.undecided():
+        yield from wrap(clean(f"undecided: {each}; --timeout gives it longer"), painter.width)
+    open_ = "is undecided" if report.undecided() and not report.failed() else "does not pass"
+    verdict = "passes all gates" if report.passed else open_
     colour = "green" if report.passed else "red"
     yield painter.paint(clean(f"{report.candidate} {verdict}"), colour, bold=True)

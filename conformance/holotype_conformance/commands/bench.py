@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,12 +15,15 @@ import click
 from holotype_conformance.commands.check import (
     FAILED,
     OUTPUT,
+    UNDECIDED,
     Unrunnable,
     load_specs,
     painter,
     require_writable,
     write_text,
 )
+from holotype_conformance.limits import bad_limit
+from holotype_conformance.orphans import adopted
 from holotype_conformance.terminal import BadInput
 
 if TYPE_CHECKING:
@@ -70,6 +74,14 @@ if TYPE_CHECKING:
     "--json", "json_path", type=OUTPUT, metavar="FILE", help="Write JSON as pytest-benchmark does."
 )
 @click.option("--chart", type=OUTPUT, metavar="FILE", help="Draw throughput over length as SVG.")
+@click.option(
+    "--timeout",
+    type=float,
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Processor time for one step of the work, 0 for no limit.",
+)
 @click.option("--verbose", is_flag=True, help="Show tracebacks and what TARGET printed.")
 def bench(
     target: str,
@@ -83,6 +95,7 @@ def bench(
     seed: int,
     json_path: str | None,
     chart: str | None,
+    timeout: float,
     verbose: bool,
 ) -> None:
     """How fast is the implementation TARGET, and has it got worse?
@@ -91,21 +104,25 @@ def bench(
     thread, in CPU time, beside scaled_dot_product_attention and the reference, and held against gates: on counts, which
     are the same in every run, and on ratios of times that were taken in turns. Nothing wrong gets a time.
 
-    Exit codes: 0 all gates are passed, 1 one is not, 2 bad input or nothing that ran, 3 it could not be run at all.
+    Exit codes: 0 all gates are passed, 1 one is not, 2 bad input or nothing that ran, 3 it could not be run at all,
+    4 undecided: some of it did not end in time.
     """
     for path in (json_path, chart):
         require_writable(path)
+    if (complaint := bad_limit(timeout)) is not None:
+        raise BadInput(f"--timeout: {complaint}")
     if against and against_version:
         raise BadInput("give --against or --against-version, not both")
     loaded = load_specs(specs) if specs else {}
     _check_gates(gates)
     works = _works(list(loaded.values()), grid, only)
     with ExitStack() as stack:
+        start = partial(_started, stack, timeout=timeout, orphans=stack.enter_context(adopted()))
         with _reporting(target, verbose):
             ask = _open(target, tuple(loaded), device, seed)
-            side = _started(stack, ask)
+            side = start(ask)
         with _reporting(against or against_version or "", verbose):
-            other = _other(stack, ask, against, against_version)
+            other = _other(stack, start, ask, against, against_version)
         with _watching(len(works)) as watch, _reporting(target, verbose):
             report = _run(side, other, works, ask, grid, only, gates, watch)
     _write(report, json_path, chart)
@@ -150,19 +167,26 @@ def _open(target: str, specs: tuple[str, ...], device: str, seed: int) -> Any:
 
 def _started(stack: ExitStack, ask: Any, **where: Any) -> Side:
     """A side in a process of its own, which ends with `stack`."""
-    from holotype_conformance.bench.side import Process, Side
+    from holotype_conformance.bench.process import Process
+    from holotype_conformance.bench.side import Side
 
     return Side(lambda: stack.enter_context(Process(**where)), ask)
 
 
-def _other(stack: ExitStack, ask: Any, against: str | None, version: str | None) -> Other | None:
+def _other(
+    stack: ExitStack,
+    start: Callable[..., Side],
+    ask: Any,
+    against: str | None,
+    version: str | None,
+) -> Other | None:
     import msgspec
 
     from holotype_conformance.bench.pairs import OTHER_CODE, SAME_CODE
     from holotype_conformance.bench.run import Other
 
     if against is not None:
-        side = _started(stack, msgspec.structs.replace(ask, target=against))
+        side = start(msgspec.structs.replace(ask, target=against))
         return Other(side=side, title=side.opened.title, limit=OTHER_CODE, same_code=False)
     if version is None:
         return None
@@ -170,7 +194,7 @@ def _other(stack: ExitStack, ask: Any, against: str | None, version: str | None)
 
     place = earlier(version, ask.target, stack)
     ask = msgspec.structs.replace(ask, target=place.target)
-    side = _started(stack, ask, paths=place.paths, folder=place.folder)
+    side = start(ask, paths=place.paths, folder=place.folder)
     return Other(side=side, title=place.title, limit=SAME_CODE, same_code=True)
 
 
@@ -217,6 +241,8 @@ def _report(
 
     from holotype_conformance.bench.records import BenchReport
 
+    undecided = [each for each in found.measured if each.undecided]
+    grown = [each for each in found.growth if each.undecided]
     return BenchReport(
         holotype=version("holotype"),
         target=ask.target,
@@ -226,7 +252,7 @@ def _report(
         against=other.title if other else None,
         grid=grid,
         seed=ask.seed,
-        passed=all(verdict.passed for verdict in found.verdicts),
+        passed=all(verdict.passed for verdict in found.verdicts) and not (undecided or grown),
         environment=side.opened.environment,
         load=loads,
         control=found.control,
@@ -280,5 +306,7 @@ def _conclude(report: BenchReport) -> None:
     ran = any(each.lacks is None for each in report.measured)
     if not ran:
         raise BadInput(f"nothing was measured: {report.measured[0].lacks}")
-    if not report.passed:
+    if report.failed():
         sys.exit(FAILED)
+    if report.undecided():
+        sys.exit(UNDECIDED)

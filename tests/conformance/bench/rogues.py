@@ -1,6 +1,10 @@
 """Kernels under test: one that is right, and others that are each wrong, wasteful or slow in one way."""
 
+import contextlib
 import os
+import subprocess
+import sys
+import time
 
 import torch
 import torch.nn.functional as F
@@ -109,3 +113,36 @@ def dies_at_length_128(q, k, v, *, causal=False):
 
 def refuses_gradients(q, k, v, *, causal=False):
     return right(q.detach(), k.detach(), v.detach(), causal=causal)
+
+
+def stops_clocks(q, k, v, *, causal=False):
+    """Right, and every clock that it can reach stands still."""
+    time.process_time = time.thread_time = time.perf_counter = time.monotonic = lambda: 0.0
+    return right(q, k, v, causal=causal)
+
+
+def hangs_at_length_128(q, k, v, *, causal=False):
+    while q.shape[2] == 128:
+        time.sleep(1)
+    return right(q, k, v, causal=causal)
+
+
+def floods(q, k, v, *, causal=False):
+    os.write(1, b'{"type":"sampled","seconds":0}\n' * 30_000)
+    return right(q, k, v, causal=causal)
+
+
+def leaves_a_daemon(q, k, v, *, causal=False):
+    """A process of a session of its own, which nobody waits for."""
+    if not _RESULTS:
+        line = f"import time; time.sleep({os.environ['HOLOTYPE_DAEMON']})"
+        _RESULTS[()] = subprocess.Popen([sys.executable, "-c", line], start_new_session=True)
+    return right(q, k, v, causal=causal)
+
+
+def scribbles(q, k, v, *, causal=False):
+    """Answers in our name wherever it can write."""
+    for number in range(3, 1100):
+        with contextlib.suppress(OSError):
+            os.write(number, b"{}\n")
+    return right(q, k, v, causal=causal)

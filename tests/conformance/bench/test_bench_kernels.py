@@ -8,11 +8,12 @@ import pytest
 
 from holotype_conformance.bench.gates import gates
 from holotype_conformance.bench.pairs import OTHER_CODE, SAME_CODE
+from holotype_conformance.bench.process import Process
 from holotype_conformance.bench.protocol import Count, Counted, Open, Prepare, Prepared
 from holotype_conformance.bench.records import Measured
 from holotype_conformance.bench.run import Other, grow, measure, run
 from holotype_conformance.bench.server import Server
-from holotype_conformance.bench.side import BadRequest, Process, Side, Unrunnable
+from holotype_conformance.bench.side import BadRequest, Side, Unrunnable
 from holotype_conformance.bench.workloads import KernelWork, Part
 
 ROGUES = Path(__file__).with_name("rogues.py")
