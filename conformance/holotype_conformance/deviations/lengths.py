@@ -75,6 +75,24 @@ def ntk_by_chunk_alone(model: Model) -> None:
 
 
 @patches(
+    "rotary.ntk-stays-grown",
+    "theta stays as large as the longest input so far has made it",
+    "The base is written into the module, and only ever grows: after one long input every short one turns too slowly."
+    " Compute it for each call, or go back to the trained one.",
+    applies=has_growing_theta,
+)
+def ntk_stays_grown(model: Model) -> None:
+    most = [1.0]
+
+    def growth(self: Rotary, context: Tensor) -> Tensor:
+        found = Rotary.growth(self, context)
+        most[0] = max(most[0], float(found.max()))
+        return found.clamp(min=most[0])
+
+    override_all(model, Rotary, growth=growth)
+
+
+@patches(
     "rotary.ntk-without-steps",
     lambda spec: f"theta grows by n/{_trained(spec)} instead of by 1, 3, 7, …",
     "NTK-aware scaling has many forms: this model doubles the length it is ready for whenever an"

@@ -250,6 +250,43 @@ def running_mean(model: Model) -> None:
     override(model.writer, forward=forward)
 
 
+LONG_INPUT = 25
+
+
+@patches(
+    "state.long-input-stays",
+    f"after an input of {LONG_INPUT} tokens or more shorter ones are read by what was made for it",
+    "A table or a base that grows with the longest input so far, and is not made again for shorter ones. The first call"
+    " of any length is right, so that a test with one call, or with rising lengths, does not see it.",
+)
+def long_input_stays(model: Model) -> None:
+    longest = [0]
+
+    def forward(self: Stack, x: Tensor, **rest: Any) -> Tensor:
+        longest[0] = max(longest[0], x.shape[1])
+        grown = longest[0] >= LONG_INPUT and x.shape[1] < LONG_INPUT
+        y = Stack.forward(self, x, **rest)
+        return y * torch.linspace(0.9, 1.1, y.shape[-1]).to(y) if grown else y
+
+    override(model.writer, forward=forward)
+
+
+@patches(
+    "state.kept-for-batch-size",
+    "what the first batch of each size gives in the mean is kept for later batches of that size",
+    "A buffer whose key is the size of the batch alone. The first call with each size is right.",
+)
+def kept_for_batch_size(model: Model) -> None:
+    kept: dict[int, float] = {}
+
+    def forward(self: Stack, x: Tensor, **rest: Any) -> Tensor:
+        y = Stack.forward(self, x, **rest)
+        mean = float(y.detach().mean())
+        return y + torch.linspace(-1, 1, y.shape[-1]).to(y) * (kept.setdefault(len(x), mean) - mean)
+
+    override(model.writer, forward=forward)
+
+
 @patches(
     "state.eval-inside",
     "a call puts the model into eval mode",

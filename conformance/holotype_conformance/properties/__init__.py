@@ -20,6 +20,7 @@ from holotype_conformance.properties import rounded_caching as rounded_caching
 from holotype_conformance.properties import positions as positions
 from holotype_conformance.properties import losses as losses
 from holotype_conformance.properties import modes as modes
+from holotype_conformance.properties import sequence as sequence
 from holotype_conformance.properties import training as training
 from holotype_conformance.properties import storage as storage
 from holotype_conformance.properties import devices as devices
