@@ -157,7 +157,7 @@ def test_a_process_that_ends_during_the_search_leaves_the_failure_and_says_so(
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 1, run.stderr
     (result,) = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert result["counterexample"]["facts"]["error"] > 0
+    assert (result["outcome"], result["counterexample"]["facts"]["path"]) == ("failed", "fused")
     assert result["undiagnosed"] == (
         "the candidate's process exited with status 7 during the search for a diagnosis"
     )

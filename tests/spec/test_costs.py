@@ -1,5 +1,7 @@
 """Costs, each worked by hand."""
 
+from dataclasses import FrozenInstanceError
+
 import msgspec
 import pytest
 
@@ -175,6 +177,14 @@ def test_the_memory_is_the_parameters_times_the_width() -> None:
 )
 def test_a_number_takes_the_bits_of_its_dtype(dtype: str, bits: int) -> None:
     assert costs.memory_bytes(load("gpt2"), dtype) * 8 == 124_439_808 * bits
+
+
+def test_a_cost_that_was_told_stays_what_it_is() -> None:
+    flops = costs.flops_per_token(load("gpt2"), 1)
+    cost = costs.pass_cost(load("gpt2"), batch=1, length=1, dtype="float32")
+    for found, name in ((flops, "forward"), (cost, "bytes")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(found, name, 0)
 
 
 def test_part_of_a_byte_is_a_byte() -> None:

@@ -141,6 +141,13 @@ def test_only_an_encoder_beside_a_decoder_adds_rows_of_its_own(name: str, places
     assert places == any(row.startswith("source_embeddings.") for row in names(name))
 
 
+def test_a_norm_of_the_embeddings_alone_is_a_row_of_the_source_too() -> None:
+    t5 = load("t5-small")
+    normalization = msgspec.structs.replace(t5.architecture.normalization, embedding=True)
+    architecture = msgspec.structs.replace(t5.architecture, normalization=normalization)
+    assert places_each_stack(msgspec.structs.replace(t5, architecture=architecture))
+
+
 # Positions that no complete model of the catalogue has -----------------------------------------------------------
 
 
