@@ -61,10 +61,10 @@ def once_more(
         before = cases[len(cases) - number :] if number else ()
         if number and _fails(property_, before, case, fresh):
             return _after(result, before, rerun_all)
+    there = f", and so it does after the {len(cases)} of this property before it" if cases else ""
     said = (
-        "on earlier calls of other properties, or on chance: on a fresh model the same case holds, and so it does there"
-        f" after the {len(cases)} cases of this property that ran before it. The line alone is green; the whole run"
-        " is not"
+        f"on earlier calls of other properties, or on chance: on a fresh model the same case holds{there}. The line"
+        " alone is green; the whole run is not"
     )
     return msgspec.structs.replace(result, depends=said)
 
