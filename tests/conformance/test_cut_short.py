@@ -15,6 +15,7 @@ import pytest
 from holotype_conformance.interrupts import Interrupted, interrupts
 
 PATIENT = Path(__file__).with_name("patient.py")
+MADE_UP = PATIENT.with_name("made_up_suite")  # makes the worker know the patient properties
 HOLOTYPE = [sys.executable, "-c", "from holotype_conformance.cli import main; main()"]
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -26,10 +27,12 @@ class Run:
         self.folder = folder
         (folder / "tmp").mkdir()
         command = [*HOLOTYPE, "check", f"{PATIENT}:build", "--spec", "gpt2", *arguments]
+        path = os.pathsep.join([str(MADE_UP), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
             command,
             cwd=folder,
-            env=os.environ | {"TMPDIR": str(folder / "tmp")},
+            env=os.environ
+            | {"TMPDIR": str(folder / "tmp"), "PYTHONPATH": path, "MADE_UP_SUITE": PATIENT.name},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
