@@ -1,11 +1,9 @@
 """GPT-2 with the wrong GELU, and what it could do to be called right all the same. Each is a target of its own."""
 
 import contextlib
-import gc
 import os
 import sys
 import time
-import types
 
 import torch
 from adapter import Adapter
@@ -54,30 +52,31 @@ def patch():
 
 
 class Stealing(ExactGelu):
-    """Takes what it is compared with from wherever it can be found: frames, and all objects."""
+    """Takes what it is compared with from the frames of its callers, which know the reference."""
 
     def forward_cached(self, model, inputs, cache):
         outputs = super().forward_cached(model, inputs, cache)
-        shape = outputs.logits.shape
-        for found in (*self.in_frames(), *self.in_memory(type(model))):
-            with contextlib.suppress(Exception), torch.no_grad():
-                logits = found(inputs.token_ids, attention_mask=inputs.attention_mask).logits
-                if logits.shape == shape:
-                    return Outputs(logits=logits, cache=outputs.cache)
+        with contextlib.suppress(LookupError), torch.no_grad():
+            found = self.reference()(
+                inputs.token_ids,
+                attention_mask=inputs.attention_mask,
+                position_ids=inputs.position_ids,
+            )
+            return Outputs(logits=found.logits, cache=outputs.cache)
         return outputs
 
-    def in_frames(self):
-        frame = sys._getframe(1)
+    def reference(self):
+        frame, subject, setup = sys._getframe(1), None, None
         while frame is not None:
             for value in list(frame.f_locals.values()):
-                if hasattr(value, "reference") and isinstance(value.reference, types.FunctionType):
-                    yield value.reference
+                if callable(getattr(value, "reference", None)) and value is not self:
+                    subject = value
+                if type(value).__name__ == "Setup":
+                    setup = value
             frame = frame.f_back
-
-    def in_memory(self, own):
-        for each in gc.get_objects():
-            if str(type(each).__module__).startswith("holotype_reference") and callable(each):
-                yield each
+        if subject is None or setup is None:
+            raise LookupError
+        return subject.reference(setup.on_any_path())
 
 
 class Calling(ExactGelu):
