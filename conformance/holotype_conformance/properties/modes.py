@@ -29,7 +29,7 @@ from holotype_conformance.randomness import random_states, seed_of, set_states
 from holotype_conformance.subject import Setup, Subject, real_rows
 from holotype_spec.schema import Disentangled, Spec
 
-REPEATS = 25  # calls of one model in one case: 0.92 to the power of 5 · 25 is 3e-5
+REPEATS = 12  # calls of one model in one case: 0.92 to the power of 5 · 12 is 0.007
 
 
 def _demand_same(
@@ -264,8 +264,8 @@ def _seeded(subject: Subject, model: nn.Module, inputs: Inputs, seed: int) -> Te
         "The same call gives the same, whatever was called before and whatever random numbers come. A batch "
         "is run, then a shorter and a longer one (and both with a cache), then the first again, and then "
         f"{REPEATS} times more, each time with other states of the generators of Python, NumPy and torch. In the "
-        f"quick profile these are {5 * REPEATS} calls: one that goes wrong in 8 of 100 is missed once in 30,000 runs, "
-        "one that goes wrong in 1 of 100 in every third or fourth (with --profile full hardly ever). Look for state "
+        f"quick profile these are {5 * REPEATS} calls: one that goes wrong in 8 of 100 is missed once in 150 runs, "
+        "with --profile full hardly ever. Look for state "
         "kept in the module (a mask buffer, a position counter, a table that was made for the longest input so far, a "
         "cache that is not the caller's), and for layers or heads that are dropped by a random number of Python's or "
         "NumPy's, which eval() does not stop."
