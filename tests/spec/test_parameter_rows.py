@@ -146,6 +146,8 @@ def test_a_norm_of_the_embeddings_alone_is_a_row_of_the_source_too() -> None:
     normalization = msgspec.structs.replace(t5.architecture.normalization, embedding=True)
     architecture = msgspec.structs.replace(t5.architecture, normalization=normalization)
     assert places_each_stack(msgspec.structs.replace(t5, architecture=architecture))
+    architecture = msgspec.structs.replace(t5.architecture, token_types=1)
+    assert places_each_stack(msgspec.structs.replace(t5, architecture=architecture))
 
 
 # Positions that no complete model of the catalogue has -----------------------------------------------------------
