@@ -187,6 +187,7 @@ class Stated(Candidate):
         self.absent: Mapping[Capability, str] = opened.absent  # type: ignore[assignment]
         self.holds: Mapping[Form, str] = opened.holds  # type: ignore[assignment]
         self.statements = opened.statements
+        self.hands_out = opened.hands_out
 
     def refusal(self, spec: Spec) -> None:
         """The other half has asked the candidate."""
@@ -230,13 +231,14 @@ class Asking:
 
     half: Half
     place: Place
+    judged_there = False  # whether everything is
 
     def check(self, property_: Property, case: Any, seed: int) -> None:
         """Judge one case, in random states of its own."""
         self.half.case += 1
         self.half.seed = seed
         self.half.slug = property_.slug
-        if property_.apart:
+        if property_.apart and not self.judged_there:
             property_.check(self, case)  # type: ignore[arg-type]
             return
         ask = Check(place=self.place, case=msgspec.json.encode(case))
@@ -282,6 +284,8 @@ class SubjectThere(Asking, Subject):
         self.half = half
         self.candidate: Stated = candidate
         self.place = Place(spec.name, str(self.device), self.long_rows)
+        # The weights that it computes with are there, and the reference has to have them too.
+        self.judged_there = candidate.hands_out
 
     def alike(self, candidate: Candidate | None = None, **changes: Any) -> Subject:
         assert candidate is None, "other candidates are run where the models are"

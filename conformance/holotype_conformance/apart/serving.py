@@ -204,6 +204,7 @@ class Server:
             environment=run.environment,
             paths=tuple(candidate.paths),
             absent=dict(candidate.absent),  # type: ignore[arg-type]
+            hands_out=candidate.overrides("effective_weights"),
             holds=dict(candidate.holds),  # type: ignore[arg-type]
             statements={spec.name: _statement(candidate, spec) for spec in run.specs},
         )

@@ -147,6 +147,7 @@ class Opened(Answer, frozen=True, kw_only=True, tag="opened"):
     paths: tuple[str, ...] = ("default",)
     absent: dict[str, str] = {}
     holds: dict[str, str] = {}
+    hands_out: bool = False  # the weights that it computes with: then it is judged where it is
     statements: dict[str, Statement] = {}
 
 
