@@ -202,6 +202,7 @@ def judge(subject: Subject, property_: Property, settings: Settings) -> Result:
                 meaning=property_.meaning,
                 cases=len(trial.seen),
                 ended=trial.evaded,
+                fault=outcome == "error",
                 details=None if details is None else encodable(details),
                 error=error,
                 budget=budget,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,9 +18,18 @@ from holotype_conformance.property import Case, Property, Violation
 from holotype_conformance.randomness import random_states, seed_of
 from holotype_conformance.records import Result, plain
 
-Fresh = Callable[[], AbstractContextManager[Any]]
 SHORT = (1, 4)  # so many cases before the last one are tried, and then all of them
 SHOWN = 4  # cases that a report names
+
+
+class Fresh(Protocol):
+    """Gives a subject whose candidate has not been called, as long as it is used.
+
+    Where it may be `shared`, its models are new, and its candidate was called for other counterexamples at most: to
+    import a target anew for each failure would take longer than all else.
+    """
+
+    def __call__(self, *, shared: bool = False) -> AbstractContextManager[Any]: ...
 
 
 def run_case(subject: Any, property_: Property, case: Case) -> None:
@@ -52,10 +62,11 @@ def once_more(
         property_: the property that failed.
         cases: those that it ran before `case`, in their order.
         case: the one that failed.
-        fresh: gives a subject whose candidate has not been called, as long as it is used.
+        fresh: gives fresh subjects.
         rerun_all: the command that runs the whole property.
     """
-    if _fails(property_, (), case, fresh) or result.counterexample is None:
+    shared = partial(fresh, shared=True)
+    if _fails(property_, (), case, shared) or result.counterexample is None:
         return result
     for number in (*(each for each in SHORT if each < len(cases)), len(cases)):
         before = cases[len(cases) - number :] if number else ()
@@ -84,7 +95,12 @@ def _after(result: Result, before: Sequence[Case], rerun_all: str) -> Result:
     return msgspec.structs.replace(result, depends=said, history=history, counterexample=again)
 
 
-def _fails(property_: Property, before: Sequence[Case], case: Case, fresh: Fresh) -> bool:
+def _fails(
+    property_: Property,
+    before: Sequence[Case],
+    case: Case,
+    fresh: Callable[[], AbstractContextManager[Any]],
+) -> bool:
     """Whether the case fails on a fresh subject after those; what cannot be told counts as a failure."""
     try:
         with fresh() as subject:

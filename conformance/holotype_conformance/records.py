@@ -70,7 +70,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     `reason` says in a sentence what was seen (or why it was skipped); it is None only for a plain pass. What is
     `undecided` was begun and did not end: it says nothing for the candidate and nothing against it. What is `not-run`
     was to come when the run was cut short.
-    `ended` says that the candidate ended its process, or tried to, in place of an answer.
+    `ended` says that the candidate ended its process, or tried to, in place of an answer. `fault` says that the suite
+    itself went wrong, which says nothing against the candidate either.
     `cases` is the number of cases judged, those of the shrinking included. `details` is a traceback or what
     the candidate printed, for `--verbose`. `error` and `budget` are of the comparison that came nearest its budget,
     where errors were measured. `undiagnosed` says why the search for a diagnosis came to no end; it is None where
@@ -93,6 +94,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     meaning: str = ""
     cases: int = 0
     ended: bool = False
+    fault: bool = False
     details: str | None = None
     error: float | None = None
     budget: float | None = None
@@ -108,13 +110,15 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     @builtins.property  # `property` is a field here
     def undecided(self) -> bool:
         """Whether this result alone leaves open whether the candidate conforms."""
-        return self.outcome in ("undecided", "not-run") and self.level == "must"
+        open_ = self.outcome in ("undecided", "not-run") and self.level == "must"
+        return open_ or self.fault
 
     @builtins.property  # `property` is a field here
     def breaks(self) -> bool:
         """Whether this result alone makes the candidate not conform."""
         must_failed = self.outcome == "failed" and self.level == "must"
-        return must_failed or self.outcome in ("unexpected-pass", "error")
+        wrong = self.outcome == "unexpected-pass" or (self.outcome == "error" and not self.fault)
+        return must_failed or wrong
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):

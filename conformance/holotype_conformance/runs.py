@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 
 import msgspec
@@ -211,7 +211,7 @@ class Run:
             trying=lambda case: self.notify(Trying(case=case)),
             broken=lambda result: self.notify(Broken(spec=spec.name, result=result)),
             judged=lambda result: self.notify(Judged(spec=spec.name, result=result)),
-            fresh=(lambda: self.fresh(spec)) if request.kind == "model" else None,
+            fresh=partial(self.fresh, spec) if request.kind == "model" else None,
         )
         try:
             result = judge(self.subject(spec), property_, settings)
@@ -227,7 +227,7 @@ class Run:
         return result
 
     @contextmanager
-    def fresh(self, spec: Spec) -> Iterator[Subject]:
+    def fresh(self, spec: Spec, *, shared: bool = False) -> Iterator[Subject]:
         """A subject with models of its own, as long as it is used; in the same process."""
         yield self.new_subject(spec)
 

@@ -56,18 +56,35 @@ class Forgetful(ReferenceCandidate):
         return Outputs(logits=factor * super().forward(model, inputs).logits)
 
 
-def judged(good: int) -> Result:
+def judged(good: int, asked: list[bool] | None = None) -> Result:
+    """The verdict on a model that is right so often; `asked` takes for each fresh one whether it may be shared."""
     subject = Subject(Forgetful(good), GPT2)
     subject.diagnosis = "holotype_conformance.none"
 
     @contextmanager
-    def fresh() -> Iterator[Subject]:
+    def fresh(*, shared: bool = False) -> Iterator[Subject]:
+        if asked is not None:
+            asked.append(shared)
         yield Subject(Forgetful(good), GPT2)
 
     def rerun(case: object) -> str:
         return "all of it" if case is None else "one case"
 
     return judge(subject, logits, Settings(fresh=fresh, rerun=rerun))
+
+
+def test_nothing_is_imported_anew_for_a_failure_that_a_shared_fresh_model_shows() -> None:
+    asked: list[bool] = []
+    assert judged(good=0, asked=asked).depends is None
+    assert asked == [True]
+
+
+def test_what_holds_on_a_shared_fresh_model_is_tried_on_others_of_its_own() -> None:
+    asked: list[bool] = []
+    assert judged(good=3, asked=asked).depends is not None
+    assert asked[0]
+    assert len(asked) > 1
+    assert not any(asked[1:])
 
 
 def test_a_failure_that_needs_earlier_calls_names_them_and_reruns_them_all() -> None:
@@ -94,7 +111,7 @@ def test_one_that_cannot_be_brought_about_again_is_said_to_be_green_alone() -> N
     subject.diagnosis = "holotype_conformance.none"
 
     @contextmanager
-    def fresh() -> Iterator[Subject]:
+    def fresh(*, shared: bool = False) -> Iterator[Subject]:
         yield Subject(Forgetful(10**9), GPT2)
 
     result = judge(subject, logits, Settings(fresh=fresh))

@@ -174,7 +174,9 @@ def test_a_mistake_of_the_check_is_an_error_with_its_traceback_and_not_a_failure
     assert result.outcome == "error"
     assert result.reason == "the check itself raised KeyError: 'ours'"
     assert 'raise KeyError("ours")' in result.details
-    assert result.breaks
+    assert result.fault
+    assert result.undecided
+    assert not result.breaks
 
 
 def test_an_assertion_of_our_own_is_an_error_and_not_a_failure():

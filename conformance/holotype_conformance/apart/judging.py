@@ -81,6 +81,7 @@ class Half:
         self.another: Callable[
             [], Half
         ]  # makes a half like this one, whose candidate is imported anew
+        self.shared: Any = None  # a run in such a half, once one was made that may be used again
 
     def ask(self, ask: AnyAsk, expected: type[A] | tuple[type[A], ...]) -> A:
         """One answer.
@@ -121,6 +122,8 @@ class Half:
 
     def end(self) -> None:
         """Let it go, and wait for its end, so that its time counts as this process' own."""
+        if self.shared is not None:
+            self.shared.half.end()
         self.wire.socket.close()
         ended(self.process)
 

@@ -99,21 +99,36 @@ class _Here:
         )
 
     @contextmanager
-    def fresh(self, spec: Any) -> Iterator[Any]:
-        """A subject whose candidate is imported anew, in another half of its own."""
+    def fresh(self, spec: Any, *, shared: bool = False) -> Iterator[Any]:
+        """A subject whose candidate is imported anew, in another half of its own; or in one for all that may share."""
         request: Request = self.request  # type: ignore[attr-defined]
         if request.device != "cpu":  # a copy of a process cannot use the GPU that the process uses
             yield self.new_subject(spec)
             return
+        if shared:
+            if self.half.shared is None:
+                self.half.shared = self._imported_anew()
+            yield self.half.shared.new_subject(spec)
+            return
+        run = self._imported_anew()
+        try:
+            yield run.new_subject(spec)
+        finally:
+            run.half.end()
+
+    def _imported_anew(self) -> Any:
+        """A run like this one, in another half."""
+        request: Request = self.request  # type: ignore[attr-defined]
         half = self.half.another()
         try:
             answer = half.ask(Open(request=request), (Opened, Refused))
             if isinstance(answer, Refused):
                 raise RefusedThere(answer)
-            kind: Any = type(self)
-            yield kind(half, answer, request).new_subject(spec)
-        finally:
+        except BaseException:
             half.end()
+            raise
+        kind: Any = type(self)
+        return kind(half, answer, request)
 
     @cached_property
     def environment(self) -> Environment:

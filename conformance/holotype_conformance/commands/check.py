@@ -171,7 +171,7 @@ def check(
     build(spec) -> torch.nn.Module or a Candidate; or an adapter: reference, hf, hf:ClassName.
 
     Exit codes: 0 it conforms, 1 it does not, 2 bad input or nothing that ran, 3 it could not be run at all, 4
-    undecided: no number was compared, or something that it must do did not end.
+    undecided: no number was compared, or something that it must do did not end, or the suite went wrong.
     """
     from holotype_conformance.records import Request
     from holotype_spec import count_parameters
