@@ -2,7 +2,8 @@
 
 A property is a function ``check(subject, case)`` that returns when the claim holds for that case and raises `Violation`
 when it does not. Cases are small frozen structs, drawn by Hypothesis and shrunk by it to the smallest one that fails;
-the same struct, written as JSON, reruns exactly that case. The engine is pytest (see `holotype_conformance.plugin`).
+the same struct, written as JSON, reruns exactly that case. pytest collects a property as an item (see
+`holotype_conformance.plugin`).
 """
 
 from __future__ import annotations

@@ -269,9 +269,13 @@ class Subject:
     def load(self, model: nn.Module, weights: Weights) -> None:
         """Hand weights to the candidate, in tensors of its own, into which its `load` must not write."""
         handed = HandedWeights(weights)
-        with random_states(self.seed), self._guard("load", self.dtype_of(model)):
-            self.candidate.load(model, handed)
+        self.load_copied(model, handed)
         demand_unwritten(handed, weights, model)
+
+    def load_copied(self, model: nn.Module, weights: Weights) -> None:
+        """Hand weights to the candidate that are nobody else's, as often as it takes."""
+        with random_states(self.seed), self._guard("load", self.dtype_of(model)):
+            self.candidate.load(model, weights)
 
     def held(self, model: nn.Module, given: Weights) -> Weights:
         """The weights that a model computes with, of which `given` were loaded.

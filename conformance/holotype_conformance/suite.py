@@ -110,7 +110,7 @@ def conclude(result: Result) -> None:
 
 
 def run_of(config: pytest.Config) -> Run | IsolatedRun:
-    """The run that the options describe, or the one that a worker has prepared."""
+    """The run that the options describe."""
     if RUN not in config.stash:
         config.stash[RUN] = _run_from_options(config)
     return config.stash[RUN]

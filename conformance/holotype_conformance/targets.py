@@ -31,6 +31,7 @@ BUILT_IN = {
     "hf": "holotype_conformance.adapters.hf:candidate",
     "deviation": "holotype_conformance.deviations.candidate:candidate",
 }
+OURS = frozenset({"reference", "deviation"})  # no code of anybody else runs in these
 EXPECTED = (
     "expected package.module:attribute, path/to/file.py:attribute or an adapter ({adapters}), where the"
     " attribute is a function build(spec) -> torch.nn.Module, or a Candidate"
@@ -38,6 +39,11 @@ EXPECTED = (
 EXPECTED_BUILD = (
     "expected a function that takes one positional argument, build(spec) -> torch.nn.Module"
 )
+
+
+def is_ours(target: str) -> bool:
+    """Whether a target runs no code but that of this project."""
+    return target.partition(":")[0] in OURS
 
 
 class TargetError(ValueError):

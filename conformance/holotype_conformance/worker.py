@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -32,15 +33,16 @@ from holotype_conformance.records import (
     Event,
     Job,
     Kind,
-    Planned,
     Ready,
     Resolved,
     signed,
 )
 from holotype_conformance.refusals import rejected, title
+from holotype_conformance.targets import is_ours
 
 if TYPE_CHECKING:
     from holotype_conformance.apart.judging import Half
+    from holotype_conformance.runs import Run
 
 
 class Channel:
@@ -95,7 +97,10 @@ def main() -> None:
     channel = Channel()
     faulthandler.enable()
     kind: Any = sys.argv[1] if len(sys.argv) > 1 else "model"
+    gc.disable()  # of what is imported nothing is garbage
     half = _prepared(channel, kind)
+    gc.freeze()
+    gc.enable()
     job = channel.receive()
     status = 70
     try:
@@ -142,7 +147,7 @@ def _run(channel: Channel, job: Job, half: Half | None) -> Any:
     resolve, run_class = _kind(job.request.kind)
     options = {"notify": channel.send, "smoked": job.smoked}
     with time_limit(job.request.limit):
-        if half is None:
+        if half is None or is_ours(job.request.target):  # nothing of ours is out to look right
             return run_class(job.request, resolve(job.request.target), **options)
         from holotype_conformance.apart.split import run_here
 
@@ -161,7 +166,7 @@ def _work(channel: Channel, job: Job, half: Half | None) -> bool:
         channel.send(getattr(error, "told", None) or rejected(error, request))
         return False
     channel.send(Resolved(title=title(run.candidate, request.target)))
-    return _run_pytest(channel, job, run)
+    return _judge_all(channel, job, run)
 
 
 def _kind(kind: Kind) -> tuple[Any, Any]:
@@ -181,70 +186,36 @@ def _kind(kind: Kind) -> tuple[Any, Any]:
     return resolve, Run
 
 
-def _run_pytest(channel: Channel, job: Job, run: object) -> bool:
-    import pytest
+def _judge_all(channel: Channel, job: Job, run: Run) -> bool:
+    """Announce what is left and judge it, spec by spec; whether the request makes sense."""
+    from holotype_conformance.guard import CandidateUnusable
+    from holotype_conformance.runs import RequestError, plan
 
-    from holotype_conformance.plugin import PACKAGE, SUITE
-
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
-        os.environ.pop(name, None)
-    left_out = (
-        "cacheprovider",
-        "warnings",
-        "faulthandler",
-        "logging",
-        "unraisableexception",
-        "threadexception",
-    )
-    arguments = [
-        str(SUITE),
-        "-c",
-        os.devnull,
-        "--rootdir",
-        str(PACKAGE),
-        "--noconftest",
-        "-q",
-        "-s",
-    ]
-    arguments += [word for name in left_out for word in ("-p", f"no:{name}")]
-    arguments += ["-p", "holotype_conformance.plugin"]
-    code = pytest.main(arguments, plugins=[_Reporting(channel, job, run)])
-    return code in (
-        pytest.ExitCode.OK,
-        pytest.ExitCode.TESTS_FAILED,
-        pytest.ExitCode.NO_TESTS_COLLECTED,
-    )
-
-
-class _Reporting:
-    """Hands the prepared run to the suite, leaves out what is finished, and announces the rest."""
-
-    def __init__(self, channel: Channel, job: Job, run: object) -> None:
-        self.channel = channel
-        self.finished = set(job.finished)
-        self.run = run
-
-    def pytest_configure(self, config) -> None:  # type: ignore[no-untyped-def]
-        from holotype_conformance.suite import RUN
-
-        config.stash[RUN] = self.run
-
-    def pytest_collection_modifyitems(self, items) -> None:  # type: ignore[no-untyped-def]
-        items[:] = [item for item in items if (item.spec.name, item.name) not in self.finished]
-
-    def pytest_collection_finish(self, session) -> None:  # type: ignore[no-untyped-def]
-        from holotype_conformance.runs import plan
-
-        planned: tuple[Planned, ...] = tuple(
-            plan(item.spec.name, item.property) for item in session.items
+    finished = set(job.finished)
+    left = {
+        spec.name: [each for each in run.properties if (spec.name, each.slug) not in finished]
+        for spec in run.specs
+    }
+    channel.send(
+        Collected(
+            plan=tuple(
+                plan(spec, each) for spec, properties in left.items() for each in properties
+            ),
+            environment=run.environment,
+            suite=len(run.known()),
+            declared=run.declared,
         )
-        environment = self.run.environment  # type: ignore[attr-defined]
-        suite = len(self.run.known())  # type: ignore[attr-defined]
-        declared = self.run.declared  # type: ignore[attr-defined]
-        self.channel.send(
-            Collected(plan=planned, environment=environment, suite=suite, declared=declared)
-        )
+    )
+    for spec in run.specs:
+        with suppress(CandidateUnusable):  # the run has told why, and goes on with the next
+            for number, property_ in enumerate(left[spec.name]):
+                if not number:
+                    run.smoke(spec)
+                try:
+                    run.judge(spec, property_)
+                except RequestError:  # told too
+                    return False
+    return True
 
 
 if __name__ == "__main__":

@@ -300,9 +300,10 @@ def slopes(
     start = {name: each.clone() for name, each in _held(model).items() if name in gradients}
     found = {}
     held = subject.held(model, weights)
+    copied = {name: tensor.clone() for name, tensor in weights.items()}
     for name, direction in directions.items():
-        moved = Weights(weights.spec, {**weights, name: weights[name] + direction})
-        subject.load(model, moved)
+        moved = Weights(weights.spec, {**copied, name: copied[name] + direction})
+        subject.load_copied(model, moved)
         now = _held(model)
         slope = sum(
             float((gradient * (now[own] - start[own])).sum())
