@@ -16,7 +16,14 @@ from holotype_conformance.interrupts import Interrupted, interrupts
 
 PATIENT = Path(__file__).with_name("patient.py")
 MADE_UP = PATIENT.with_name("made_up_suite")  # makes the worker know the patient properties
-HOLOTYPE = [sys.executable, "-c", "from holotype_conformance.cli import main; main()"]
+# These tests may run where signals are ignored, as they are in a shell's background: a person's terminal ignores none.
+HOLOTYPE = [
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    " signal.signal(signal.SIGTERM, signal.SIG_DFL); signal.signal(signal.SIGHUP, signal.SIG_DFL);"
+    " from holotype_conformance.cli import main; main()",
+]
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
@@ -128,6 +135,7 @@ def test_what_a_killed_run_had_judged_is_read_by_holotype_report(tmp_path):
 
 def test_only_the_first_signal_counts_and_none_while_something_is_tidied_up():
     told = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def tidied(signals):
         with signals.held():
@@ -143,6 +151,7 @@ def test_only_the_first_signal_counts_and_none_while_something_is_tidied_up():
     assert caught.value.signal == signal.SIGTERM
     assert told == ["tidied", "goes on"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_signal_that_is_ignored_stays_ignored():
