@@ -74,14 +74,16 @@ class AttentionCase(Case, frozen=True, kw_only=True, omit_defaults=True):
     dtype: DType = "float64"
     mask: Mask = "none"
     form: Form = "arguments"
-    size: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 1
+    size: Annotated[int, msgspec.Meta(ge=0, le=65_536)] = 1
     documents: tuple[Length, ...] = ()
     by_row: bool = False
     percent: Annotated[int, msgspec.Meta(ge=-1000, le=1000)] | None = None
     data: Annotated[int, msgspec.Meta(ge=0, le=9999)] = 0
 
     def misfit(self, subject: Any) -> str | None:
-        """Heads come in groups, and the kernel takes the dtype."""
+        """Heads come in groups, only a prefix can be empty, and the kernel takes the dtype."""
+        if not self.size and self.mask != "prefix":
+            return f"size 0 of the mask {self.mask!r}: expected at least 1"
         if self.heads % self.kv_heads:
             return f"{self.heads} heads cannot share {self.kv_heads} key-value heads evenly"
         reason = subject.capabilities.get(self.dtype)

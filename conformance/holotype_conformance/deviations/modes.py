@@ -98,8 +98,8 @@ LAYER_DROP = 0.08
 
 
 def _dropping_layers(model: Model, draw: Callable[[], float]) -> None:
-    def forward(self: Layer, x: Tensor, *rest: Any) -> Tensor:
-        y = Layer.forward(self, x, *rest)
+    def forward(self: Layer, x: Tensor, *rest: Any, **named: Any) -> Tensor:
+        y = Layer.forward(self, x, *rest, **named)
         return x if draw() < LAYER_DROP else y
 
     override_all(model, Layer, forward=forward)
