@@ -176,12 +176,12 @@ def check_paths(paths: Any) -> None:
     """
     mend = 'expected one name or more, such as paths = ("fused", "eager")'
     if isinstance(paths, str) or not isinstance(paths, Sequence):
-        raise DeclarationError(f"`paths` is {_shown(paths)}; {mend}")
+        raise DeclarationError(f"`paths` is {shown(paths)}; {mend}")
     if not paths:
         raise DeclarationError(f"`paths` is empty, so that nothing could be run; {mend}")
     for path in paths:
         if not isinstance(path, str) or not path.strip():
-            raise DeclarationError(f"`paths` has {_shown(path)} in it; {mend}")
+            raise DeclarationError(f"`paths` has {shown(path)} in it; {mend}")
     if len(set(paths)) < len(paths):
         raise DeclarationError(f"`paths` names one path twice: {', '.join(paths)}; {mend}")
 
@@ -196,11 +196,11 @@ def stated_floor(candidate: Candidate, spec: Spec) -> Floor | None:
     if floor is None:
         return None
     if not isinstance(floor, Floor):
-        raise DeclarationError(f"`floor` returned {_shown(floor)}; expected a Floor, or None")
-    _require_reason("`floor`", floor.reason)
+        raise DeclarationError(f"`floor` returned {shown(floor)}; expected a Floor, or None")
+    require_reason("`floor`", floor.reason)
     if isinstance(floor.relative, Mapping):
         for dtype in floor.relative:
-            _require_known("`floor` states a limit for", dtype, DTYPE_NAMES, "a dtype")
+            require_known("`floor` states a limit for", dtype, DTYPE_NAMES, "a dtype")
     for what, limit in floor.stated():
         _require_bounded(what, limit)
     return floor
@@ -215,12 +215,12 @@ def known_differences(candidate: Candidate, spec: Spec) -> tuple[Difference, ...
     stated = _asked(candidate, "differences", spec)
     if isinstance(stated, str | Mapping) or not isinstance(stated, Sequence):
         raise DeclarationError(
-            f"`differences` returned {_shown(stated)}; expected a sequence of Difference"
+            f"`differences` returned {shown(stated)}; expected a sequence of Difference"
         )
     for each in stated:
         if not isinstance(each, Difference):
-            raise DeclarationError(f"`differences` has {_shown(each)} in it; expected a Difference")
-        _require_reason(f"the difference in {each.field}", each.reason)
+            raise DeclarationError(f"`differences` has {shown(each)} in it; expected a Difference")
+        require_reason(f"the difference in {each.field}", each.reason)
     return tuple(stated)
 
 
@@ -246,12 +246,12 @@ def _named(
 ) -> Iterator[Declaration]:
     if not isinstance(stated, Mapping):
         raise DeclarationError(
-            f"`{kind}` is {_shown(stated)}; expected a mapping of {what} to the reason, such as"
+            f"`{kind}` is {shown(stated)}; expected a mapping of {what} to the reason, such as"
             f" {{{known[0]!r}: 'why'}}"
         )
     for name, reason in stated.items():
-        _require_known(f"`{kind}` names", name, known, what)
-        _require_reason(f"`{kind}[{name!r}]`", reason)
+        require_known(f"`{kind}` names", name, known, what)
+        require_reason(f"`{kind}[{name!r}]`", reason)
         yield Declaration(kind=kind, name=name, reason=reason.strip())
 
 
@@ -281,18 +281,18 @@ def _asked(candidate: Candidate, method: str, spec: Spec) -> Any:
         ) from error
 
 
-def _require_known(told: str, name: Any, known: Sequence[str], what: str) -> None:
+def require_known(told: str, name: Any, known: Sequence[str], what: str) -> None:
     if name in known:
         return
     near = get_close_matches(name, known, n=2, cutoff=0.5) if isinstance(name, str) else []
     hint = f"did you mean {' or '.join(near)}?" if near else f"expected {', '.join(known)}"
-    raise DeclarationError(f"{told} {_shown(name)}, which is not {what}: {hint}")
+    raise DeclarationError(f"{told} {shown(name)}, which is not {what}: {hint}")
 
 
-def _require_reason(told: str, reason: Any) -> None:
+def require_reason(told: str, reason: Any) -> None:
     if not isinstance(reason, str) or not reason.strip():
         raise DeclarationError(
-            f"{told} has {_shown(reason)} for a reason; expected a sentence, which reports print"
+            f"{told} has {shown(reason)} for a reason; expected a sentence, which reports print"
         )
 
 
@@ -301,11 +301,11 @@ def _require_bounded(what: str, limit: Any) -> None:
     if number and math.isfinite(limit) and 0 <= limit <= MOST:
         return
     raise DeclarationError(
-        f"`floor` lets {what} be off by {_shown(limit)}; expected a number from 0 to {MOST:g}, relative to the size"
+        f"`floor` lets {what} be off by {shown(limit)}; expected a number from 0 to {MOST:g}, relative to the size"
         " of what is compared: beyond that nothing is told apart"
     )
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

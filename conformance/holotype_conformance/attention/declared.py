@@ -12,10 +12,14 @@ from holotype_conformance.attention.kernel import (
     Required,
 )
 from holotype_conformance.attention.sizes import Axis, Sizes, nearest
-from holotype_conformance.declarations import DTYPE_NAMES, DeclarationError, Floor
-from holotype_conformance.declarations import _require_known as require_known
-from holotype_conformance.declarations import _require_reason as require_reason
-from holotype_conformance.declarations import _shown as shown
+from holotype_conformance.declarations import (
+    DTYPE_NAMES,
+    DeclarationError,
+    Floor,
+    require_known,
+    require_reason,
+    shown,
+)
 from holotype_conformance.records import Declaration
 
 CAPABILITIES = tuple(name for name in get_args(KernelCapability) if name not in DERIVED)
