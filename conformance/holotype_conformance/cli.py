@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
@@ -72,8 +71,10 @@ class LazyGroup(click.Group):
         try:
             code = super().main(args, standalone_mode=False, **options)
         except click.ClickException as error:
-            with suppress(OSError):  # an error that has no place to be told in keeps its exit code
+            try:
                 error.show()
+            except OSError:  # an error that has no place to be told in keeps its exit code
+                hush("stderr")
             code = error.exit_code
         except click.Abort:
             complain("interrupted")
