@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,8 +17,7 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     if actual.numel() == 0:
         return 0.0
     actual, expected = actual.detach().double(), expected.detach().double()
-    scale = expected.square().mean().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
-    return float((actual - expected).abs().max() / scale)
+    return float((actual - expected).abs().max() / _size(expected))
 
 
 def rms_error(actual: Tensor, expected: Tensor) -> float:
@@ -24,8 +25,24 @@ def rms_error(actual: Tensor, expected: Tensor) -> float:
 
     Steadier than the largest difference: what decides where rounding itself is compared.
     """
+    if actual.numel() == 0:
+        return 0.0
     actual, expected = actual.detach().double(), expected.detach().double()
-    return float((actual - expected).square().mean().sqrt() / expected.square().mean().sqrt())
+    return float((actual - expected).square().mean().sqrt() / _size(expected))
+
+
+def _size(expected: Tensor) -> Tensor:
+    """The root mean square, and never zero: nothing differs from nothing by nothing."""
+    return expected.square().mean().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def largest_error(errors: Mapping[str, float]) -> tuple[str, float]:
+    """The name of the largest error, and that error; one that is no number is larger than any.
+
+    `max` alone would lose it: no comparison with a NaN is true.
+    """
+    name = max(errors, key=lambda each: math.inf if math.isnan(errors[each]) else errors[each])
+    return name, errors[name]
 
 
 def moved(before: Tensor, after: Tensor, stillness: float) -> Tensor:
@@ -69,7 +86,7 @@ def demand_equal(
         Violation: they differ by more; it names the position where they differ most.
     """
     error = relative_error(actual[rows], expected[rows])
-    if stated and error > budget:
+    if stated and not error <= budget:
         _demand_stated(actual[rows], expected[rows], stated, what, facts)
         return
     measured(error, budget)

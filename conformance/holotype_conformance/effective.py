@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from holotype_conformance.compare import relative_error
+from holotype_conformance.compare import largest_error, relative_error
 from holotype_conformance.plain_tensor import plain_tensor
 from holotype_conformance.property import Violation, measured
 from holotype_reference.checkpoints import CheckpointError, canonical
@@ -59,15 +59,15 @@ def demand_near(given: Weights, held: Weights, *, stated: float, dtype: torch.dt
     """
     budget = max(stated, UNITS * torch.finfo(dtype).eps)
     errors = {name: relative_error(held[name], value) for name, value in given.items()}
-    worst = max(errors, key=lambda name: errors[name])
-    measured(errors[worst], budget)
-    if not errors[worst] <= budget:
+    worst, error = largest_error(errors)
+    measured(error, budget)
+    if not error <= budget:
         raise Violation(
-            f"the weights that it computes with are not those that it was given: {worst} is off by {errors[worst]:.1e}"
+            f"the weights that it computes with are not those that it was given: {worst} is off by {error:.1e}"
             f" of its root mean square; {budget:.1e} is allowed"
             + (", as the candidate states" if stated else ""),
             tensor=worst,
-            error=errors[worst],
+            error=error,
             budget=budget,
         )
 

@@ -1,9 +1,17 @@
 """Comparing outputs: hand-worked numbers."""
 
+import math
+
 import pytest
 import torch
 
-from holotype_conformance.compare import demand_equal, moved, relative_error, rms_error
+from holotype_conformance.compare import (
+    demand_equal,
+    largest_error,
+    moved,
+    relative_error,
+    rms_error,
+)
 from holotype_conformance.property import Violation
 
 
@@ -27,6 +35,7 @@ def test_half_precision_is_compared_in_float64() -> None:
 
 def test_nothing_to_compare_is_no_difference() -> None:
     assert relative_error(torch.empty(0, 5), torch.empty(0, 5)) == 0.0
+    assert rms_error(torch.empty(0, 5), torch.empty(0, 5)) == 0.0
 
 
 def test_a_difference_at_padding_is_not_seen() -> None:
@@ -70,6 +79,25 @@ def test_a_nan_is_never_equal() -> None:
         )
 
 
+@pytest.mark.parametrize("stated", [0.0, 0.1])
+def test_a_nan_is_never_as_near_as_stated(stated: float) -> None:
+    expected = torch.ones(1, 2, 2)
+    actual = expected.clone()
+    actual[0, 1, 1] = torch.nan
+    rows = torch.ones(1, 2, dtype=torch.bool)
+    with pytest.raises(Violation):
+        demand_equal(actual, expected, rows=rows, budget=1.0, what="both", stated=stated)
+
+
+@pytest.mark.parametrize("order", ["abc", "cab", "bca"])
+def test_of_several_errors_one_that_is_no_number_is_the_largest(order: str) -> None:
+    errors = {"a": 0.5, "b": math.nan, "c": 2.0}
+    name, error = largest_error({each: errors[each] for each in order})
+    assert name == "b"
+    assert math.isnan(error)
+    assert largest_error({"a": 0.5, "c": 2.0}) == ("c", 2.0)
+
+
 # Numbers of low precision, gradients and nothing ------------------------------------------------------------------
 
 
@@ -92,6 +120,8 @@ def test_tensors_with_a_history_are_compared_without_a_word() -> None:  # warnin
 def test_nothing_differs_from_nothing_by_nothing_and_something_by_more_than_any_budget() -> None:
     assert relative_error(torch.zeros(3), torch.zeros(3)) == 0.0
     assert relative_error(torch.full((3,), 1e-30), torch.zeros(3)) > 1e100
+    assert rms_error(torch.zeros(3), torch.zeros(3)) == 0.0
+    assert rms_error(torch.full((3,), 1e-30), torch.zeros(3)) > 1e100
 
 
 # What has moved ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from holotype_conformance.adapters.reference import run_reference
 from holotype_conformance.candidate import Inputs, Outputs
-from holotype_conformance.compare import demand_equal, relative_error
+from holotype_conformance.compare import demand_equal, largest_error, relative_error
 from holotype_conformance.narrow import UNLUCKY
 from holotype_conformance.plain_tensor import plain_gradient, plain_tensor
 from holotype_conformance.properties.cases import (
@@ -337,10 +337,11 @@ def demand_slopes(subject: Subject, found: Sequence[Slope], path: str) -> None:
     Raises:
         Violation: they are not; it names the one that is farthest off.
     """
-    worst = max(found, key=lambda each: each.error)
+    name, error = largest_error({each.name: each.error for each in found})
+    worst = next(each for each in found if each.name == name)
     stated = subject.limits.slopes(subject.widest)
-    error, budget, said = worst.error, 10 * subject.floor, "rounding stays below"
-    if stated and error > budget:
+    budget, said = 10 * subject.floor, "rounding stays below"
+    if stated and not error <= budget:
         error = (sum(each.error**2 for each in found) / len(found)) ** 0.5
         budget, said = (
             stated,

@@ -141,7 +141,7 @@ def loss(subject: Subject, case: BatchCase) -> None:
         model = subject.model(case.setup(path))
         actual = float(subject.loss(model, given, labels))
         expected = float(expected_loss(subject.spec, subject.forward(model, read), labels))
-        if abs(actual - expected) > FLOAT32_LOSS * max(1.0, abs(expected)):
+        if not abs(actual - expected) <= FLOAT32_LOSS * max(1.0, abs(expected)):
             raise Violation(
                 f"the loss is {actual:.6f}; the formula gives {expected:.6f} on the same logits",
                 loss=actual,

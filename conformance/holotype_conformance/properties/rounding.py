@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from holotype_conformance.adapters.reference import run_reference
 from holotype_conformance.candidate import Inputs
-from holotype_conformance.compare import rms_error
+from holotype_conformance.compare import largest_error, rms_error
 from holotype_conformance.properties.cases import (
     BatchCase,
     always,
@@ -21,7 +22,7 @@ from holotype_conformance.properties.cases import (
     counted_ids,
     paddings,
 )
-from holotype_conformance.property import Violation, claim, measured
+from holotype_conformance.property import SuiteFault, Violation, claim, measured
 from holotype_conformance.records import DType
 from holotype_conformance.subject import DTYPES, Setup, Subject, real_rows
 from holotype_reference import oracle
@@ -113,9 +114,9 @@ def check_rounding(
                 own = own_error(subject, setup, held, inputs, exact, rows)
             errors[path] = rms_error(run(subject, model, inputs)[rows], exact[rows])
         budget = ROUNDING_FACTOR[dtype] * own + coarse
-        suspects = tuple(path for path, error in errors.items() if error > budget)
+        suspects = tuple(path for path, error in errors.items() if not error <= budget)
         if not suspects:
-            measured(max(errors.values()), budget)
+            measured(largest_error(errors)[1], budget)
             return
     error = errors[suspects[0]]
     measured(error, budget)
@@ -150,6 +151,9 @@ def own_error(
 
     Which of them rounds more is chance, and a correct candidate may go either way. `rows` (batch, length) are the
     positions that count, by default all real ones.
+
+    Raises:
+        SuiteFault: it is no number, and nothing can be measured by it.
     """
     rows = real_rows(inputs) if rows is None else rows
     errors = []
@@ -157,7 +161,12 @@ def own_error(
         reference = subject.fresh_reference(setup, path=path, weights=weights)
         with torch.no_grad():
             errors.append(rms_error(run_reference(reference, inputs).logits[rows], exact[rows]))
-    return max(errors)
+    found = max(errors)
+    if not all(map(math.isfinite, errors)):
+        raise SuiteFault(
+            f"the reference's own error in {setup.dtype} is {errors}, by which no candidate can be measured"
+        )
+    return found
 
 
 def run_oracle(subject: Subject, case: BatchCase, weights: Weights, inputs: Inputs) -> Tensor:

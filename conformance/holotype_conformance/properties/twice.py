@@ -104,7 +104,7 @@ def demand_alike(
         return
     error = rms_error(actual[rows], expected[rows])
     measured(error, budget)
-    if error > budget:
+    if not error <= budget:
         raise Violation(
             f"in {case.dtype} {what} differ by {error:.1e} (relative root mean square); twice what the reference's"
             f" own rounding allows is {budget:.1e}",

@@ -48,7 +48,7 @@ def convex(subject: KernelSubject, case: AttentionCase) -> None:
     slack += stated(dtype)
     ones = subject.output(replace(problem.call, v=torch.ones_like(problem.call.v)))
     away = float((ones.double() - 1.0).abs().max())
-    if away > slack:
+    if not away <= slack:
         raise Violation(
             f"the weights sum to one only within {away:.1e}; rounding stays below {slack:.0e}",
             error=away,
@@ -56,7 +56,7 @@ def convex(subject: KernelSubject, case: AttentionCase) -> None:
     output = as_array(subject.output(problem.call))
     v = as_array(problem.call.v)
     beyond = _beyond(output, v, slack)
-    if beyond > 0.0:
+    if not beyond <= 0.0:
         raise Violation(
             f"a result lies {beyond:.1e} outside the range of the values that it is a mean of",
             error=beyond,
@@ -67,7 +67,7 @@ def _beyond(output: Array, v: Array, slack: float) -> float:
     """How far a result lies outside the values of its column, rounding left out."""
     low, high = v.min(axis=2, keepdims=True), v.max(axis=2, keepdims=True)
     room = slack * np.abs(v).max()
-    return float(max((low - output).max(), (output - high).max()) - room)
+    return float(np.maximum(low - output, output - high).max() - room)
 
 
 def dyadic(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
