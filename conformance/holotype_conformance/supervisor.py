@@ -161,6 +161,7 @@ class _Worker:
         self.broken: Result | None = None
         self.judged: Result | None = None
         self.late = False
+        self.had = ""  # in words, when it was late: of a dead process nobody can tell
         self.since = time.monotonic()
         self.rejected: Rejected | None = None
         self.done = False
@@ -224,17 +225,19 @@ class _Worker:
     def _read_events(self, stream: IO[bytes]) -> None:
         decoder = msgspec.json.Decoder(AnyEvent)
         number, key = 1, self.key.encode()
-        for written in stream:
-            line = written.rstrip(b"\n").partition(b" ")[2]
-            if not compare_digest(written.rstrip(b"\n"), signed(key, number, line)):
-                continue  # cut short by a death, or not the worker's: a candidate may find the way to us
-            number += 1
-            self.events.put(decoder.decode(line))
+        with stream:
+            for written in stream:
+                line = written.rstrip(b"\n").partition(b" ")[2]
+                if not compare_digest(written.rstrip(b"\n"), signed(key, number, line)):
+                    continue  # cut short by a death, or not the worker's: a candidate may find the way to us
+                number += 1
+                self.events.put(decoder.decode(line))
         self.events.put(None)
 
     def _read_printed(self, stream: IO[bytes]) -> None:
-        while chunk := stream.read1(65536):  # type: ignore[attr-defined]
-            self.printed.extend(chunk.decode(errors="replace")[-20_000:].splitlines()[-KEPT:])
+        with stream:
+            while chunk := stream.read1(65536):  # type: ignore[attr-defined]
+                self.printed.extend(chunk.decode(errors="replace")[-20_000:].splitlines()[-KEPT:])
 
     def _next(self) -> AnyEvent | None:
         """The next event; None when the worker is dead, was killed for being late, or is done."""
@@ -247,6 +250,7 @@ class _Worker:
                     return None
                 if self._left() <= 0.01:
                     self.late = True
+                    self.had = self.account.told() if self.account else ""
                     return None
         return None
 
@@ -351,8 +355,8 @@ class _Worker:
         if self.late:
             assert self.account is not None
             limit = self.account.limit - GRACE
-            had = self.account.told()
-            return f"did not answer within {limit:g} s and had to be killed{f' ({had})' if had else ''}"
+            told = f" ({self.had})" if self.had else ""
+            return f"did not answer within {limit:g} s and had to be killed{told}"
         return ending(self.process.returncode)
 
     def _output(self) -> str:

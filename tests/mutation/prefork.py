@@ -1,20 +1,24 @@
 """Run the same tests again and again, each time in a process that has torch already.
 
-``python prefork.py SOCKET SECONDS TEST…`` imports what the tests need of other projects, nothing of this one, and
-waits. TEST is a file of tests, an option of pytest, or THEN before what is run if all before it passes. Whoever
-connects to the socket is told the exit status of one run of the tests, by a child that imports this
-project anew. SECONDS are of CPU time: a mutant that never ends is stopped whatever else the machine does.
+``python prefork.py SOCKET SECONDS MODULE TEST…`` imports what the tests need of other projects, and of this one what
+MODULE (a path) imports itself, which no mutant of MODULE changes; then it waits. TEST is a file of tests, an option of
+pytest, or THEN before what is run if all before it passes. Whoever connects to the socket is told the exit status of
+one run of the tests, by a child that imports MODULE, and what rests on it, anew. SECONDS are of CPU time: a mutant
+that never ends is stopped whatever else the machine does.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import resource
+import signal
 import socket
 import sys
 import traceback
 from contextlib import suppress
+from pathlib import Path
 
 HEAVY = ("torch", "numpy", "einops", "msgspec", "hypothesis.strategies", "jinja2", "rich", "pytest")
 MORE = (
@@ -34,12 +38,16 @@ PLUGINS = (
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=plain")
 OPTIONS += ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # of what is imported before
 THEN = "THEN"
+WAITING = (
+    10  # times its CPU time that a mutant may take on the wall: one may wait for what never comes
+)
 MEMORY = 16 << 30  # bytes that a mutant may ask for
 
 
-def serve(path: str, seconds: int, tests: list[str]) -> None:
+def serve(path: str, seconds: int, module: Path, tests: list[str]) -> None:
     """Answer until the process is ended."""
     import_others()
+    import_below(module)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
@@ -59,12 +67,40 @@ def import_others() -> None:
     assert not ours, f"these would not be mutated: {ours}"
 
 
+def import_below(module: Path) -> None:
+    """Import those of this project's modules that a module imports at once, unless they import it themselves."""
+    mutated = ".".join(module.with_suffix("").parts[1:])
+    for node in ast.parse(module.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("holotype"):
+            name = str(node.module)
+            if not _imports(name, mutated):
+                importlib.import_module(name)
+    assert mutated not in sys.modules, "it would not be mutated"
+
+
+def _imports(name: str, mutated: str) -> bool:
+    """Whether the import of one module imports another, tried in a child, as no import can be taken back."""
+    child = os.fork()
+    if child == 0:
+        importlib.import_module(name)
+        os._exit(mutated in sys.modules)
+    return os.waitpid(child, 0)[1] != 0
+
+
 def status(seconds: int, tests: list[str]) -> int:
     """The exit status of one run of the tests; of one that a signal ended, minus that signal."""
     child = os.fork()
     if child == 0:
         os._exit(_run(seconds, tests))
+
+    def kill(_number: int, _frame: object) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, kill)
+    signal.alarm(WAITING * seconds)
     _, ended = os.waitpid(child, 0)
+    signal.alarm(0)
     return os.waitstatus_to_exitcode(ended)
 
 
@@ -96,4 +132,4 @@ def _first_failure(tests: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
+    serve(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -122,7 +123,7 @@ def _work_on(session: WorkDB, module: str, tests: list[str], arguments: argparse
         if not left:
             return
         end = time.monotonic() + 60 * arguments.minutes
-        with _tests(copy, tests, arguments.python) as command:
+        with _tests(copy, module, tests, arguments.python) as command:
             for number, item in enumerate(left, start=1):
                 if time.monotonic() > end:
                     break
@@ -150,7 +151,7 @@ def _copied(beside: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _tests(copy: Path, tests: list[str], python: str) -> Iterator[str]:
+def _tests(copy: Path, module: str, tests: list[str], python: str) -> Iterator[str]:
     """The command that runs the tests once; it fails if they fail."""
     paths = [str(copy / part) for part in ("spec", "reference", "conformance")]
     environment = os.environ | {
@@ -159,11 +160,11 @@ def _tests(copy: Path, tests: list[str], python: str) -> Iterator[str]:
         "OMP_NUM_THREADS": "1",
     }
     socket = Path("/tmp") / f"mutation-{os.getpid()}.socket"  # their names may not be long
-    command = f"{sys.executable} -I -S -c {_quoted(CLIENT)} {socket}"
+    command = f"{sys.executable} -I -S -c {shlex.quote(CLIENT)} {socket}"
 
     def serve(seconds: int) -> subprocess.Popen[bytes]:
         socket.unlink(missing_ok=True)
-        words = [python, str(HERE / "prefork.py"), str(socket), str(seconds), *tests]
+        words = [python, str(HERE / "prefork.py"), str(socket), str(seconds), module, *tests]
         server = subprocess.Popen(words, cwd=copy, env=environment)
         while not socket.exists() and server.poll() is None:
             time.sleep(0.1)
@@ -172,9 +173,8 @@ def _tests(copy: Path, tests: list[str], python: str) -> Iterator[str]:
 
     server = serve(3600)
     try:
-        before = os.times().children_user
         seconds = _timed(command, server)
-        print(f"the tests take {seconds:.0f} s of CPU time ({before:.0f})", flush=True)
+        print(f"the tests take {seconds:.1f} s of CPU time", flush=True)
         server.terminate()
         server.wait()
         server = serve(round(PATIENCE * seconds) + 10)
@@ -187,18 +187,16 @@ def _tests(copy: Path, tests: list[str], python: str) -> Iterator[str]:
 
 def _timed(command: str, server: subprocess.Popen[bytes]) -> float:
     """Seconds of CPU time that the tests take on the code as it is, on which they must pass."""
-    import shlex
-
+    before = _of_children(server)
     if subprocess.run(shlex.split(command), check=False).returncode:
         raise SystemExit("the tests fail on the code as it is; MUTATION_OUTPUT=1 shows why")
+    return _of_children(server) - before
+
+
+def _of_children(server: subprocess.Popen[bytes]) -> float:
+    """Seconds of CPU time that the ended children of a process have had."""
     fields = Path(f"/proc/{server.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")  # of its children
-
-
-def _quoted(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
 
 def _leave_out(session: WorkDB, module: Path) -> None:
