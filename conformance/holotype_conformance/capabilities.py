@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from holotype_conformance.declarations import DTYPE_NAMES, Capability
 from holotype_conformance.exchange import Inputs
-from holotype_reference.checkpoints import CheckpointError
-from holotype_reference.positions import has_two_positions
+from holotype_reference.positions.two_dimensional import has_two_positions
 from holotype_reference.weights import random_weights
+from holotype_reference.weights.checkpoints import CheckpointError
 from holotype_spec.schema import Spec
 
 if TYPE_CHECKING:

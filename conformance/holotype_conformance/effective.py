@@ -16,8 +16,8 @@ from torch import Tensor
 from holotype_conformance.compare import largest_error, relative_error
 from holotype_conformance.plain_tensor import plain_tensor
 from holotype_conformance.property import Violation, measured
-from holotype_reference.checkpoints import CheckpointError, canonical
 from holotype_reference.weights import Weights
+from holotype_reference.weights.checkpoints import CheckpointError, canonical
 
 UNITS = 8  # in the last place of a dtype: what a weight may move by where none is said to be coarse
 

@@ -271,9 +271,9 @@ def _route(
     """How the reference computes a mask at the model's full length, and the share of the scores that it computes."""
     import torch
 
+    from holotype_reference.kernels.paths import cost, route
     from holotype_reference.masks import Mask, drawn
     from holotype_reference.support import unsupported
-    from holotype_reference.weighted_sum import cost, route
 
     if missing := unsupported(spec):
         return f"The reference cannot compute it yet: it lacks {', '.join(missing)}.", None

@@ -39,9 +39,9 @@ from holotype_conformance.property import ALL_DTYPES, SuiteFault, Violation
 from holotype_conformance.randomness import random_states
 from holotype_conformance.records import DType
 from holotype_conformance.shapes import demand_logits, demand_tensor
+from holotype_reference.kernels.paths import Path as AttentionPath
 from holotype_reference.model import Model
 from holotype_reference.model import build as build_reference
-from holotype_reference.weighted_sum import Path as AttentionPath
 from holotype_reference.weights import Regime, Weights, random_weights
 from holotype_spec.probes import LONG, ROWS, WINDOW, probe
 from holotype_spec.schema import Spec

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from holotype_reference.linear import Linear, Table
 from holotype_reference.normalization import norm
-from holotype_reference.positions import LearnedPositions, Sinusoidal
+from holotype_reference.positions.learned import LearnedPositions
+from holotype_reference.positions.sinusoidal import Sinusoidal
 from holotype_spec import schema
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from holotype_reference.masks import Prefix
 from holotype_reference.model import Model
-from holotype_reference.positions import has_two_positions, spans
+from holotype_reference.positions.two_dimensional import has_two_positions, spans
 from holotype_spec import schema
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from holotype_reference.cache import Cache
 from holotype_reference.masks import Documents, Prefix
-from holotype_reference.positions import has_two_positions
+from holotype_reference.positions.two_dimensional import has_two_positions
 from holotype_spec import schema
 
 

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from holotype_reference.attention import Attention
 from holotype_reference.cache import KeysValues
+from holotype_reference.kernels.paths import Path
 from holotype_reference.linear import Linear
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import norm
-from holotype_reference.weighted_sum import Path
 from holotype_spec import schema
 
 

@@ -38,12 +38,12 @@ from holotype_reference.cache import Cache
 from holotype_reference.embeddings import Embeddings, Placement
 from holotype_reference.heads import EnhancedMaskDecoder, Pooler, head
 from holotype_reference.inputs import check_inputs
-from holotype_reference.layers import MaskDecoder, Source, Stack, Streams, View
+from holotype_reference.kernels.paths import PATHS, Path
 from holotype_reference.linear import Linear
 from holotype_reference.masks import Documents, Prefix
-from holotype_reference.positions import has_two_positions, spans
+from holotype_reference.positions.two_dimensional import has_two_positions, spans
+from holotype_reference.stack import MaskDecoder, Source, Stack, Streams, View
 from holotype_reference.support import check_supported
-from holotype_reference.weighted_sum import PATHS, Path
 from holotype_spec import schema
 from holotype_spec.parameters import parameter_table, places_each_stack
 
@@ -149,7 +149,7 @@ class Model(nn.Module):
                 a model returns at padding is finite and means nothing.
             position_ids: (batch or 1, length). By default positions count all tokens from 0, padding and the cache
                 included: under left padding give absolute positions here. Where a token has two, (batch or 1, 2,
-                length); by default they are those of `holotype_reference.positions.spans`.
+                length); by default they are those of `holotype_reference.positions.two_dimensional.spans`.
             token_types: (batch, length), by default all 0.
             source_ids: (batch, source length), the encoder's input. With a cache that holds a source it may be left
                 out, and is not encoded again.

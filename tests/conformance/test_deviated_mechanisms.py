@@ -16,9 +16,10 @@ from holotype_conformance.properties.agreement import logits as agreement
 from holotype_conformance.properties.caching import ChunkCase
 from holotype_conformance.property import Violation, all_properties
 from holotype_conformance.subject import Subject
-from holotype_reference.layers import Layer
 from holotype_reference.model import Model, build
-from holotype_reference.positions import Alibi, Sinusoidal
+from holotype_reference.positions.relative_bias import Alibi
+from holotype_reference.positions.sinusoidal import Sinusoidal
+from holotype_reference.stack import Layer
 from holotype_reference.weights import Weights, random_weights
 from holotype_spec import load, schema
 from holotype_spec.schema import Spec

@@ -19,8 +19,8 @@ from holotype_conformance.engine import Settings, judge
 from holotype_conformance.property import SuiteFault, Violation, all_properties
 from holotype_conformance.records import Result
 from holotype_conformance.subject import CandidateUnusable, Setup, Subject
-from holotype_reference.checkpoints import CheckpointError
 from holotype_reference.weights import Weights
+from holotype_reference.weights.checkpoints import CheckpointError
 from holotype_spec import complete, load
 from holotype_spec.differences import as_theirs, differences
 from holotype_spec.schema import Spec

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 import holotype_spec
-from holotype_reference.checkpoints import canonical, published
 from holotype_reference.model import Model, Output, build
 from holotype_reference.weights import Regime, random_weights
+from holotype_reference.weights.checkpoints import canonical, published
 from holotype_spec.schema import LayerNorm, RelativeBuckets, Rotary, Spec
 
 NAMES = [

@@ -14,7 +14,7 @@ import holotype_spec
 from holotype_reference import oracle
 from holotype_reference.generation import greedy
 from holotype_reference.model import Model, build
-from holotype_reference.positions import TwoDimensionalRotary, spans
+from holotype_reference.positions.two_dimensional import TwoDimensionalRotary, spans
 from holotype_reference.weights import Weights, random_weights
 
 NAMES = ["glm-10b", "glm-130b", "chatglm-6b", "unilm-v1-base-cased"]

@@ -7,9 +7,9 @@ from typing import Any, cast
 from torch import nn
 
 from holotype_conformance.candidate import Candidate, Inputs, Outputs
+from holotype_reference.kernels.paths import Path
 from holotype_reference.model import Model, Output, build
 from holotype_reference.support import unsupported
-from holotype_reference.weighted_sum import Path
 from holotype_reference.weights import Weights
 from holotype_spec.schema import Spec
 

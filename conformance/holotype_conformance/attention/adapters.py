@@ -21,8 +21,8 @@ from holotype_conformance.attention.kernel import (
     Prefix,
 )
 from holotype_conformance.machine import BACK_ENDS
+from holotype_reference.kernels.paths import PATHS, Path
 from holotype_reference.masks import Band, Mask
-from holotype_reference.weighted_sum import PATHS, Path
 from holotype_spec import schema
 
 

@@ -12,9 +12,9 @@ from holotype_conformance.deviations.deviation import patches
 from holotype_conformance.deviations.features import both, has_alibi, scaled
 from holotype_conformance.deviations.patching import layers, override, override_all
 from holotype_reference.cache import LayerCache
-from holotype_reference.layers import Layer, Shared, Stack
 from holotype_reference.model import Model
-from holotype_reference.positions import Alibi
+from holotype_reference.positions.relative_bias import Alibi
+from holotype_reference.stack import Layer, Shared, Stack
 
 # Slopes ---------------------------------------------------------------------------------------------------------
 

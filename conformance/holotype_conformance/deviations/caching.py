@@ -30,10 +30,10 @@ from holotype_conformance.deviations.patching import (
     redraw_masks,
 )
 from holotype_reference.cache import Cache, KeysValues, LayerCache
-from holotype_reference.layers import Source, Stack
 from holotype_reference.masks import Mask, Prefix
 from holotype_reference.model import Model
-from holotype_reference.positions import Rotary
+from holotype_reference.positions.rotary import Rotary
+from holotype_reference.stack import Source, Stack
 from holotype_spec import schema
 
 # Positions ------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from torch import nn
 from holotype_conformance.adapters.reference import ReferenceCandidate
 from holotype_conformance.deviations.deviation import Deviation, UnknownDeviation, find
 from holotype_conformance.targets import TargetError
+from holotype_reference.kernels.paths import Path
 from holotype_reference.model import build
-from holotype_reference.weighted_sum import Path
 from holotype_spec.schema import Spec
 
 

@@ -14,7 +14,8 @@ from holotype_conformance.deviations.patching import override, override_all, par
 from holotype_reference.heads import EnhancedMaskDecoder
 from holotype_reference.linear import Linear
 from holotype_reference.model import Model
-from holotype_reference.relative import DisentangledAttention, Distances, RelativeRows
+from holotype_reference.positions.disentangled import DisentangledAttention, RelativeRows
+from holotype_reference.positions.distances import Distances
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 

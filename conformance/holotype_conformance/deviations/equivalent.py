@@ -33,11 +33,12 @@ from holotype_conformance.deviations.patching import (
 )
 from holotype_reference.attention import Attention
 from holotype_reference.experts import Choice, Router
-from holotype_reference.layers import Stack
 from holotype_reference.linear import Linear
 from holotype_reference.masks import Mask
 from holotype_reference.model import Model
-from holotype_reference.positions import Alibi, RelativeBias, Rotary
+from holotype_reference.positions.relative_bias import Alibi, RelativeBias
+from holotype_reference.positions.rotary import Rotary
+from holotype_reference.stack import Stack
 
 
 @patches(

@@ -18,8 +18,8 @@ from holotype_conformance.deviations.features import (
 )
 from holotype_conformance.deviations.patching import override, override_all, parts, said
 from holotype_reference.experts import Blocks, Choice, Experts, Router
-from holotype_reference.layers import Layer
 from holotype_reference.model import Model
+from holotype_reference.stack import Layer
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from holotype_reference.positions import has_two_positions as has_two_positions
+from holotype_reference.positions.two_dimensional import has_two_positions as has_two_positions
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 

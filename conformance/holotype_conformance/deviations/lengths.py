@@ -14,13 +14,13 @@ from holotype_conformance.deviations.features import (
     sharpened,
 )
 from holotype_conformance.deviations.patching import override, override_all
-from holotype_reference.attention import LogLength
 from holotype_reference.cache import Cache
-from holotype_reference.layers import Stack
 from holotype_reference.masks import Documents
 from holotype_reference.model import Model
 from holotype_reference.normalization import compute_dtype
-from holotype_reference.positions import Rotary
+from holotype_reference.positions.log_length import LogLength
+from holotype_reference.positions.rotary import Rotary
+from holotype_reference.stack import Stack
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 

@@ -17,9 +17,9 @@ from holotype_conformance.deviations.patching import (
     redraw_masks,
     said,
 )
-from holotype_reference.layers import Stack
 from holotype_reference.masks import Mask, Prefix
 from holotype_reference.model import Model, Output
+from holotype_reference.stack import Stack
 
 # Devices --------------------------------------------------------------------------------------------------------
 

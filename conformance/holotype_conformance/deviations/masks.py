@@ -31,9 +31,9 @@ from holotype_conformance.deviations.patching import (
     wide,
 )
 from holotype_reference.cache import LayerCache
-from holotype_reference.layers import Layer, Shared, Stack
 from holotype_reference.masks import Mask
 from holotype_reference.model import Model
+from holotype_reference.stack import Layer, Shared, Stack
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 

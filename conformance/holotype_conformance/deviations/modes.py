@@ -27,9 +27,9 @@ from holotype_conformance.deviations.patching import (
 from holotype_reference.attention import Attention
 from holotype_reference.cache import LayerCache
 from holotype_reference.embeddings import Embeddings
-from holotype_reference.layers import Layer, Shared, Stack
 from holotype_reference.masks import Mask, Prefix
 from holotype_reference.model import Model, Output
+from holotype_reference.stack import Layer, Shared, Stack
 
 # Dropout --------------------------------------------------------------------------------------------------------
 

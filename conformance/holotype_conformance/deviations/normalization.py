@@ -28,9 +28,9 @@ from holotype_conformance.deviations.patching import (
     wide,
 )
 from holotype_reference.cache import LayerCache
-from holotype_reference.layers import Layer, Shared
 from holotype_reference.model import Model
 from holotype_reference.normalization import LayerNorm
+from holotype_reference.stack import Layer, Shared
 from holotype_spec.schema import Spec
 
 

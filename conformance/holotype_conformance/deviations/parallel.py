@@ -9,8 +9,8 @@ from torch import Tensor
 from holotype_conformance.deviations.deviation import patches
 from holotype_conformance.deviations.features import parallel
 from holotype_conformance.deviations.patching import override_all
-from holotype_reference.layers import Layer
 from holotype_reference.model import Model
+from holotype_reference.stack import Layer
 
 Attend = Callable[[Tensor], Tensor]
 

@@ -17,12 +17,12 @@ from holotype_reference.attention import Attention, CrossAttention, SelfAttentio
 from holotype_reference.cache import KeysValues
 from holotype_reference.experts import Blocks
 from holotype_reference.feed_forward import FeedForward
-from holotype_reference.formula import share
-from holotype_reference.layers import Layer, Stack
+from holotype_reference.kernels.formula import share
+from holotype_reference.kernels.paths import WeightedSum
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import LayerNorm, RMSNorm, compute_dtype
-from holotype_reference.relative import Distances
-from holotype_reference.weighted_sum import WeightedSum
+from holotype_reference.positions.distances import Distances
+from holotype_reference.stack import Layer, Stack
 
 Part = TypeVar("Part", bound=nn.Module)
 Norm = LayerNorm | RMSNorm

@@ -13,9 +13,10 @@ from holotype_conformance.deviations.deviation import patches
 from holotype_conformance.deviations.features import permuted, segmented, transformer_xl
 from holotype_conformance.deviations.patching import override, override_all, parts
 from holotype_reference.attention import SelfAttention
-from holotype_reference.layers import Shared, Stack, Streams
 from holotype_reference.model import Model
-from holotype_reference.relative import Distances, RelativeSinusoids, TransformerXLAttention
+from holotype_reference.positions.distances import Distances
+from holotype_reference.positions.transformer_xl import RelativeSinusoids, TransformerXLAttention
+from holotype_reference.stack import Shared, Stack, Streams
 
 # Distances --------------------------------------------------------------------------------------------------------
 

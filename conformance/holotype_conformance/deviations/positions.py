@@ -19,10 +19,11 @@ from holotype_conformance.deviations.features import (
 from holotype_conformance.deviations.patching import layers, override, override_all, parts
 from holotype_reference.attention import Attention, CrossAttention
 from holotype_reference.cache import LayerCache
-from holotype_reference.layers import Layer, Shared, Stack
 from holotype_reference.masks import Mask, Prefix
 from holotype_reference.model import Model
-from holotype_reference.positions import LearnedPositions, RelativeBias
+from holotype_reference.positions.learned import LearnedPositions
+from holotype_reference.positions.relative_bias import RelativeBias
+from holotype_reference.stack import Layer, Shared, Stack
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 

@@ -25,10 +25,11 @@ from holotype_conformance.deviations.patching import (
     real_keys,
     redraw_masks,
 )
-from holotype_reference.layers import Layer
 from holotype_reference.masks import Mask, Prefix
 from holotype_reference.model import Model, Output
-from holotype_reference.positions import Rotary, Turns, TwoDimensionalRotary
+from holotype_reference.positions.rotary import Rotary, Turns
+from holotype_reference.positions.two_dimensional import TwoDimensionalRotary
+from holotype_reference.stack import Layer
 from holotype_spec.schema import Spec
 
 # Prefixes -------------------------------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ from holotype_conformance.deviations.heads import fill_when_loaded
 from holotype_conformance.deviations.patching import override, parts
 from holotype_reference.attention import SelfAttention
 from holotype_reference.latent import LatentAttention
-from holotype_reference.layers import Stack
 from holotype_reference.model import Model, Output
+from holotype_reference.stack import Stack
 from holotype_spec.schema import Spec
 
 # Parameters -----------------------------------------------------------------------------------------------------

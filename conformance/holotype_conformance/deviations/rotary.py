@@ -22,7 +22,7 @@ from holotype_conformance.deviations.features import (
 )
 from holotype_conformance.deviations.patching import override_all, place, prepare
 from holotype_reference.model import Model
-from holotype_reference.positions import Rotary, Turns
+from holotype_reference.positions.rotary import Rotary, Turns
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 

@@ -11,8 +11,8 @@ from holotype_conformance.deviations.deviation import patches
 from holotype_conformance.deviations.features import shares_layers
 from holotype_conformance.deviations.heads import fill_when_loaded
 from holotype_conformance.deviations.patching import parts
-from holotype_reference.layers import Stack
 from holotype_reference.model import Model
+from holotype_reference.stack import Stack
 
 
 @patches(

@@ -12,7 +12,7 @@ from holotype_conformance.deviations.deviation import patches, respecifies
 from holotype_conformance.deviations.features import both, has_sinusoids, set_otherwise
 from holotype_conformance.deviations.patching import override_all
 from holotype_reference.model import Model
-from holotype_reference.positions import Sinusoidal
+from holotype_reference.positions.sinusoidal import Sinusoidal
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 

@@ -16,8 +16,8 @@ from holotype_conformance.deviations.patching import (
 )
 from holotype_reference.cache import LayerCache
 from holotype_reference.experts import Experts
-from holotype_reference.layers import Layer, Shared, Stack
 from holotype_reference.model import Model
+from holotype_reference.stack import Layer, Shared, Stack
 
 
 @patches(

@@ -12,7 +12,7 @@ from holotype_conformance.deviations.features import has_yarn
 from holotype_conformance.deviations.patching import override_all
 from holotype_reference.attention import Attention
 from holotype_reference.model import Model
-from holotype_reference.positions import Rotary, Turns, yarn_factor
+from holotype_reference.positions.rotary import Rotary, Turns, yarn_factor
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 

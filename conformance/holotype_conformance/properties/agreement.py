@@ -32,7 +32,7 @@ from holotype_conformance.property import Violation, claim, measured
 from holotype_conformance.records import DType
 from holotype_conformance.subject import Setup, Subject, copies, real_rows
 from holotype_reference.model import Model, Output
-from holotype_reference.positions import has_two_positions
+from holotype_reference.positions.two_dimensional import has_two_positions
 from holotype_reference.weights import Weights
 from holotype_spec.parameters import parameter_table
 from holotype_spec.probes import ROWS

@@ -17,7 +17,7 @@ from holotype_conformance.candidate import Inputs
 from holotype_conformance.property import Case, Skip
 from holotype_conformance.records import DType
 from holotype_conformance.subject import Setup, Subject, real_rows
-from holotype_reference.positions import has_two_positions
+from holotype_reference.positions.two_dimensional import has_two_positions
 from holotype_spec.probes import LONG, POSITIONS, ROWS
 from holotype_spec.schema import (
     DynamicScaling,

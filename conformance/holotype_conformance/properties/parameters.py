@@ -31,7 +31,7 @@ from holotype_conformance.properties.extras import (
 )
 from holotype_conformance.property import Case, Violation, claim, noted
 from holotype_conformance.subject import Setup, Subject, candidate_code, real_rows
-from holotype_reference.checkpoints import CheckpointError, published
+from holotype_reference.weights.checkpoints import CheckpointError, published
 from holotype_spec.counts import count_parameters
 from holotype_spec.parameters import parameter_table
 from holotype_spec.schema import Spec

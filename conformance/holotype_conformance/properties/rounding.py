@@ -26,7 +26,7 @@ from holotype_conformance.property import SuiteFault, Violation, claim, measured
 from holotype_conformance.records import DType
 from holotype_conformance.subject import DTYPES, Setup, Subject, real_rows
 from holotype_reference import oracle
-from holotype_reference.weighted_sum import Path
+from holotype_reference.kernels.paths import Path
 from holotype_reference.weights import Weights
 from holotype_spec.parameters import Parameter
 from holotype_spec.probes import LONG

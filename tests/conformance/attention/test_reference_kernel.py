@@ -9,7 +9,7 @@ from holotype_conformance.attention import oracle
 from holotype_conformance.attention.adapters import ReferenceKernel
 from holotype_conformance.attention.kernel import Call
 from holotype_conformance.bench.counters import count
-from holotype_reference.weighted_sum import PATHS
+from holotype_reference.kernels.paths import PATHS
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -1,7 +1,7 @@
 """Attention tile by tile in matrix products, so that time follows the area of the mask and memory its length.
 
 On the way back the weights are computed again instead of being kept (Dao et al. 2022, section 3.1). The formulas of the
-gradients stand in `holotype_reference.formula`.
+gradients stand in `holotype_reference.kernels.formula`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from holotype_reference.formula import Gradients, gradients
-from holotype_reference.mapped import Mapped
+from holotype_reference.kernels.formula import Gradients, gradients
+from holotype_reference.kernels.tiles import Additive, Tile, area, blocks_of, tiles
+from holotype_reference.kernels.vmap import Mapped
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
-from holotype_reference.tiles import Additive, Tile, area, blocks_of, tiles
 
 # So many scores stay in the cache between one operation on them and the next: as many heads at a time are computed.
 CACHED = 1 << 18
@@ -41,7 +41,7 @@ def by_formula(
     """Attention under a described mask without documents, the same prefix in all rows, in at least float32.
 
     Query (batch, heads, queries, head_dim), key and value (batch, kv_heads, keys, head_dim) -> as query. The height of
-    the tiles is as in `holotype_reference.tiles.tiles`. A query that sees nothing gets zero, and zero gradients. The
+    the tiles is as in `tiles` of `tiles.py`. A query that sees nothing gets zero, and zero gradients. The
     weights may be kept after all: that is faster, and takes memory for all of them.
 
     The queries of a group of heads stand side by side, so that they read keys and values together.

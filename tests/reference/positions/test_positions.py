@@ -9,15 +9,10 @@ import pytest
 import torch
 
 from holotype_reference import oracle
-from holotype_reference.positions import (
-    Alibi,
-    LearnedPositions,
-    RelativeBias,
-    Rotary,
-    Sinusoidal,
-    bucket_starts,
-    scaled_frequencies,
-)
+from holotype_reference.positions.learned import LearnedPositions
+from holotype_reference.positions.relative_bias import Alibi, RelativeBias, bucket_starts
+from holotype_reference.positions.rotary import Rotary, scaled_frequencies
+from holotype_reference.positions.sinusoidal import Sinusoidal
 from holotype_spec import schema
 from holotype_spec.schema import Llama3Scaling, NoScaling
 

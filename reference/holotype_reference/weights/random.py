@@ -8,15 +8,14 @@ own, so that the values of one do not depend on which others exist.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import sqrt
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from holotype_reference.weights.checkpoints import Weights
 from holotype_spec.parameters import Parameter
 from holotype_spec.schema import Experts, ReplacedTokenHead, SigmoidRouting, Spec
 from holotype_spec.tensors import tensor_table
@@ -32,20 +31,6 @@ COMMON = 3.0  # of each number in what all embeddings have in common, beside the
 WRITTEN = 0.5  # of what the layers write into the stream, of their usual
 SPREAD = 0.5  # of what routers say by themselves, of their usual
 APART = 2.0  # how far from the others what all embeddings have in common puts the chosen experts
-
-
-class Weights(dict[str, Tensor]):
-    """The weights of one model, by canonical name, laid out as `tensor_table` says."""
-
-    def __init__(self, spec: Spec, tensors: Mapping[str, Tensor]) -> None:
-        super().__init__(tensors)
-        self.spec = spec
-
-    def published(self) -> dict[str, Tensor]:
-        """The same weights under the names and in the layouts of the published checkpoint."""
-        from holotype_reference.checkpoints import published
-
-        return published(self.spec, self)
 
 
 def random_weights(

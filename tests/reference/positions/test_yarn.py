@@ -11,11 +11,11 @@ import torch
 
 import holotype_spec
 from holotype_reference import oracle
-from holotype_reference.checkpoints import published
 from holotype_reference.model import build
 from holotype_reference.oracle.positions import mscale
-from holotype_reference.positions import Rotary, score_factor, yarn_factor
+from holotype_reference.positions.rotary import Rotary, score_factor, yarn_factor
 from holotype_reference.weights import random_weights
+from holotype_reference.weights.checkpoints import published
 from holotype_spec import schema
 
 DEEPSEEK = schema.YarnScaling(

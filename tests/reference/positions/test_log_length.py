@@ -11,12 +11,12 @@ from torch import Tensor
 
 import holotype_spec
 from holotype_reference import oracle
-from holotype_reference.attention import LogLength
-from holotype_reference.checkpoints import published
 from holotype_reference.model import Model, build
 from holotype_reference.oracle.positions import log_length, ntk_alpha
-from holotype_reference.positions import Rotary
+from holotype_reference.positions.log_length import LogLength
+from holotype_reference.positions.rotary import Rotary
 from holotype_reference.weights import random_weights
+from holotype_reference.weights.checkpoints import published
 from holotype_spec import schema
 
 QWEN = holotype_spec.load(

@@ -28,7 +28,7 @@ def eager(
     scale: float,
     dropout: float,
 ) -> Tensor:
-    """As `holotype_reference.weighted_sum.WeightedSum`. The softmax is taken in at least float32."""
+    """As `holotype_reference.kernels.paths.WeightedSum`. The softmax is taken in at least float32."""
     key, value = share(key, query.shape[1]), share(value, query.shape[1])
     weights = F.dropout(_weights(query, key, mask, bias, scale).to(query.dtype), dropout)
     return einsum(weights, value, "batch heads i j, batch heads j width -> batch heads i width")

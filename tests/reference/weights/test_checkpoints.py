@@ -15,15 +15,15 @@ from torch import Tensor
 
 import holotype_spec
 from holotype_reference import oracle
-from holotype_reference.checkpoints import (
+from holotype_reference.support import supported
+from holotype_reference.weights import Weights, random_weights
+from holotype_reference.weights.checkpoints import (
     CheckpointError,
     canonical,
     load_safetensors,
     published,
     save_safetensors,
 )
-from holotype_reference.support import supported
-from holotype_reference.weights import Weights, random_weights
 from holotype_spec.schema import Spec
 from holotype_spec.tensors import tensor_table
 

@@ -10,16 +10,21 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from holotype_reference.attention import Attention, CrossAttention, log_length
+from holotype_reference.attention import Attention, CrossAttention, SelfAttention
 from holotype_reference.cache import Cache, LayerCache
 from holotype_reference.experts import Experts
 from holotype_reference.feed_forward import FeedForward, dense
+from holotype_reference.kernels.paths import Path
 from holotype_reference.latent import LatentAttention
 from holotype_reference.masks import Documents, Mask, Ordered, Prefix, drawn
 from holotype_reference.normalization import norm
-from holotype_reference.positions import relative_bias, rotary
-from holotype_reference.relative import Distances, relative_rows, self_attention
-from holotype_reference.weighted_sum import Path
+from holotype_reference.positions.disentangled import DisentangledAttention, RelativeRows
+from holotype_reference.positions.distances import Distances
+from holotype_reference.positions.log_length import log_length
+from holotype_reference.positions.relative_bias import Alibi, RelativeBias
+from holotype_reference.positions.rotary import Rotary
+from holotype_reference.positions.transformer_xl import RelativeSinusoids, TransformerXLAttention
+from holotype_reference.positions.two_dimensional import TwoDimensionalRotary
 from holotype_spec import schema
 
 # Of the states below the last layer (batch, length, hidden_size), and this layer with its keys and values made of them,
@@ -398,3 +403,52 @@ def real_tokens(x: Tensor, padding: Tensor | None, documents: Documents | None) 
             for row, lengths in zip(real, rows, strict=True)
         ]
     )
+
+
+def rotary(spec: schema.Spec) -> Rotary | None:
+    """The rotation of a spec, if it has one."""
+    match spec.architecture.positions:
+        case schema.Rotary(theta=theta, pairing=pairing, scaling=scaling):
+            return Rotary(spec.rotary_dim, theta=theta, pairing=pairing, scaling=scaling)
+        case schema.TwoDimensionalRotary(theta=theta):
+            return TwoDimensionalRotary(spec.head_dim, theta=theta)
+        case _:
+            return None
+
+
+def relative_bias(spec: schema.Spec, pattern: schema.Pattern) -> RelativeBias | Alibi | None:
+    """What one stack adds to its scores for each distance, if anything."""
+    match spec.architecture.positions:
+        case schema.Alibi():
+            return Alibi(spec.heads)
+        case schema.RelativeBuckets(buckets=buckets, max_distance=max_distance):
+            return RelativeBias(
+                buckets,
+                spec.heads,
+                max_distance=max_distance,
+                bidirectional=isinstance(pattern, schema.Bidirectional),
+            )
+        case _:
+            return None
+
+
+def self_attention(spec: schema.Spec, *, path: Path) -> SelfAttention:
+    """The self-attention of a spec's layers."""
+    match spec.architecture.positions:
+        case schema.Disentangled() as described:
+            return DisentangledAttention(spec, described, path=path)
+        case schema.TransformerXLPositions() as described:
+            return TransformerXLAttention(spec, described, path=path)
+        case _:
+            return SelfAttention(spec, path=path)
+
+
+def relative_rows(spec: schema.Spec) -> RelativeRows | RelativeSinusoids | None:
+    """What the layers of a stack share to be told of distances, if anything."""
+    match spec.architecture.positions:
+        case schema.Disentangled() as described:
+            return RelativeRows(spec, described)
+        case schema.TransformerXLPositions() as described:
+            return RelativeSinusoids(spec, described)
+        case _:
+            return None

@@ -1,9 +1,9 @@
 """softmax(scale · q kᵀ + bias, over the visible keys) v, in three ways that agree: `PATHS`.
 
-    eager    the formula, step by step, with all scores in memory at once (`holotype_reference.formula`)
-    blocks   the formula, tile by tile, forwards and backwards (`holotype_reference.blocks`)
+    eager    the formula, step by step, with all scores in memory at once (`holotype_reference.kernels.formula`)
+    blocks   the formula, tile by tile, forwards and backwards (`holotype_reference.kernels.blocks`)
     fused    through `torch.nn.functional.scaled_dot_product_attention`, in the cheapest way that is exact: `route`;
-             on the CPU tile by tile where that is cheaper (`holotype_reference.flash`)
+             on the CPU tile by tile where that is cheaper (`holotype_reference.kernels.cpu_flash`)
 
 Where heads are grouped, query head h reads key-value head h // group: neighbouring query heads share (Ainslie et al.
 2023, section 2.2).
@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from holotype_reference.blocks import by_formula
-from holotype_reference.flash import by_kernel
-from holotype_reference.formula import eager, share
+from holotype_reference.kernels.blocks import by_formula
+from holotype_reference.kernels.cpu_flash import by_kernel
+from holotype_reference.kernels.formula import eager, share
+from holotype_reference.kernels.tiles import area, halved, striped, tiles
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
-from holotype_reference.tiles import area, halved, striped, tiles
 
 Path = Literal["fused", "blocks", "eager"]
 Route = Literal["full", "causal", "rows", "documents", "tiles", "dense"]

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from holotype_reference.formula import gradients
-from holotype_reference.mapped import Mapped
+from holotype_reference.kernels.formula import gradients
+from holotype_reference.kernels.tiles import Additive, Tile, halved, striped, tiles, whole
+from holotype_reference.kernels.vmap import Mapped
 from holotype_reference.masks import Mask
 from holotype_reference.normalization import compute_dtype
-from holotype_reference.tiles import Additive, Tile, halved, striped, tiles, whole
 
 
 def by_kernel(
@@ -31,7 +31,7 @@ def by_kernel(
     """Attention under a described mask, the same in all rows but for the padding, on the CPU.
 
     Query (batch, heads, queries, head_dim), key and value (batch, kv_heads, keys, head_dim) -> as query. The height of
-    the tiles is as in `holotype_reference.tiles.tiles`. A query that sees nothing gets zero, and zero gradients.
+    the tiles is as in `tiles` of `tiles.py`. A query that sees nothing gets zero, and zero gradients.
     """
     # Of narrower numbers the kernel is so fast that more calls of it do not pay.
     fine = query.dtype == compute_dtype(query.dtype)

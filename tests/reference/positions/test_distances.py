@@ -16,13 +16,9 @@ from holotype_conformance.precision import Float64Throughout
 from holotype_reference import oracle
 from holotype_reference.heads import EnhancedMaskDecoder
 from holotype_reference.model import Model, build
-from holotype_reference.relative import (
-    DisentangledAttention,
-    Distances,
-    RelativeRows,
-    RelativeSinusoids,
-    TransformerXLAttention,
-)
+from holotype_reference.positions.disentangled import DisentangledAttention, RelativeRows
+from holotype_reference.positions.distances import Distances
+from holotype_reference.positions.transformer_xl import RelativeSinusoids, TransformerXLAttention
 from holotype_reference.weights import random_weights
 from holotype_spec.schema import Disentangled, Spec, TransformerXLPositions
 

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from holotype_reference import blocks, weighted_sum
-from holotype_reference import tiles as tiling
-from holotype_reference.blocks import by_formula
-from holotype_reference.flash import by_kernel
-from holotype_reference.formula import eager
+from holotype_reference.kernels import blocks
+from holotype_reference.kernels import paths as weighted_sum
+from holotype_reference.kernels import tiles as tiling
+from holotype_reference.kernels.blocks import by_formula
+from holotype_reference.kernels.cpu_flash import by_kernel
+from holotype_reference.kernels.formula import eager
+from holotype_reference.kernels.paths import PATHS, cost, route
+from holotype_reference.kernels.tiles import Additive, Stripe, halved, striped, tiles, whole
 from holotype_reference.masks import Band, Mask
-from holotype_reference.tiles import Additive, Stripe, halved, striped, tiles, whole
-from holotype_reference.weighted_sum import PATHS, cost, route
 from holotype_spec.schema import Bidirectional, Causal, SlidingWindow
 
 CPU = torch.device("cpu")

@@ -1,0 +1,78 @@
+"""Two positions a token, one in the text and one within its span (Du et al. 2021, section 2.2)."""
+
+from __future__ import annotations
+
+import torch
+from einops import einsum, rearrange
+from torch import Tensor
+
+from holotype_reference.masks import Prefix
+from holotype_reference.normalization import compute_dtype
+from holotype_reference.positions.rotary import Rotary, Turns
+from holotype_spec import schema
+
+
+def has_two_positions(spec: schema.Spec) -> bool:
+    """Whether a token has a place in the text and one within its span."""
+    two = schema.TwoDimensionalPositions | schema.TwoDimensionalRotary
+    return isinstance(spec.architecture.positions, two)
+
+
+def spans(cached: int, length: int, prefix: Prefix | None, device: torch.device) -> Tensor:
+    """(batch or 1, 2, length): the two places of the tokens behind `cached` others (Du et al. 2021, section 2.2).
+
+    The prefix is a text whose last token is the mask of the only span, and the span follows. A token of the text has
+    its own place and 0; the tokens of the span all have the place of the mask, and 1, 2, 3, … (figure 2; the ChatGLM-6B
+    release, get_position_ids). Without a prefix there is no mask: all is text. Texts with several spans have their
+    positions given.
+    """
+    lengths = (prefix or 0,) if not isinstance(prefix, tuple) else prefix
+    p = rearrange(torch.tensor(lengths, device=device), "batch -> batch 1")
+    place = rearrange(torch.arange(cached, cached + length, device=device), "length -> 1 length")
+    in_span = (place >= p) & (p > 0)
+    first = torch.where(in_span, p - 1, place)
+    second = torch.where(in_span, place - p + 1, 0)
+    return rearrange([first, second], "two batch length -> batch two length")
+
+
+class TwoDimensionalRotary(Rotary):
+    """The first half of a head turns by a token's first position, the second by its other one.
+
+    Each half is a rotation of its own, of d / 2 dimensions in pairs (i, i + d / 4) (the ChatGLM-6B release,
+    position_encoding_2d).
+    """
+
+    def __init__(self, head_dim: int, *, theta: float) -> None:
+        super().__init__(head_dim, theta=theta, pairing="half-split", scaling=schema.NoScaling())
+
+    def unscaled(self, like: Tensor) -> Tensor:
+        """θ_i for each pair of one half: (rotary_dim / 4)"""
+        half = self.rotary_dim // 2
+        pairs = torch.arange(0, half, 2, dtype=like.dtype, device=like.device)
+        return torch.pow(self.theta, -pairs / half)
+
+    def turns(self, positions: Tensor, dtype: torch.dtype, context: Tensor | None = None) -> Turns:
+        """positions: (batch or 1, 2, length)"""
+        wide = positions.to(compute_dtype(dtype))
+        frequencies = self.frequencies(wide)
+        angles = einsum(wide, frequencies, "batch half length, pair -> batch length half pair")
+        angles = rearrange(angles, "batch length half pair -> batch 1 length (half pair)")
+        return Turns(cos=angles.cos(), sin=angles.sin())
+
+    def pairs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The pairs of the first half, then those of the second."""
+        a, b = rearrange(
+            x,
+            "batch heads length (half two pair) -> two batch heads length (half pair)",
+            half=2,
+            two=2,
+        )
+        return a, b
+
+    def unpair(self, a: Tensor, b: Tensor) -> Tensor:
+        """The inverse of `pairs`."""
+        return rearrange(
+            [a, b],
+            "two batch heads length (half pair) -> batch heads length (half two pair)",
+            half=2,
+        )
