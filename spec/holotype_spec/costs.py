@@ -16,14 +16,7 @@ from functools import partial
 from holotype_spec.counts import count_matrix_weights, count_parameters, count_source_weights
 from holotype_spec.networks import Network
 from holotype_spec.parameters import stacks
-from holotype_spec.schema import (
-    AlternatingBanded,
-    Disentangled,
-    LatentAttention,
-    SlidingWindow,
-    Spec,
-    TransformerXLPositions,
-)
+from holotype_spec.schema import Spec
 from holotype_spec.sketch import answers
 
 BITS = {
@@ -93,15 +86,10 @@ def _encoder_attention(spec: Spec, source: int) -> int:
 def _products(spec: Spec, keys: int, *, of_positions: bool = True) -> int:
     """Products of numbers that a query needs in each head, for scores and for the values."""
     of_content = keys * (spec.head_dim + spec.value_head_dim)
-    match spec.architecture.positions if of_positions else None:
-        case Disentangled(max_distance=distance, terms=terms):
-            return of_content + spec.head_dim * len(terms) * 2 * min(keys, distance)
-        case TransformerXLPositions(relative_segments=segments):
-            # A bidirectional stack looks at as many distances again in the other direction.
-            distances = keys if spec.architecture.structure == "decoder" else 2 * keys
-            return of_content + spec.head_dim * (distances + (2 if segments else 0))
-        case _:
-            return of_content
+    if not of_positions:
+        return of_content
+    positions, both_ways = spec.architecture.positions, spec.architecture.structure != "decoder"
+    return of_content + positions.score_products(keys, spec.head_dim, both_ways=both_ways)
 
 
 @answers("the cache a token")
@@ -290,22 +278,12 @@ def _cached_values(spec: Spec) -> int:
     """Numbers that a layer keeps of a token."""
     if spec.architecture.structure == "encoder":
         return 0
-    attention = spec.architecture.attention
-    if isinstance(attention, LatentAttention):
-        return attention.kv_rank + attention.rope_head_dim
-    return 2 * spec.kv_heads * spec.head_dim
+    return spec.architecture.attention.cached_values(spec)
 
 
 def _kept(spec: Spec, length: int) -> dict[int, int]:
     """How many of the last `length` tokens a layer sees, and how many layers see so many."""
-    match spec.architecture.attention.pattern:
-        case SlidingWindow(window=window):
-            return {min(length, window): spec.layers}
-        case AlternatingBanded(first=first, window=window) if window < length:
-            dense = (spec.layers + (first == "dense")) // 2
-            return {length: dense, window: spec.layers - dense}
-        case _:
-            return {length: spec.layers}
+    return spec.architecture.attention.pattern.kept(length, spec.layers)
 
 
 def _bytes(values: int, dtype: str) -> int:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from holotype_spec.networks import Network
 from holotype_spec.parameters import (
-    EXPERTS,
     Parameter,
     Stack,
     layer_rows,
@@ -16,7 +15,7 @@ from holotype_spec.parameters import (
     stack_layers,
     stacks,
 )
-from holotype_spec.schema import Experts, MultiTokenHead, Spec
+from holotype_spec.schema import Spec
 from holotype_spec.sketch import answers
 
 
@@ -113,26 +112,16 @@ def _distinct(spec: Spec) -> Iterator[tuple[Parameter, int]]:
 
 def _layers_alike(spec: Spec, stack: Stack) -> dict[int, int]:
     """The first layer of each kind, and how many layers are of that kind."""
-    depth = stack_layers(spec, stack)
-    if not isinstance(spec.architecture.feed_forward, Experts):
-        return {0: depth}
-    kinds = [spec.has_experts(layer) for layer in range(depth)]
-    return {kinds.index(kind): kinds.count(kind) for kind in sorted({*kinds})}
+    return spec.architecture.feed_forward.layers_alike(stack_layers(spec, stack))
 
 
 def _used(spec: Spec, parameter: Parameter) -> int:
     """How many numbers of a parameter one token uses."""
-    blocks = spec.architecture.feed_forward
-    if parameter.component == EXPERTS and isinstance(blocks, Experts):
-        return parameter.size // blocks.experts * blocks.active_experts
-    return parameter.size
+    return spec.architecture.feed_forward.used(parameter)
 
 
 def _apart(spec: Spec) -> dict[str, int]:
     """The modules that predict the tokens after the next one, in training alone."""
-    head, d, last = spec.architecture.head, spec.hidden_size, spec.layers - 1
-    if not isinstance(head, MultiTokenHead):
-        return {}
-    norms = 3 * sum(parameter.size for parameter in norm_rows(spec, "", ""))
-    layer = sum(parameter.size for parameter in layer_rows(spec, "decoder", "", last))
-    return {"multi-token prediction": head.depth * (norms + 2 * d * d + layer)}
+    norm = sum(parameter.size for parameter in norm_rows(spec, "", ""))
+    layer = sum(parameter.size for parameter in layer_rows(spec, "decoder", "", spec.layers - 1))
+    return spec.architecture.head.apart(spec, norm=norm, layer=layer)

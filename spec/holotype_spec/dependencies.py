@@ -76,11 +76,11 @@ def layer_mask(
 
 def _check_choice(pattern: Pattern, length: int, prefix: int | None, right_to_left: bool) -> None:
     kind = type(pattern).__struct_config__.tag
-    if prefix is not None and not isinstance(pattern, PrefixCausal | MixtureOfMasks):
+    if prefix is not None and not pattern.has_prefix:
         raise ValueError(f"a {kind} pattern has no prefix: leave prefix={prefix} out")
     if prefix is not None and not 0 <= prefix <= length:
         raise ValueError(f"the prefix is {prefix} of {length} tokens; expected 0 to {length}")
-    if right_to_left and (not isinstance(pattern, MixtureOfMasks) or prefix is not None):
+    if right_to_left and (not pattern.mixed or prefix is not None):
         raise ValueError(
             f"right_to_left is one of the masks of a mixture, and has no prefix: leave it out of a {kind} pattern,"
             " and the prefix with it"

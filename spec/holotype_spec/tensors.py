@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from holotype_spec.parameters import Parameter, parameter_table, stack_layers, stacks
-from holotype_spec.schema import Experts, SigmoidRouting, Spec
+from holotype_spec.schema import Spec
 
 
 def tensor_table(spec: Spec) -> tuple[Parameter, ...]:
@@ -18,19 +18,11 @@ def buffer_table(spec: Spec) -> tuple[Parameter, ...]:
 
     Tables that follow from the spec, such as the frequencies of rotary positions, are not among it.
     """
-    return tuple(_corrections(spec))
+    return tuple(_buffers(spec))
 
 
-def _corrections(spec: Spec) -> Iterator[Parameter]:
-    """A bias for each expert, by which experts are chosen (DeepSeek-AI 2024, V3, section 2.1.2)."""
-    blocks = spec.architecture.feed_forward
-    if not (isinstance(blocks, Experts) and isinstance(blocks.routing, SigmoidRouting)):
-        return
+def _buffers(spec: Spec) -> Iterator[Parameter]:
     for stack in stacks(spec):
-        for layer in filter(spec.has_experts, range(stack_layers(spec, stack))):
-            yield Parameter(
-                name=f"{stack}.layers.{layer}.feed_forward.router.correction",
-                shape=(blocks.experts,),
-                role="choice-bias",
-                component="router",
-            )
+        for layer in range(stack_layers(spec, stack)):
+            name = f"{stack}.layers.{layer}.feed_forward"
+            yield from spec.architecture.feed_forward.buffers(spec, name, layer)

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Literal, Self
 
+import msgspec
+
+from holotype_spec.schema.mechanism import Mechanism, Probing
+from holotype_spec.schema.rows import Parameter, linear
 from holotype_spec.schema.values import Count, Strict
 
+NARROW = 22  # numbers in a row of a factorised embedding of a probe
 
-class HiddenSizeEmbedding(Strict, tag="hidden-size", tag_field="kind"):
+
+class TableWidth(Mechanism):
+    """Rows as wide as the residual stream."""
+
+    def token_size(self, hidden_size: int) -> int:
+        """Numbers in a row of the token table."""
+        return hidden_size
+
+    def added_size(self, hidden_size: int) -> int:
+        """Numbers in a row of what is added to it, and in the norm of the sum."""
+        return hidden_size
+
+    def parameters(self, hidden_size: int) -> Iterator[Parameter]:
+        """Rows of the table of parameters that lead from the embeddings to the hidden size."""
+        yield from ()
+
+    def head_parameters(self, hidden_size: int) -> Iterator[Parameter]:
+        """Rows that lead back in front of the output matrix of a language model."""
+        yield from ()
+
+
+class HiddenSizeEmbedding(TableWidth, tag="hidden-size", tag_field="kind"):
     """Rows as wide as the residual stream (Vaswani et al. 2017, section 3.4)."""
 
 
-class FactorisedEmbedding(Strict, tag="factorised", tag_field="kind"):
+class FactorisedEmbedding(TableWidth, tag="factorised", tag_field="kind"):
     """Rows of `size` numbers, and a matrix from there to hidden_size (Lan et al. 2019, section 3.1).
 
     `tables` says which have such rows. "all": those of positions and token types and the norm of the
@@ -24,6 +51,22 @@ class FactorisedEmbedding(Strict, tag="factorised", tag_field="kind"):
     size: Count
     bias: bool
     tables: Literal["all", "token"]
+
+    def token_size(self, hidden_size: int) -> int:
+        return self.size
+
+    def added_size(self, hidden_size: int) -> int:
+        return self.size if self.tables == "all" else hidden_size
+
+    def parameters(self, hidden_size: int) -> Iterator[Parameter]:
+        name, part = "embeddings.projection", "embedding projection"
+        yield from linear(name, hidden_size, self.size, part, bias=self.bias, residual=True)
+
+    def head_parameters(self, hidden_size: int) -> Iterator[Parameter]:
+        yield from linear("head.projection", self.size, hidden_size, "head", bias=False)
+
+    def probed(self, probing: Probing) -> Self:
+        return msgspec.structs.replace(self, size=NARROW)
 
 
 EmbeddingWidth = HiddenSizeEmbedding | FactorisedEmbedding

@@ -2,33 +2,102 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal, Self
 
 import msgspec
 
-from holotype_spec.schema.values import LARGEST, Count, Positive, Strict
+from holotype_spec.schema.mechanism import Mechanism, Probing
+from holotype_spec.schema.normalization import Normalization
+from holotype_spec.schema.rows import EXPERTS, Parameter, linear, vector
+from holotype_spec.schema.sizes import Sizes
+from holotype_spec.schema.values import LARGEST, Count, Positive
 
 Activation = Literal["relu", "gelu", "gelu-tanh", "gelu-tanh-rounded", "silu"]
 FeedForwardSize = Literal["four-times-hidden-size", "independent"]
+BLOCK = "feed-forward"
+PROBED_SIZE = 52  # of a probe whose inner size is its own
 
 
-class PlainFeedForward(Strict, tag="plain", tag_field="kind"):
+class FeedForwardMechanism(Mechanism):
+    """One block a layer, the same in all layers."""
+
+    size: FeedForwardSize
+    activation: Activation
+    bias: bool
+
+    gated: ClassVar[bool] = False
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether the block of a layer, counted from 0, consists of experts."""
+        return False
+
+    def layers_alike(self, depth: int) -> dict[int, int]:
+        """The first layer of each kind in a stack, and how many layers are of that kind."""
+        return {0: depth}
+
+    @property
+    def corrects_choice(self) -> bool:
+        """Whether a number for each expert, set by a rule, is added to what experts are chosen by."""
+        return False
+
+    def used(self, parameter: Parameter) -> int:
+        """How many numbers of a parameter one token uses."""
+        return parameter.size
+
+    def block(
+        self, sizes: Sizes, name: str, component: str, size: int, *, gated: bool
+    ) -> Iterator[Parameter]:
+        """Rows of the table of parameters of one block of the inner size `size`."""
+        d = sizes.hidden_size
+        if gated:
+            yield from linear(f"{name}.gate", size, d, component, bias=self.bias)
+        yield from linear(f"{name}.up", size, d, component, bias=self.bias)
+        yield from linear(f"{name}.down", d, size, component, bias=self.bias, residual=True)
+
+    def parameters(self, sizes: Sizes, name: str, layer: int) -> Iterator[Parameter]:
+        """Rows of the table of parameters of what a layer has."""
+        yield from self.block(sizes, name, BLOCK, sizes.ffn_size, gated=self.gated)
+
+    def later_parameters(
+        self, sizes: Sizes, name: str, layer: int, norm: Normalization, *, post: bool
+    ) -> Iterator[Parameter]:
+        """Rows of a second block, and of its norm, which is in the residual stream where `post`."""
+        yield from ()
+
+    def buffers(self, sizes: Sizes, name: str, layer: int) -> Iterator[Parameter]:
+        """Rows of what a checkpoint holds of a layer, and no gradient sets."""
+        yield from ()
+
+
+class PlainFeedForward(FeedForwardMechanism, tag="plain", tag_field="kind"):
     """down(activation(up(x))) (Vaswani et al. 2017, section 3.3)."""
 
-    size: FeedForwardSize
-    activation: Activation
-    bias: bool
 
-
-class GatedFeedForward(Strict, tag="gated", tag_field="kind"):
+class GatedFeedForward(FeedForwardMechanism, tag="gated", tag_field="kind"):
     """down(activation(gate(x)) * up(x)) (Shazeer 2020)."""
 
-    size: FeedForwardSize
-    activation: Activation
-    bias: bool
+    gated: ClassVar[bool] = True
 
 
-class SoftmaxRouting(Strict, tag="softmax", tag_field="kind"):
+class RoutingMechanism(Mechanism):
+    """How a token's experts are chosen; of groups of experts, a probe has two in four."""
+
+    normalised: bool
+    factor: Positive
+    groups: Count
+    active_groups: Count
+
+    corrected: ClassVar[bool] = (
+        False  # by a number an expert, added to the scores for the choice alone
+    )
+
+    def probed(self, probing: Probing) -> Self:
+        grouped = self.groups > 1
+        return msgspec.structs.replace(self, groups=4, active_groups=2) if grouped else self
+
+
+class SoftmaxRouting(RoutingMechanism, tag="softmax", tag_field="kind"):
     """Experts are chosen by the softmax of x Wᵀ over all of them (Shazeer et al. 2017; Lepikhin et al. 2020).
 
     The scores of the chosen ones are their gates: as they are, or `normalised` to the sum 1, then times `factor`.
@@ -36,30 +105,22 @@ class SoftmaxRouting(Strict, tag="softmax", tag_field="kind"):
     (DeepSeek-AI 2024, V2, section 2.2.2).
     """
 
-    normalised: bool
-    factor: Positive
-    groups: Count
-    active_groups: Count
 
-
-class SigmoidRouting(Strict, tag="sigmoid", tag_field="kind"):
+class SigmoidRouting(RoutingMechanism, tag="sigmoid", tag_field="kind"):
     """Experts are chosen by sigmoid(x Wᵀ) plus a bias an expert that balances their load (DeepSeek-AI 2024, V3, 2.1.2).
 
     The biases are set by a rule and not by gradients, so they are no parameters, and only the choice looks at
     them. The rest is as in softmax routing, but that a group is as good as the sum of its two best experts.
     """
 
-    normalised: bool
-    factor: Positive
-    groups: Count
-    active_groups: Count
+    corrected: ClassVar[bool] = True
 
 
 Routing = SoftmaxRouting | SigmoidRouting
 Block = Literal["plain", "gated"]
 
 
-class Experts(Strict, tag="experts", tag_field="kind"):
+class Experts(FeedForwardMechanism, tag="experts", tag_field="kind"):
     """Several feed-forward blocks a layer, of which each token uses a few (Shazeer et al. 2017; Lepikhin et al. 2020).
 
     Layers `first_layer`, `first_layer` + `every`, … (from 0) have `experts` blocks of the kind `expert` and of the
@@ -74,8 +135,6 @@ class Experts(Strict, tag="experts", tag_field="kind"):
     """
 
     size: Literal["independent"]
-    activation: Activation
-    bias: bool
     dense: Block | Literal["none"]
     dense_after: bool
     expert: Block
@@ -91,6 +150,61 @@ class Experts(Strict, tag="experts", tag_field="kind"):
     every: Count
     routing: Routing
     capacity: Positive | Literal["none"]
+
+    def has_experts(self, layer: int) -> bool:
+        return layer >= self.first_layer and (layer - self.first_layer) % self.every == 0
+
+    def layers_alike(self, depth: int) -> dict[int, int]:
+        kinds = [self.has_experts(layer) for layer in range(depth)]
+        return {kinds.index(kind): kinds.count(kind) for kind in sorted({*kinds})}
+
+    @property
+    def corrects_choice(self) -> bool:
+        return self.routing.corrected
+
+    def used(self, parameter: Parameter) -> int:
+        if parameter.component != EXPERTS:
+            return parameter.size
+        return parameter.size // self.experts * self.active_experts
+
+    def parameters(self, sizes: Sizes, name: str, layer: int) -> Iterator[Parameter]:
+        if not self.has_experts(layer):
+            yield from self.block(sizes, name, BLOCK, sizes.ffn_size, gated=self.dense == "gated")
+            return
+        gated, size = self.expert == "gated", self.expert_size
+        yield from linear(f"{name}.router", self.experts, sizes.hidden_size, "router", bias=False)
+        for each in self.block(sizes, f"{name}.experts", EXPERTS, size, gated=gated):
+            yield msgspec.structs.replace(each, shape=(self.experts, *each.shape))
+        if self.shared_experts:
+            # One block as wide as all of them computes their sum.
+            size *= self.shared_experts
+            shared = f"{name}.shared_experts"
+            yield from self.block(sizes, shared, "shared experts", size, gated=gated)
+
+    def later_parameters(
+        self, sizes: Sizes, name: str, layer: int, norm: Normalization, *, post: bool
+    ) -> Iterator[Parameter]:
+        if self.dense_after and self.has_experts(layer):
+            block, gated = f"{name}.dense_after", self.dense == "gated"
+            yield from self.block(sizes, block, BLOCK, sizes.ffn_size, gated=gated)
+            norm_name, d = f"{name}.dense_after_norm", sizes.hidden_size
+            yield from norm.parameters(norm_name, d, "norms", residual=post)
+
+    def buffers(self, sizes: Sizes, name: str, layer: int) -> Iterator[Parameter]:
+        if self.corrects_choice and self.has_experts(layer):
+            correction = f"{name}.router.correction"
+            yield vector(correction, (self.experts,), "choice-bias", "router")
+
+    def probed(self, probing: Probing) -> Self:
+        """Experts of a size of their own where other layers have one block, and both kinds of layers within two."""
+        return msgspec.structs.replace(
+            self,
+            experts=8 if self.routing.groups > 1 else 7,
+            active_experts=min(self.active_experts, 3),
+            expert_size=PROBED_SIZE if self.dense == "none" else 28,
+            first_layer=min(self.first_layer, 1),
+            routing=self.routing.probed(probing),
+        )
 
 
 FeedForward = PlainFeedForward | GatedFeedForward | Experts

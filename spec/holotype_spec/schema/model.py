@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import msgspec
 
-from holotype_spec.schema.attention import Attention, LatentAttention, Permutation
-from holotype_spec.schema.embeddings import Embeddings, FactorisedEmbedding
-from holotype_spec.schema.family import Family, PublishedCount, StatedPart
-from holotype_spec.schema.feed_forward import Experts, FeedForward
-from holotype_spec.schema.heads import EnhancedMaskDecoder, Head, ReplacedTokenHead
+from holotype_spec.schema.attention import Attention
+from holotype_spec.schema.embeddings import Embeddings
+from holotype_spec.schema.family import Family, StatedPart
+from holotype_spec.schema.feed_forward import FeedForward
+from holotype_spec.schema.heads import Head
 from holotype_spec.schema.normalization import Normalization
-from holotype_spec.schema.positions import (
-    Alibi,
-    Disentangled,
-    LearnedPositions,
-    Positions,
-    RelativeBuckets,
-    Rotary,
-    Sinusoidal,
-    TransformerXLPositions,
-    TwoDimensionalPositions,
-)
+from holotype_spec.schema.positions import Positions
+from holotype_spec.schema.sizes import Sizes
 from holotype_spec.schema.training import Dropout, Objective
 from holotype_spec.schema.values import LARGEST, Count, Name, Strict
 
 TokenId = Annotated[int, msgspec.Meta(ge=0, le=LARGEST, description="a token id")]
-
-
-ADDED = LearnedPositions | Sinusoidal | TwoDimensionalPositions
-BETWEEN_TOKENS = RelativeBuckets | Alibi | Disentangled | TransformerXLPositions
 
 
 class Architecture(Strict):
@@ -73,25 +61,6 @@ class Architecture(Strict):
     dropout: Dropout
 
 
-class Sizes(Strict):
-    """What tells the members of a family apart."""
-
-    name: Name
-    layers: Count
-    hidden_size: Count
-    heads: Count
-    kv_heads: Count
-    head_dim: Count
-    ffn_size: Count
-    vocab_size: Count
-    max_positions: Count
-    parameters: PublishedCount | Literal["none"]
-
-
-# The numbers among them, as people list them.
-SIZES = tuple(field for field in Sizes.__struct_fields__ if field not in ("name", "parameters"))
-
-
 class Spec(Sizes):
     """One model, whole: what `holotype_spec.load` returns and everything else is built from.
 
@@ -109,24 +78,20 @@ class Spec(Sizes):
     rumour: str | None = None
     stated: tuple[StatedPart, ...] = ()
 
+    def has(self, *kinds: type[Strict]) -> bool:
+        """Whether the architecture has a mechanism of one of these classes, at any depth."""
+        return any(isinstance(part, kinds) for part in _parts(self.architecture))
+
     @property
     def position_rows(self) -> int:
         """Rows of a learned position table, those in front of the first position included."""
-        positions = self.architecture.positions
-        if isinstance(positions, TwoDimensionalPositions):
-            return self.max_positions + 1
-        offset = positions.offset if isinstance(positions, LearnedPositions) else 0
-        return self.max_positions + offset
+        return self.architecture.positions.table_rows(self.max_positions)
 
     @property
     def rotary_dim(self) -> int:
         """How many dimensions of a head turn with the position; 0 without rotary positions."""
-        attention, positions = self.architecture.attention, self.architecture.positions
-        if not isinstance(positions, Rotary):
-            return 0
-        if isinstance(attention, LatentAttention):
-            return attention.rope_head_dim
-        return round(self.head_dim * positions.fraction)
+        architecture = self.architecture
+        return architecture.attention.rotary_dim(architecture.positions, self.head_dim)
 
     @property
     def nope_head_dim(self) -> int:
@@ -136,58 +101,66 @@ class Spec(Sizes):
     @property
     def value_head_dim(self) -> int:
         """Numbers in a value head, which in latent attention differ from those in a head of queries and keys."""
-        attention = self.architecture.attention
-        if isinstance(attention, LatentAttention):
-            return attention.value_head_dim
-        return self.head_dim
+        return self.architecture.attention.value_size(self.head_dim)
 
     def has_experts(self, layer: int) -> bool:
         """Whether the feed-forward block of a layer, counted from 0, consists of experts."""
-        blocks = self.architecture.feed_forward
-        if not isinstance(blocks, Experts) or layer < blocks.first_layer:
-            return False
-        return (layer - blocks.first_layer) % blocks.every == 0
+        return self.architecture.feed_forward.has_experts(layer)
 
     @property
     def added_positions(self) -> bool:
         """Whether vectors for positions are added to states, so that a shift of all positions shows."""
-        architecture = self.architecture
-        return isinstance(architecture.positions, ADDED) or isinstance(
-            architecture.head, EnhancedMaskDecoder
-        )
+        return self.architecture.positions.added or self.architecture.head.adds_positions
+
+    @property
+    def learned_positions(self) -> bool:
+        """Whether each position has a trained row, so that there are no more positions than rows."""
+        return self.architecture.positions.trained or self.architecture.head.adds_positions
 
     @property
     def distances_only(self) -> bool:
         """Whether nothing but distances, from token to token, is known of positions: they have no ids then."""
-        return isinstance(self.architecture.positions, BETWEEN_TOKENS) and not self.added_positions
+        return self.architecture.positions.between_tokens and not self.added_positions
+
+    @property
+    def two_positions(self) -> bool:
+        """Whether a token has a place in the text and one within its span (Du et al. 2021, section 2.2)."""
+        return self.architecture.positions.places == 2
+
+    @property
+    def has_prefix(self) -> bool:
+        """Whether a caller may say how many places at the beginning are seen by all."""
+        return self.architecture.attention.pattern.has_prefix
+
+    @property
+    def mixture_of_masks(self) -> bool:
+        """Whether a caller may say which of several masks a batch has."""
+        return self.architecture.attention.pattern.mixed
 
     @property
     def segments(self) -> int:
-        """Token types that may be told, 0 for none: the rows of their table.
+        """Token types that may be given, 0 for none: the rows of their table.
 
         Where attention compares them there may be any number; XLNet's data have three (the release, data_utils.py: two
         texts, and the token that stands for both).
         """
-        positions = self.architecture.positions
-        compared = isinstance(positions, TransformerXLPositions) and positions.relative_segments
+        compared = self.architecture.positions.compares_segments
         return 3 if compared else self.architecture.token_types
 
     @property
     def permuted(self) -> bool:
         """Whether the tokens are predicted in an order that a caller may give."""
-        return isinstance(self.architecture.attention.pattern, Permutation)
+        return self.architecture.attention.pattern.permuted
 
     @property
     def logit_size(self) -> int:
         """Numbers in the logits of a token: one for each token of the vocabulary, or one: was it replaced?"""
-        head = self.architecture.head
-        return 1 if isinstance(head, ReplacedTokenHead) else self.vocab_size
+        return self.architecture.head.logit_size(self.vocab_size)
 
     @property
     def embedding_size(self) -> int:
         """Numbers in a row of the token table."""
-        width = self.architecture.embeddings.width
-        return width.size if isinstance(width, FactorisedEmbedding) else self.hidden_size
+        return self.architecture.embeddings.width.token_size(self.hidden_size)
 
     @property
     def encoder_depth(self) -> int:
@@ -207,3 +180,11 @@ class Spec(Sizes):
         from holotype_spec.probes import probe
 
         return probe(self, layers=layers, groups=groups)
+
+
+def _parts(node: Strict) -> Iterator[Strict]:
+    """A mechanism and all that it is made of."""
+    yield node
+    for name in node.__struct_fields__:
+        if isinstance(part := getattr(node, name), Strict):
+            yield from _parts(part)

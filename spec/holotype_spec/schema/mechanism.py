@@ -1,0 +1,31 @@
+"""What every mechanism says of itself, so that nobody who reads a spec must ask for its class.
+
+A mechanism is one alternative of a field of `Architecture`. Beside its constants its class has what follows from
+them: the rows that it adds to the table of parameters, what it costs, and how a probe makes it small. Each kind of
+mechanism (positions, attention, patterns, feed-forward blocks, heads, norms) has a base here or in its own module
+whose methods answer for a mechanism that has nothing of the sort; a new class overrides what is different in it.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import msgspec
+
+from holotype_spec.schema.values import Strict
+
+
+class Probing(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller of `holotype_spec.probes.probe` chooses, and mechanisms shrink to."""
+
+    layers: int
+    rows: int
+    window: int
+
+
+class Mechanism(Strict):
+    """One choice of an architecture."""
+
+    def probed(self, probing: Probing) -> Self:
+        """The same with distances and sizes of its own that show within a short input."""
+        return self

@@ -1,0 +1,119 @@
+"""Which keys a query sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal, Self
+
+import msgspec
+
+from holotype_spec.schema.mechanism import Mechanism, Probing
+from holotype_spec.schema.rows import Parameter, table
+from holotype_spec.schema.sizes import Sizes
+from holotype_spec.schema.values import Count, Rate
+
+
+class AttentionPattern(Mechanism):
+    """A pattern that adds no parameters, in which each query may see as many keys as there are."""
+
+    has_prefix: ClassVar[bool] = False  # a caller may say how many places all see
+    mixed: ClassVar[bool] = False  # a caller may say which of several masks a batch has
+    permuted: ClassVar[bool] = False  # a caller may say in which order tokens are predicted
+
+    def kept(self, length: int, layers: int) -> dict[int, int]:
+        """How many of the last `length` tokens a layer sees, and how many of `layers` layers see so many."""
+        return {length: layers}
+
+    def parameters(self, sizes: Sizes) -> Iterator[Parameter]:
+        """Rows of the table of parameters, beside the embeddings."""
+        yield from ()
+
+
+class Bidirectional(AttentionPattern, tag="bidirectional", tag_field="kind"):
+    """Every position attends to every position (Devlin et al. 2018, section 3)."""
+
+
+class Causal(AttentionPattern, tag="causal", tag_field="kind"):
+    """Position i attends to the keys 0 … i (Vaswani et al. 2017, section 3.1)."""
+
+
+class SlidingWindow(AttentionPattern, tag="sliding-window", tag_field="kind"):
+    """Position i attends to the ``window`` keys i-window+1 … i (Jiang et al. 2023, section 2)."""
+
+    window: Count
+
+    def kept(self, length: int, layers: int) -> dict[int, int]:
+        return {min(length, self.window): layers}
+
+    def probed(self, probing: Probing) -> Self:
+        return msgspec.structs.replace(self, window=probing.window)
+
+
+class Permutation(AttentionPattern, tag="permutation", tag_field="kind"):
+    """Each position sees those before it in an order drawn anew for each text (Yang et al. 2019, section 2.2).
+
+    Two streams run through the same layers (section 2.3). The content stream starts from the token and sees
+    itself; the query stream starts from one trained vector, sees the content before it but never its own,
+    and writes the logits in pretraining. Without an order everything is seen, by the content stream alone.
+    """
+
+    permuted: ClassVar[bool] = True
+
+    def parameters(self, sizes: Sizes) -> Iterator[Parameter]:
+        yield table("embeddings.query_stream", 1, sizes.hidden_size, "query stream")
+
+
+class MixtureOfMasks(AttentionPattern, tag="mixture", tag_field="kind"):
+    """Each batch has one of four masks, in these shares (Dong et al. 2019, sections 2.2 and 2.3).
+
+    All positions; those up to and from each one; or, of two segments, the first one whole and the second
+    one up to each of its positions.
+    """
+
+    bidirectional: Rate
+    left_to_right: Rate
+    right_to_left: Rate
+    sequence_to_sequence: Rate
+
+    has_prefix: ClassVar[bool] = True
+    mixed: ClassVar[bool] = True
+
+
+class PrefixCausal(AttentionPattern, tag="prefix-causal", tag_field="kind"):
+    """Position i attends to the keys 0 … i and to all of the prefix, which is the text given (Du et al. 2021, 2.1).
+
+    How long the prefix is belongs to the input: in training it is what was not cut out, in use the prompt.
+    """
+
+    has_prefix: ClassVar[bool] = True
+
+
+class AlternatingBanded(AttentionPattern, tag="alternating-banded", tag_field="kind"):
+    """Causal layers and causal layers of a band take turns (Brown et al. 2020, section 2.1; Child et al. 2019).
+
+    In a layer of the second sort position i attends to the `window` keys i-window+1 … i. Layer 0 is of the sort
+    that comes `first`.
+    """
+
+    first: Literal["dense", "banded"]
+    window: Count
+
+    def kept(self, length: int, layers: int) -> dict[int, int]:
+        if self.window >= length:
+            return {length: layers}
+        dense = (layers + (self.first == "dense")) // 2
+        return {length: dense, self.window: layers - dense}
+
+    def probed(self, probing: Probing) -> Self:
+        return msgspec.structs.replace(self, window=probing.window)
+
+
+Pattern = (
+    Bidirectional
+    | Causal
+    | SlidingWindow
+    | AlternatingBanded
+    | Permutation
+    | MixtureOfMasks
+    | PrefixCausal
+)
