@@ -117,6 +117,44 @@ def test_a_stored_number_that_changed_in_its_last_bits_is_noticed_and_named() ->
     assert "in 1 of " in (result.reason or "")
 
 
+class ShiftedAgain(Restored):
+    """A loader that adds one to gains does so again to what was saved."""
+
+    def change(self, model: nn.Module) -> None:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.endswith("norm.weight"):
+                    parameter += 1
+
+
+class TiedAgain(Restored):
+    """What is restored has one matrix for two names, as a config that is wrong says."""
+
+    def change(self, model: nn.Module) -> None:
+        layer: Any = model.decoder.layers[0]  # type: ignore[union-attr,index]
+        layer.feed_forward_norm.bias = layer.self_attention_norm.bias
+
+
+@pytest.mark.parametrize(
+    ("candidate", "words"),
+    [
+        (
+            ShiftedAgain(),
+            "came back with +1 added to each of its 40 numbers; tensors that changed: ",
+        ),
+        (
+            TiedAgain(),
+            "decoder.layers.0.self_attention_norm.bias and decoder.layers.0.feed_forward_norm.bias are one tensor when"
+            " restored, and were not when saved",
+        ),
+    ],
+)
+def test_how_a_stored_tensor_changed_is_said(candidate: ReferenceCandidate, words: str) -> None:
+    result = judged(candidate)
+    assert result.outcome == "failed"
+    assert words in (result.reason or "")
+
+
 def test_a_buffer_that_is_kept_is_held_to_its_numbers() -> None:
     result = judged(Forgotten())
     assert result.outcome == "failed"

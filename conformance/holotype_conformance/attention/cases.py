@@ -90,6 +90,20 @@ class AttentionCase(Case, frozen=True, kw_only=True, omit_defaults=True):
         return None if reason is None else f"dtype {self.dtype!r}: {reason}"
 
 
+class TogetherCase(AttentionCase, frozen=True, kw_only=True, omit_defaults=True):
+    """A case whose mask is told together with causal: a query sees what both show."""
+
+    @property
+    def mask_alone(self) -> AttentionCase:
+        """The case without causal."""
+        return AttentionCase(**msgspec.structs.asdict(self))
+
+    @property
+    def causal_alone(self) -> AttentionCase:
+        """The case without its mask."""
+        return msgspec.structs.replace(self.mask_alone, mask="causal", form="arguments")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """A case made into tensors: the call, and what the oracle needs to know of its mask.
@@ -167,6 +181,9 @@ def problem(
     visible = visibility(case)
     scale = None if case.percent is None else case.percent / 100
     call = told(case, Call(q=q, k=k, v=v, scale=scale), visible)
+    if isinstance(case, TogetherCase):
+        call, both = replace(call, causal=True), _stacked([oracle.causal(case.queries, case.keys)])
+        visible = both if visible is None else visible & both
     return Problem(call=call, visible=visible, bias=None, upstream=upstream)
 
 

@@ -50,7 +50,7 @@ def round_trip(subject: Subject, case: BatchCase) -> None:
         if before != after:
             raise Violation(
                 f"the model was saved with {before:,} parameters and has {after:,} restored; expected as many, what is"
-                " tied counted once",
+                f" tied counted once{_retied(model, restored)}",
                 path=path,
             )
         demand_unchanged(held, kept(restored), path)
@@ -62,6 +62,24 @@ def round_trip(subject: Subject, case: BatchCase) -> None:
             what="the outputs of the restored model and of the one that was saved",
             path=path,
         )
+
+
+def _retied(saved: nn.Module, restored: nn.Module) -> str:
+    """Which names are of one tensor in one of two models, and of several in the other; nothing where none are."""
+    was, now = _shared(saved), _shared(restored)
+    for names in now - was:
+        return f"; {' and '.join(names)} are one tensor when restored, and were not when saved"
+    for names in was - now:
+        return f"; {' and '.join(names)} were one tensor when saved, and are not when restored"
+    return ""
+
+
+def _shared(model: nn.Module) -> set[tuple[str, ...]]:
+    """The names of each parameter that has several."""
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    return {tuple(each) for each in names.values() if len(each) > 1}
 
 
 def kept(model: nn.Module) -> dict[str, Tensor]:
@@ -122,8 +140,25 @@ def _difference(one: Tensor, other: Tensor) -> float:
     return float(difference[_unlike(one, other)].nan_to_num(float("inf")).max())
 
 
+def _added(one: Tensor, other: Tensor) -> float | None:
+    """The one number, beyond rounding, by which all numbers are larger; None where there is none."""
+    if one.numel() < 2 or not one.is_floating_point():
+        return None
+    before, after = one.double(), other.to(one.device).double()
+    difference = after - before
+    rounding = (
+        4 * torch.finfo(one.dtype).eps * float(torch.maximum(before.abs(), after.abs()).max())
+    )
+    if float(difference.abs().min()) <= 100 * rounding:
+        return None
+    alike = float(difference.max() - difference.min()) <= rounding
+    return float(difference.mean()) if alike else None
+
+
 def _how(one: Tensor, other: Tensor) -> str:
     if one.shape != other.shape:
         return f"as {tuple(other.shape)} instead of {tuple(one.shape)}"
     count = int(_unlike(one, other).sum())
+    if (added := _added(one, other)) is not None:
+        return f"with {added:+.6g} added to each of its {count:,} numbers"
     return f"other by up to {_difference(one, other):.1e} in {count:,} of {one.numel():,} numbers"

@@ -17,7 +17,7 @@ import msgspec
 import torch
 
 from holotype_conformance.attention.budget import error, explained, stating
-from holotype_conformance.attention.cases import AttentionCase, as_array
+from holotype_conformance.attention.cases import AttentionCase, TogetherCase, as_array
 from holotype_conformance.attention.diagnosis.backward import (
     GradientChange,
     block_changes,
@@ -96,6 +96,7 @@ def _diagnose(subject: KernelSubject, case: Any, violation: Violation) -> list[D
         return [order]
     if not isinstance(case, AttentionCase):
         return []
+    case = msgspec.structs.replace(case, form=violation.facts.get("form", case.form))
     limits = refused(subject, _plain(case, case.dtype), violation)
     if limits is not None:
         return limits
@@ -153,7 +154,8 @@ def _plain(case: AttentionCase, dtype: DType) -> AttentionCase:
     """The case without what only its property makes of it, in another dtype."""
     names = {field.name for field in msgspec.structs.fields(AttentionCase)}
     facts = {name: value for name, value in msgspec.structs.asdict(case).items() if name in names}
-    return AttentionCase(**facts | {"dtype": dtype})
+    kind = TogetherCase if isinstance(case, TogetherCase) else AttentionCase
+    return kind(**facts | {"dtype": dtype})
 
 
 def _larger(subject: KernelSubject, case: AttentionCase) -> list[AttentionCase]:

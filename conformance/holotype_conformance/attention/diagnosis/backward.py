@@ -203,7 +203,7 @@ def _backwards(change: Change) -> GradientChange:
     """The scores are another's on the way back, the logarithm of the sum is the right one."""
 
     def made(right: Way) -> Way | None:
-        terms = change.made(right.terms, right.case)
+        terms = change.terms(right.terms, right.case)
         return None if terms is None else replace(right, weights=_again(right, terms, 1.0))
 
     return _change(change.slug, f"on the way back {change.title}", made)

@@ -5,13 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holotype_conformance.attention import oracle
-from holotype_conformance.attention.cases import AttentionCase, packings, prefixes
+from holotype_conformance.attention.cases import (
+    AttentionCase,
+    TogetherCase,
+    packings,
+    prefixes,
+    visibility,
+)
 
 Array = NDArray[np.float64]
 Visible = NDArray[np.bool_]
@@ -70,9 +77,15 @@ class Change:
     made: Callable[[Terms, AttentionCase], Terms | None] = unchanged
     weighed: Callable[[Array, Terms], Array | None] = softmaxed
 
+    def terms(self, terms: Terms, case: AttentionCase) -> Terms | None:
+        """What a kernel with this mistake computes from; None where it would change nothing."""
+        if isinstance(case, TogetherCase):
+            return _of_both(self.made, terms, case)
+        return self.made(terms, case)
+
     def result(self, terms: Terms, case: AttentionCase) -> Result | None:
         """What a kernel with this mistake gives; None where it would change nothing."""
-        made = self.made(terms, case)
+        made = self.terms(terms, case)
         if made is None:
             return None
         group = made.q.shape[1] // made.k.shape[1]
@@ -88,6 +101,23 @@ class Change:
             size=weights @ np.abs(values),
             rows=np.asarray(weights.any(axis=-1, keepdims=True)),
         )
+
+
+def _of_both(
+    made: Callable[[Terms, AttentionCase], Terms | None], terms: Terms, case: TogetherCase
+) -> Terms | None:
+    """What becomes of a mask and of causal, each by itself, seen together."""
+    alone = [(each, visibility(each)) for each in (case.mask_alone, case.causal_alone)]
+    changed = [made(replace(terms, visible=visible), each) for each, visible in alone]
+    found = next((each for each in changed if each is not None), None)
+    if found is None:
+        return None
+    seen = [
+        visible if each is None else each.visible
+        for each, (_, visible) in zip(changed, alone, strict=True)
+    ]
+    known = [each for each in seen if each is not None]
+    return replace(found, visible=reduce(np.logical_and, known) if known else None)
 
 
 def _mask(draw: Callable[[int, int, int], Visible], *masks: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from holotype_conformance.attention.cases import AttentionCase, Form
+from holotype_conformance.attention.cases import AttentionCase, Form, TogetherCase
 from holotype_conformance.attention.claims import forms
 from holotype_conformance.attention.diagnosis.elimination import Seen
 from holotype_conformance.attention.subject import KernelSubject
@@ -49,6 +49,7 @@ def regions(subject: KernelSubject, case: AttentionCase) -> list[Region]:
         *_relations(case),
         *_lengths(case),
         *_forms(subject, case),
+        *_together(subject, case),
         *_rows(case),
         *_groups(subject, case),
         *_scales(subject, case),
@@ -95,6 +96,29 @@ def _forms(subject: KernelSubject, case: AttentionCase) -> Iterator[Region]:
         return
     for form in forms(subject, case.mask):
         yield _other("form", TOLD[form], case, form=form)
+
+
+def _together(subject: KernelSubject, case: AttentionCase) -> Iterator[Region]:
+    """A mask that is told with causal and without, and causal with a mask and without."""
+    if isinstance(case, TogetherCase):
+        mask, causal = "where a mask is told with it", "where causal is told with it"
+        yield Region(respect="with a mask", words=mask)
+        yield Region(
+            respect="with a mask", words="where no mask is told with it", case=case.causal_alone
+        )
+        yield Region(respect="with causal", words=causal)
+        yield Region(
+            respect="with causal", words="where causal is not told with it", case=case.mask_alone
+        )
+    elif case.mask == "causal" and case.form == "arguments" and _takes_both(subject):
+        facts = msgspec.structs.asdict(case) | {"mask": "random", "form": "boolean"}
+        both = TogetherCase(**facts)
+        yield Region(respect="with a mask", words="where no mask is told with it")
+        yield Region(respect="with a mask", words="where a mask is told with it", case=both)
+
+
+def _takes_both(subject: KernelSubject) -> bool:
+    return subject.has("masks-together") and subject.has("boolean-mask")
 
 
 def _rows(case: AttentionCase) -> Iterator[Region]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -11,7 +11,6 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from holotype_conformance.attention import oracle
 from holotype_conformance.attention.budget import (
     allowed,
     demand_both,
@@ -24,13 +23,17 @@ from holotype_conformance.attention.budget import (
 from holotype_conformance.attention.cases import (
     MASKS,
     AttentionCase,
+    Form,
+    Mask,
     Problem,
+    TogetherCase,
     additive,
     as_array,
     cases,
     visibility,
 )
 from holotype_conformance.attention.claims import claim, drawn, forms
+from holotype_conformance.attention.kernel import Call
 from holotype_conformance.attention.plain import plain
 from holotype_conformance.attention.stillness import demand_unmoved
 from holotype_conformance.attention.subject import KernelSubject
@@ -248,7 +251,7 @@ def agree(subject: KernelSubject, case: AttentionCase) -> None:
     expected = told.expected()
     measured = error(plain(told).masked_fill(~rows, 0.0), expected.output, expected.output_size)
     first = subject.output(told.call, rows=rows)
-    for name, call in _same(subject, case, told).items():
+    for name, (form, call) in _same(subject, case, told).items():
         demand_near(
             subject.output(call, rows=rows),
             as_array(first),
@@ -256,22 +259,25 @@ def agree(subject: KernelSubject, case: AttentionCase) -> None:
             budget=2 * allowed(measured, first.dtype, expected),
             what=f"the result for the mask {name}",
             than="that for the boolean one",
+            form=form,
         )
 
 
-def _same(subject: KernelSubject, case: AttentionCase, told: Problem) -> dict[str, Any]:
-    """The other calls that mean the same."""
-    found: dict[str, Any] = {}
+def _same(
+    subject: KernelSubject, case: AttentionCase, told: Problem
+) -> dict[str, tuple[Form, Call]]:
+    """The other calls that mean the same, each with its form."""
+    found: dict[str, tuple[Form, Call]] = {}
     for form in forms(subject, case.mask):
         if form != "boolean":
             other = msgspec.structs.replace(case, form=form)
             words = "as arguments" if form == "arguments" else "of -inf"
-            found[words] = subject.problem(other).call
+            found[words] = form, subject.problem(other).call
     if subject.has("additive-mask"):
         assert told.call.mask is not None
         dtype = told.call.q.dtype
         lowest = additive(told.call.mask, dtype, torch.finfo(dtype).min)
-        found["of the lowest number"] = replace(told.call, mask=lowest)
+        found["of the lowest number"] = "additive", replace(told.call, mask=lowest)
     return found
 
 
@@ -302,6 +308,12 @@ def hidden_keys(subject: KernelSubject, case: AttentionCase) -> None:
     demand_unmoved(subject, subject.problem(case), case.data % case.keys)
 
 
+def _together(subject: KernelSubject) -> st.SearchStrategy[TogetherCase]:
+    masks: tuple[Mask, ...] = ("random", "right-padding")
+    ways = cases(subject.dtypes, masks=masks, forms=("boolean",), equal=False)
+    return ways.map(lambda case: TogetherCase(**msgspec.structs.asdict(case)))
+
+
 @claim(
     slug="masks.together",
     clause="A mask and causal hold together.",
@@ -311,14 +323,12 @@ def hidden_keys(subject: KernelSubject, case: AttentionCase) -> None:
     ),
     catches=("causal dropped where a mask is given", "the mask dropped where causal is given"),
     needs=("masks-together", "boolean-mask"),
-    cases=drawn(masks=("random", "right-padding"), forms=("boolean",), equal=False),
+    cases=_together,
+    case_type=TogetherCase,
     examples=15,
 )
-def together(subject: KernelSubject, case: AttentionCase) -> None:
-    problem = subject.problem(case)
-    assert problem.visible is not None
-    both = problem.visible & oracle.causal(case.queries, case.keys)
-    demand_both(subject, replace(problem, call=replace(problem.call, causal=True), visible=both))
+def together(subject: KernelSubject, case: TogetherCase) -> None:
+    demand_both(subject, subject.problem(case))
 
 
 class BlindCase(AttentionCase, frozen=True, kw_only=True, omit_defaults=True):
