@@ -10,6 +10,7 @@ that never ends is stopped whatever else the machine does.
 from __future__ import annotations
 
 import ast
+import gc
 import importlib
 import os
 import resource
@@ -48,6 +49,7 @@ def serve(path: str, seconds: int, module: Path, tests: list[str]) -> None:
     """Answer until the process is ended."""
     import_others()
     import_below(module)
+    gc.freeze()  # a collection in a child would look through all of torch
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
