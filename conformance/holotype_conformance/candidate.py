@@ -79,7 +79,7 @@ class Candidate:
         Which tokens are multiplied together then depends on what they are, and the rounding of each on the others:
         what must not move may move by rounding, and by no more.
         """
-        return isinstance(spec.architecture.feed_forward, Experts)
+        return spec.has(Experts)
 
     def build(self, spec: Spec, path: str = "default") -> nn.Module:
         """A model with the sizes of `spec`.

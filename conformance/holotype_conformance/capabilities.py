@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from holotype_conformance.declarations import DTYPE_NAMES, Capability
 from holotype_conformance.exchange import Inputs
-from holotype_reference.positions.two_dimensional import has_two_positions
 from holotype_reference.weights import random_weights
 from holotype_reference.weights.checkpoints import CheckpointError
 from holotype_spec.schema import Spec
@@ -137,7 +136,7 @@ def _read_by_forward(candidate: Candidate, model: nn.Module, spec: Spec) -> set[
     inputs = _Watched(
         token_ids=tokens,
         attention_mask=tokens,
-        position_ids=torch.stack([count, 0 * count], 1) if has_two_positions(spec) else count,
+        position_ids=torch.stack([count, 0 * count], 1) if spec.two_positions else count,
         token_types=tokens - 1 if spec.segments else None,
         order=count if spec.permuted else None,
         source_ids=tokens if both else None,

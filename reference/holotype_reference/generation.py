@@ -9,7 +9,7 @@ from torch import Tensor
 
 from holotype_reference.masks import Prefix
 from holotype_reference.model import Model
-from holotype_reference.positions.two_dimensional import has_two_positions, spans
+from holotype_reference.positions.two_dimensional import spans
 from holotype_spec import schema
 
 
@@ -113,7 +113,7 @@ def _positions(
         return None
     if spec.distances_only:
         return None
-    if has_two_positions(spec):
+    if spec.two_positions:
         return _two_positions(mask, prefix)[..., -length:]
     return (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
 

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from holotype_reference.cache import Cache
 from holotype_reference.masks import Documents, Prefix
-from holotype_reference.positions.two_dimensional import has_two_positions
 from holotype_spec import schema
 
 
@@ -115,8 +114,7 @@ def _check_prefix(
 ) -> None:
     if prefix is None:
         return
-    pattern = spec.architecture.attention.pattern
-    if not isinstance(pattern, schema.PrefixCausal | schema.MixtureOfMasks):
+    if not spec.has_prefix:
         raise ValueError(f"prefix was given, but {spec.name} has no visible prefix: leave it out")
     if documents is not None:
         raise ValueError(
@@ -141,7 +139,7 @@ def _check_prefix(
 def _check_direction(spec: schema.Spec, prefix: Prefix | None, right_to_left: bool) -> None:
     if not right_to_left:
         return
-    if not isinstance(spec.architecture.attention.pattern, schema.MixtureOfMasks):
+    if not spec.mixture_of_masks:
         raise ValueError(
             f"right_to_left was given, but {spec.name} is not trained with a mixture of masks: leave it out"
         )
@@ -160,7 +158,7 @@ def _check_positions(
                 "to token: leave it out"
             )
         _check_position_ids(spec, batch, length, position_ids)
-    elif _has_rows(spec) and cached + length > spec.max_positions:
+    elif spec.learned_positions and cached + length > spec.max_positions:
         raise ValueError(
             f"{spec.name} has {spec.max_positions} learned positions, but {cached + length} tokens "
             "were given (those in the cache included): shorten the input"
@@ -168,7 +166,7 @@ def _check_positions(
 
 
 def _check_position_ids(spec: schema.Spec, batch: int, length: int, position_ids: Tensor) -> None:
-    if has_two_positions(spec):
+    if spec.two_positions:
         rows = len(position_ids) if position_ids.dim() == 3 else batch
         expected: tuple[int, ...] = (1 if rows == 1 else batch, 2, length)
         _check_shape("position_ids", position_ids, "(batch or 1, 2, length)", expected)
@@ -176,14 +174,6 @@ def _check_position_ids(spec: schema.Spec, batch: int, length: int, position_ids
     rows, _ = _check_ids("position_ids", position_ids)
     expected = (1 if rows == 1 else batch, length)
     _check_shape("position_ids", position_ids, "(batch or 1, length)", expected)
-
-
-def _has_rows(spec: schema.Spec) -> bool:
-    """Whether each position has a trained row."""
-    architecture = spec.architecture
-    tables = schema.LearnedPositions | schema.TwoDimensionalPositions
-    in_front = isinstance(architecture.positions, tables)
-    return in_front or isinstance(architecture.head, schema.EnhancedMaskDecoder)
 
 
 def _check_cache(spec: schema.Spec, batch: int, cache: Cache | None) -> None:
@@ -219,9 +209,7 @@ def _check_source(
     source_batch, length = _check_ids("source_ids", read)
     if source_batch != batch:
         raise ValueError(f"source_ids is a batch of {source_batch}, token_ids one of {batch}")
-    if isinstance(spec.architecture.positions, schema.LearnedPositions) and (
-        length > spec.max_positions
-    ):
+    if spec.architecture.positions.trained and length > spec.max_positions:
         raise ValueError(
             f"{spec.name} has {spec.max_positions} learned positions, but source_ids has {length} tokens: shorten it"
         )

@@ -41,7 +41,7 @@ from holotype_reference.inputs import check_inputs
 from holotype_reference.kernels.paths import PATHS, Path
 from holotype_reference.linear import Linear
 from holotype_reference.masks import Documents, Prefix
-from holotype_reference.positions.two_dimensional import has_two_positions, spans
+from holotype_reference.positions.two_dimensional import spans
 from holotype_reference.stack import MaskDecoder, Source, Stack, Streams, View
 from holotype_reference.support import check_supported
 from holotype_spec import schema
@@ -105,7 +105,7 @@ class Model(nn.Module):
                 self.pooler = Pooler(spec.hidden_size, spec.hidden_size)
                 self.next_sentence = Linear(spec.hidden_size, 2)
         self.head = head(spec)
-        self.two_positions = has_two_positions(spec)
+        self.two_positions = spec.two_positions
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -11,9 +11,7 @@ import msgspec
 
 from holotype_spec.schema import (
     Architecture,
-    EnhancedMaskDecoder,
     Experts,
-    LearnedPositions,
     Spec,
 )
 
@@ -28,9 +26,6 @@ def scaled(spec: Spec) -> Spec:
     width = heads * spec.head_dim
     independent = spec.architecture.attention.head_dim == "independent"
     hidden_size = width if not independent else _share(spec.hidden_size, heads, spec.heads)
-    learned = isinstance(spec.architecture.positions, LearnedPositions) or isinstance(
-        spec.architecture.head, EnhancedMaskDecoder
-    )
     return msgspec.structs.replace(
         spec,
         layers=min(spec.layers, LAYERS),
@@ -39,7 +34,9 @@ def scaled(spec: Spec) -> Spec:
         hidden_size=hidden_size,
         ffn_size=_share(spec.ffn_size, hidden_size, spec.hidden_size),
         vocab_size=min(spec.vocab_size, VOCABULARY),
-        max_positions=min(spec.max_positions, POSITIONS) if learned else spec.max_positions,
+        max_positions=min(spec.max_positions, POSITIONS)
+        if spec.learned_positions
+        else spec.max_positions,
         architecture=_narrower(spec, hidden_size),
     )
 

@@ -13,7 +13,7 @@ from holotype_conformance.commands.pages import section
 from holotype_conformance.terminal import WIDTH
 from holotype_spec.field_names import FIELD_NAMES, FieldNames
 from holotype_spec.identify import configuration, value_of
-from holotype_spec.schema import LatentAttention, RMSNorm, Rotary
+from holotype_spec.schema import LatentAttention, RMSNorm
 
 if TYPE_CHECKING:
     from holotype_spec import Spec
@@ -67,12 +67,12 @@ def _named(spec: Spec, project: Project) -> Iterator[tuple[str, Any]]:
 def _names(spec: Spec, row: FieldNames, project: Project) -> list[str]:
     """The customary names; an epsilon is called after its norm."""
     names: list[str] = list(getattr(row, project))
-    if not isinstance(spec.architecture.attention, LatentAttention):
+    if not spec.has(LatentAttention):
         names = [name for name in names if not name.startswith("latent_attention.")]
-    if row.field == "rotary_dim" and not isinstance(spec.architecture.positions, Rotary):
+    if row.field == "rotary_dim" and not spec.rotary_dim:
         return []
     if row.field == "architecture.normalization.eps" and len(names) > 1:
-        rms = isinstance(spec.architecture.normalization, RMSNorm)
+        rms = spec.has(RMSNorm)
         names = [name for name in names if ("rms" in name) == rms]
     return names
 

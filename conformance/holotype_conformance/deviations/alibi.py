@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from holotype_conformance.deviations.deviation import patches
-from holotype_conformance.deviations.features import both, has_alibi, scaled
+from holotype_conformance.deviations.features import both, having, scaled
 from holotype_conformance.deviations.patching import layers, override, override_all
 from holotype_reference.cache import LayerCache
 from holotype_reference.model import Model
 from holotype_reference.positions.relative_bias import Alibi
 from holotype_reference.stack import Layer, Shared, Stack
+from holotype_spec import schema
+
+_alibi = having(schema.Alibi)
 
 # Slopes ---------------------------------------------------------------------------------------------------------
 
@@ -28,7 +31,7 @@ def _with_slopes(model: Model, rule: Callable[[Alibi], list[float]]) -> None:
     "the slope of head i of n is 2^(-8i/n) for every n, not for powers of two alone",
     "Of other numbers of heads the first 2^k have the slopes of 2^k heads, and the rest every other"
     " slope of twice as many. Models whose heads are a power of two show nothing.",
-    applies=has_alibi,
+    applies=_alibi,
     reports=("ml-explore/mlx#3071", "ml-explore/mlx#343", "NVIDIA/TensorRT-LLM#1611"),
 )
 def slopes_geometric(model: Model) -> None:
@@ -44,7 +47,7 @@ def _from_one(alibi: Alibi) -> range:
     "the slopes are the first of the next power of two of heads, in their order",
     "Where the heads are no power of two, the slopes of the next one are cut off behind the last"
     " head; the release takes every other of them, and only for the heads beyond the power below.",
-    applies=has_alibi,
+    applies=_alibi,
 )
 def slopes_of_next_power(model: Model) -> None:
     def cut_off(self: Alibi) -> list[float]:
@@ -59,7 +62,7 @@ def slopes_of_next_power(model: Model) -> None:
     "the slopes are sorted, the steepest first",
     "The heads beyond the power of two below have slopes between those of the others, and stand"
     " behind them all the same. Powers of two show nothing.",
-    applies=has_alibi,
+    applies=_alibi,
 )
 def slopes_sorted(model: Model) -> None:
     _with_slopes(model, lambda self: sorted(Alibi.slopes(self), reverse=True))
@@ -70,7 +73,7 @@ def slopes_sorted(model: Model) -> None:
     "the slopes begin at 1 instead of at the ratio of two neighbours",
     "The exponents are counted from 0: every slope is that of the head before it, and the first one"
     " is steeper than all.",
-    applies=has_alibi,
+    applies=_alibi,
 )
 def slopes_from_zero(model: Model) -> None:
     def flatter(self: Alibi) -> list[float]:
@@ -86,7 +89,7 @@ def slopes_from_zero(model: Model) -> None:
     "all heads have the slope of the first one",
     "Every head looks as near as the first. Look for an axis of heads that is broadcast or indexed"
     " away.",
-    applies=has_alibi,
+    applies=_alibi,
 )
 def slopes_shared(model: Model) -> None:
     _with_slopes(model, lambda self: Alibi.slopes(self)[:1] * self.heads)
@@ -96,7 +99,7 @@ def slopes_shared(model: Model) -> None:
     "alibi.slopes-reversed",
     "the slopes are in the reverse order, the flattest head first",
     "Heads look as far as others were trained to.",
-    applies=has_alibi,
+    applies=_alibi,
 )
 def slopes_reversed(model: Model) -> None:
     _with_slopes(model, lambda self: Alibi.slopes(self)[::-1])
@@ -107,7 +110,7 @@ def slopes_reversed(model: Model) -> None:
     "the slopes are rounded to bfloat16",
     "Powers of two are exact in any precision: only models with other slopes show it. Look for slopes in a buffer,"
     " which `model.to(bfloat16)` rounds, or that are made in the dtype of the activations.",
-    applies=has_alibi,
+    applies=_alibi,
 )
 def slopes_in_bfloat16(model: Model) -> None:
     def rounded(self: Alibi) -> list[float]:
@@ -124,7 +127,7 @@ def slopes_in_bfloat16(model: Model) -> None:
     "the bias has the wrong sign: far keys are preferred to near ones",
     "The bias is at most zero: it grows towards the query's own position. Distances are easily"
     " computed the other way round.",
-    applies=has_alibi,
+    applies=_alibi,
 )
 def alibi_reversed(model: Model) -> None:
     override_all(model, Alibi, forward=lambda self, i, j: -Alibi.forward(self, i, j))
@@ -135,7 +138,7 @@ def alibi_reversed(model: Model) -> None:
     "no bias of the distance is added",
     "Nothing tells the order of the tokens but the causal mask. A fast kernel that takes no bias is"
     " the usual cause.",
-    applies=has_alibi,
+    applies=_alibi,
 )
 def alibi_dropped(model: Model) -> None:
     override_all(model, Alibi, forward=lambda self, i, j: Alibi.forward(self, i, j) * 0)
@@ -145,7 +148,7 @@ def alibi_dropped(model: Model) -> None:
     "alibi.first-layer-only",
     "the bias of the distance is added in the first layer only",
     "Every layer adds it. Look at whether it is handed from layer to layer.",
-    applies=has_alibi,
+    applies=_alibi,
 )
 def alibi_first_layer_only(model: Model) -> None:
     for layer in list(layers(model.writer))[1:]:
@@ -161,7 +164,7 @@ def _unbiased(layer: Layer, x: Tensor, shared: Shared, cache: LayerCache | None)
     lambda spec: f"the bias of the distance is scaled by 1/√{spec.head_dim}, as the products are",
     "The bias is added to the products before they are scaled, or scaled with them: it is added"
     " behind. Positions matter less than they were trained to.",
-    applies=both(has_alibi, scaled),
+    applies=both(_alibi, scaled),
 )
 def alibi_scaled(model: Model) -> None:
     factor = model.spec.head_dim**-0.5
@@ -173,7 +176,7 @@ def alibi_scaled(model: Model) -> None:
     "behind a cache ALiBi counts within the chunk: all cached keys are as far as its first token",
     "The bias is made for as many keys as there are new tokens. One token at a time it is zero"
     " everywhere, so that generated tokens see all keys alike. Make it for the cached keys too.",
-    applies=has_alibi,
+    applies=_alibi,
     reports=("keras-team/keras-hub#2861", "keras-team/keras-hub#2977"),
 )
 def alibi_of_chunk(model: Model) -> None:

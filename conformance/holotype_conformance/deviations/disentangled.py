@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from holotype_conformance.deviations.deviation import patches, respecifies
-from holotype_conformance.deviations.features import decodes_masks, disentangled, set_otherwise
+from holotype_conformance.deviations.features import having, set_otherwise
 from holotype_conformance.deviations.patching import override, override_all, parts
 from holotype_reference.heads import EnhancedMaskDecoder
 from holotype_reference.linear import Linear
@@ -18,6 +18,9 @@ from holotype_reference.positions.disentangled import DisentangledAttention, Rel
 from holotype_reference.positions.distances import Distances
 from holotype_spec import schema
 from holotype_spec.schema import Spec
+
+_decodes_masks = having(schema.EnhancedMaskDecoder)
+_disentangled = having(schema.Disentangled)
 
 LayerCall = Callable[[Tensor], Tensor]
 
@@ -44,7 +47,7 @@ def _opposite(index: Tensor, rows: int) -> Tensor:
     "distances are counted from the query to the key, j - i instead of i - j",
     "What stands before a token is taken for what stands behind it. The first rows belong to keys far behind the"
     " query in the text, the last to keys far before it.",
-    applies=disentangled,
+    applies=_disentangled,
 )
 def distances_negated(model: Model) -> None:
     _each_index(model, _opposite)
@@ -54,7 +57,7 @@ def distances_negated(model: Model) -> None:
     "disentangled.one-off",
     "each distance has the row before its own",
     "The row of distance 0 is that in the middle, k of 2 k counted from 0.",
-    applies=disentangled,
+    applies=_disentangled,
 )
 def one_off(model: Model) -> None:
     _each_index(model, lambda index, _rows: (index - 1).clamp(min=0))
@@ -64,7 +67,7 @@ def one_off(model: Model) -> None:
     "disentangled.rows-normalised",
     "the rows of distances pass a norm before they are projected",
     "DeBERTa v2 normalises its table (norm_rel_ebd), v1 does not.",
-    applies=disentangled,
+    applies=_disentangled,
 )
 def rows_normalised(model: Model) -> None:
     eps = model.spec.architecture.normalization.eps
@@ -84,7 +87,7 @@ def rows_normalised(model: Model) -> None:
     "position-to-content has the row of the opposite distance, as in the paper's formula",
     "The release gathers by the negated distance and then transposes, which is the distance again: both terms have"
     " the same row. Ported without the transpose, or written from the paper, every score off the diagonal is wrong.",
-    applies=disentangled,
+    applies=_disentangled,
     reports=("nntrainer/nntrainer#3982", "microsoft/DeBERTa#162"),
 )
 def position_to_content_opposite(model: Model) -> None:
@@ -102,7 +105,7 @@ def position_to_content_opposite(model: Model) -> None:
     "the projections of position keys and position queries are swapped",
     "Queries meet the rows as queries of positions, and keys as keys. Look at which of pos_proj and pos_q_proj is"
     " which.",
-    applies=disentangled,
+    applies=_disentangled,
 )
 def projections_swapped(model: Model) -> None:
     for attention in parts(model, DisentangledAttention):
@@ -124,7 +127,7 @@ def _without(model: Model, term: str) -> None:
     "disentangled.c2p-dropped",
     "no score has the product of a query and a distance",
     "One of three terms is missing; the scale still counts it.",
-    applies=disentangled,
+    applies=_disentangled,
 )
 def content_to_position_dropped(model: Model) -> None:
     _without(model, "content_to_position")
@@ -135,7 +138,7 @@ def content_to_position_dropped(model: Model) -> None:
     "no score has the product of a key and a distance",
     "One of three terms is missing; the scale still counts it. A configuration spells the terms as one string or as"
     " a list, and a test for membership takes either.",
-    applies=disentangled,
+    applies=_disentangled,
 )
 def position_to_content_dropped(model: Model) -> None:
     _without(model, "position_to_content")
@@ -145,7 +148,7 @@ def position_to_content_dropped(model: Model) -> None:
     "disentangled.position-bias-dropped",
     "the bias of position queries is not added",
     "Position queries have a bias and position keys have none.",
-    applies=disentangled,
+    applies=_disentangled,
 )
 def position_bias_dropped(model: Model) -> None:
     for attention in parts(model, DisentangledAttention):
@@ -175,7 +178,7 @@ def scale_of_one_term(spec: Spec) -> Spec:
     "disentangled.positions-unscaled",
     "the scale applies to the product of query and key alone, and not to those with distances",
     "The two terms with distances are added to scores that are already scaled. All three are scaled alike.",
-    applies=disentangled,
+    applies=_disentangled,
 )
 def positions_unscaled(model: Model) -> None:
     for term in ("content_to_position", "position_to_content"):
@@ -198,7 +201,7 @@ def _unscaled(term: str) -> Callable[..., Tensor]:
     "the head reads the last layer, without the enhanced mask decoder",
     "An encoder with the head of a masked language model on top. Absolute positions are nowhere then, and what the"
     " published model fills in for a mask is lost.",
-    applies=decodes_masks,
+    applies=_decodes_masks,
     reports=("huggingface/transformers#22790", "microsoft/DeBERTa#99"),
 )
 def mask_decoder_dropped(model: Model) -> None:
@@ -224,7 +227,7 @@ def _passes(spec: Spec) -> int:
     "head.mask-decoder-without-positions",
     "the mask decoder adds no absolute positions",
     "The rows of positions are in the checkpoint beside the embeddings, which do not use them.",
-    applies=decodes_masks,
+    applies=_decodes_masks,
 )
 def mask_decoder_without_positions(model: Model) -> None:
     for head in parts(model, EnhancedMaskDecoder):
@@ -252,7 +255,7 @@ def mask_decoder_adds_positions_again(model: Model) -> None:
     "in the mask decoder keys and values come from the pass before, as queries do",
     "It is the last layer run again as it is. Only queries, and what the blocks are added to, come from the pass"
     " before: keys and values stay those of the layer below.",
-    applies=decodes_masks,
+    applies=_decodes_masks,
 )
 def mask_decoder_keys_follow(model: Model) -> None:
     def decode(self: EnhancedMaskDecoder, x: Tensor, layer: LayerCall, positions: Tensor) -> Tensor:
@@ -268,7 +271,7 @@ def mask_decoder_keys_follow(model: Model) -> None:
     "head.mask-decoder-on-top",
     "the mask decoder runs over the states of the last layer instead of those below it",
     "A list of hidden states begins with the embeddings or does not, and its last entry but one is meant.",
-    applies=decodes_masks,
+    applies=_decodes_masks,
 )
 def mask_decoder_on_top(model: Model) -> None:
     def decode(self: EnhancedMaskDecoder, x: Tensor, layer: LayerCall, positions: Tensor) -> Tensor:

@@ -12,14 +12,13 @@ from holotype_conformance.deviations.features import (
     biased,
     both,
     decodes,
-    has_alibi,
     has_buckets,
     has_rotary,
     has_source,
+    having,
     normalised_softmax,
     rotates,
     scaled,
-    transformer_xl,
     ungrouped,
     without,
 )
@@ -39,6 +38,10 @@ from holotype_reference.model import Model
 from holotype_reference.positions.relative_bias import Alibi, RelativeBias
 from holotype_reference.positions.rotary import Rotary
 from holotype_reference.stack import Stack
+from holotype_spec import schema
+
+_transformer_xl = having(schema.TransformerXLPositions)
+_alibi = having(schema.Alibi)
 
 
 @patches(
@@ -145,7 +148,7 @@ def relative_future_bucket(model: Model) -> None:
     "equivalent.alibi-symmetric",
     "keys behind the query and before it are lowered alike by ALiBi, in a causal model",
     "The later keys are masked, whatever is taken from their scores.",
-    applies=both(has_alibi, decodes),
+    applies=both(_alibi, decodes),
     equivalent=True,
 )
 def alibi_symmetric(model: Model) -> None:
@@ -156,7 +159,7 @@ def alibi_symmetric(model: Model) -> None:
     "equivalent.alibi-by-key",
     "each score is raised by the slope times the key's place instead of being lowered by the distance",
     "The query's own place adds the same to all of its scores, and a softmax does not see a constant.",
-    applies=has_alibi,
+    applies=_alibi,
     equivalent=True,
 )
 def alibi_by_key(model: Model) -> None:
@@ -167,7 +170,7 @@ def alibi_by_key(model: Model) -> None:
     "equivalent.alibi-of-first-queries",
     "the queries behind a cache are taken for the first ones by ALiBi",
     "All scores of a query are off by one constant, and a softmax does not see it.",
-    applies=both(has_alibi, decodes),
+    applies=both(_alibi, decodes),
     equivalent=True,
 )
 def alibi_of_first_queries(model: Model) -> None:
@@ -194,7 +197,7 @@ def tiled(model: Model) -> None:
     "equivalent.scaled-keys",
     "keys are scaled before their product with the queries, instead of the product",
     "A factor may stand anywhere in a product.",
-    applies=both(scaled, without(transformer_xl)),
+    applies=both(scaled, without(_transformer_xl)),
     equivalent=True,
 )
 def scaled_keys(model: Model) -> None:

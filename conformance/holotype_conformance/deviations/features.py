@@ -7,11 +7,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from holotype_reference.positions.two_dimensional import has_two_positions as has_two_positions
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 
 Node = TypeVar("Node", bound=msgspec.Struct)
+
+
+def having(*kinds: type[schema.Strict]) -> Callable[[Spec], bool]:
+    """Whether the architecture has a mechanism of one of these classes, at any depth."""
+    return lambda spec: spec.has(*kinds)
 
 
 def decodes(spec: Spec) -> bool:
@@ -29,19 +33,22 @@ def has_source(spec: Spec) -> bool:
     return spec.architecture.structure == "encoder-decoder"
 
 
-def has_window(spec: Spec) -> bool:
-    return isinstance(spec.architecture.attention.pattern, schema.SlidingWindow)
+has_window = having(schema.SlidingWindow)
 
 
 def has_prefix(spec: Spec) -> bool:
     """A prefix, as long as a caller says, is seen by all."""
-    prefixed = schema.PrefixCausal | schema.MixtureOfMasks
-    return isinstance(spec.architecture.attention.pattern, prefixed)
+    return spec.has_prefix
 
 
 def has_mixture(spec: Spec) -> bool:
     """A caller says which of several masks a batch has."""
-    return isinstance(spec.architecture.attention.pattern, schema.MixtureOfMasks)
+    return spec.mixture_of_masks
+
+
+def has_two_positions(spec: Spec) -> bool:
+    """A token has a place in the text and one within its span."""
+    return spec.two_positions
 
 
 def scaled(spec: Spec) -> bool:
@@ -51,7 +58,7 @@ def scaled(spec: Spec) -> bool:
 
 def sharpened(spec: Spec) -> bool:
     """Scores grow with the logarithm of the position beyond the trained length."""
-    return spec.architecture.attention.scale == "inverse-sqrt-head-dim-log-length"
+    return spec.architecture.attention.grows_with_position
 
 
 def grouped(spec: Spec) -> bool:
@@ -63,106 +70,37 @@ def ungrouped(spec: Spec) -> bool:
     return spec.kv_heads == spec.heads
 
 
-def has_rotary(spec: Spec) -> bool:
-    return isinstance(spec.architecture.positions, schema.Rotary)
-
-
-def rotates_two_positions(spec: Spec) -> bool:
-    return isinstance(spec.architecture.positions, schema.TwoDimensionalRotary)
+has_rotary = having(schema.Rotary)
+multi_head = having(schema.MultiHeadAttention)
+has_learned = having(schema.LearnedPositions)
+has_buckets = having(schema.RelativeBuckets)
+has_experts = having(schema.Experts)
+layer_norm = having(schema.LayerNorm)
 
 
 def rotates(spec: Spec) -> bool:
     """Queries and keys turn by one position or by two."""
-    return has_rotary(spec) or rotates_two_positions(spec)
+    return spec.architecture.positions.rotates
 
 
 def has_any_scaling(spec: Spec) -> bool:
     """Rotary positions of which some or all pairs are slowed down, in long inputs at least."""
-    positions = spec.architecture.positions
-    return isinstance(positions, schema.Rotary) and not isinstance(
-        positions.scaling, schema.NoScaling
-    )
-
-
-def multi_head(spec: Spec) -> bool:
-    """Keys and values are made from the residual stream, and cached."""
-    return isinstance(spec.architecture.attention, schema.MultiHeadAttention)
-
-
-def latent(spec: Spec) -> bool:
-    """Keys and values are made from a latent vector."""
-    return isinstance(spec.architecture.attention, schema.LatentAttention)
-
-
-def has_yarn(spec: Spec) -> bool:
-    """Rotary positions scaled as YaRN does."""
-    positions = spec.architecture.positions
-    return isinstance(positions, schema.Rotary) and isinstance(
-        positions.scaling, schema.YarnScaling
-    )
-
-
-def has_growing_theta(spec: Spec) -> bool:
-    """Rotary positions whose theta grows with the input."""
-    positions = spec.architecture.positions
-    return isinstance(positions, schema.Rotary) and isinstance(
-        positions.scaling, schema.DynamicScaling
-    )
-
-
-def has_scaling(spec: Spec) -> bool:
-    """Rotary positions whose slow pairs are slowed down."""
-    positions = spec.architecture.positions
-    return isinstance(positions, schema.Rotary) and isinstance(
-        positions.scaling, schema.Llama3Scaling | schema.YarnScaling
-    )
-
-
-def has_learned(spec: Spec) -> bool:
-    return isinstance(spec.architecture.positions, schema.LearnedPositions)
-
-
-def has_buckets(spec: Spec) -> bool:
-    return isinstance(spec.architecture.positions, schema.RelativeBuckets)
-
-
-def has_alibi(spec: Spec) -> bool:
-    return isinstance(spec.architecture.positions, schema.Alibi)
+    return has_rotary(spec) and not spec.has(schema.NoScaling)
 
 
 def has_bias(spec: Spec) -> bool:
     """Something is added to the scores for each distance."""
-    return has_buckets(spec) or has_alibi(spec)
-
-
-def has_sinusoids(spec: Spec) -> bool:
-    return isinstance(spec.architecture.positions, schema.Sinusoidal)
-
-
-def disentangled(spec: Spec) -> bool:
-    """Contents meet trained rows for distances."""
-    return isinstance(spec.architecture.positions, schema.Disentangled)
-
-
-def transformer_xl(spec: Spec) -> bool:
-    """Queries meet sinusoids of distances."""
-    return isinstance(spec.architecture.positions, schema.TransformerXLPositions)
+    return spec.has(schema.RelativeBuckets, schema.Alibi)
 
 
 def segmented(spec: Spec) -> bool:
     """Attention compares segments."""
-    positions = spec.architecture.positions
-    return isinstance(positions, schema.TransformerXLPositions) and positions.relative_segments
+    return spec.architecture.positions.compares_segments
 
 
 def permuted(spec: Spec) -> bool:
     """Tokens are predicted in an order that a caller gives."""
     return spec.permuted
-
-
-def decodes_masks(spec: Spec) -> bool:
-    """The head runs the last layer again, over states that know where they stand."""
-    return isinstance(spec.architecture.head, schema.EnhancedMaskDecoder)
 
 
 def has_ids(spec: Spec) -> bool:
@@ -198,17 +136,8 @@ def rotates_part(spec: Spec) -> bool:
 
 
 def rotates_all(spec: Spec) -> bool:
-    """All dimensions of a head turn."""
-    positions = spec.architecture.positions
-    return isinstance(positions, schema.Rotary) and positions.fraction == 1
-
-
-def layer_norm(spec: Spec) -> bool:
-    return isinstance(spec.architecture.normalization, schema.LayerNorm)
-
-
-def rms_norm(spec: Spec) -> bool:
-    return isinstance(spec.architecture.normalization, schema.RMSNorm)
+    """All dimensions of a head turn by one position."""
+    return getattr(spec.architecture.positions, "fraction", 0) == 1
 
 
 def final_norm(spec: Spec) -> bool:
@@ -225,31 +154,20 @@ def scales_embeddings(spec: Spec) -> bool:
 
 def places_positions(spec: Spec) -> bool:
     """Something is added to the token's embedding for its position."""
-    return has_learned(spec) or has_sinusoids(spec)
+    return spec.has(schema.LearnedPositions, schema.Sinusoidal)
 
 
 def projection_biased(spec: Spec) -> bool:
     """A matrix with a bias leads from the embeddings to the hidden size."""
-    width = spec.architecture.embeddings.width
-    return isinstance(width, schema.FactorisedEmbedding) and width.bias
+    return bool(getattr(spec.architecture.embeddings.width, "bias", False))
 
 
 def gated(spec: Spec) -> bool:
     """The feed-forward blocks, or those of the experts, are gated."""
-    blocks = spec.architecture.feed_forward
-    if isinstance(blocks, schema.Experts):
-        return blocks.expert == "gated"
-    return isinstance(blocks, schema.GatedFeedForward)
+    return spec.architecture.feed_forward.gated
 
 
-def has_experts(spec: Spec) -> bool:
-    return isinstance(spec.architecture.feed_forward, schema.Experts)
-
-
-def by_softmax(spec: Spec) -> bool:
-    """Experts are chosen by a softmax."""
-    blocks = spec.architecture.feed_forward
-    return isinstance(blocks, schema.Experts) and isinstance(blocks.routing, schema.SoftmaxRouting)
+by_softmax = having(schema.SoftmaxRouting)
 
 
 def normalised_softmax(spec: Spec) -> bool:
@@ -285,18 +203,17 @@ def tied(spec: Spec) -> bool:
 
 def masked_head(spec: Spec) -> bool:
     """The head is that of a masked language model."""
-    kinds = schema.MaskedLanguageModelHead | schema.EnhancedMaskDecoder
-    return isinstance(spec.architecture.head, kinds)
+    return spec.architecture.head.masked
 
 
 def detects(spec: Spec) -> bool:
-    """The head tells which tokens were replaced."""
-    return isinstance(spec.architecture.head, schema.ReplacedTokenHead)
+    """The head says which tokens were replaced."""
+    return spec.architecture.head.detects
 
 
 def next_sentence(spec: Spec) -> bool:
-    head = spec.architecture.head
-    return isinstance(head, schema.MaskedLanguageModelHead) and head.sentence_pair != "none"
+    """A pooler and a matrix judge a pair of sentences."""
+    return spec.architecture.head.pairs_sentences
 
 
 def token_types(spec: Spec) -> bool:

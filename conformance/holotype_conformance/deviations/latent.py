@@ -8,7 +8,7 @@ from torch import Tensor
 
 from holotype_conformance.deviations.caching import keep_in
 from holotype_conformance.deviations.deviation import patches
-from holotype_conformance.deviations.features import both, latent
+from holotype_conformance.deviations.features import both, having
 from holotype_conformance.deviations.patching import override, override_all, parts
 from holotype_reference.attention import Attention
 from holotype_reference.cache import KeysValues
@@ -16,6 +16,8 @@ from holotype_reference.latent import LatentAttention
 from holotype_reference.model import Model
 from holotype_spec import schema
 from holotype_spec.schema import Spec
+
+_latent = having(schema.LatentAttention)
 
 
 def _compresses_queries(spec: Spec) -> bool:
@@ -31,7 +33,7 @@ def _as_it_is(_norm: torch.nn.Module, x: Tensor) -> Tensor:
     "latent.norm-dropped",
     "the latent vector of keys and values is not normalised",
     "The released code has a norm between the two matrices, which a fused pair of matrices forgets.",
-    applies=latent,
+    applies=_latent,
 )
 def norm_dropped(model: Model) -> None:
     for attention in parts(model, LatentAttention):
@@ -42,7 +44,7 @@ def norm_dropped(model: Model) -> None:
     "latent.query-norm-dropped",
     "the latent vector of the queries is not normalised",
     "The released code has a norm between the two matrices, which a fused pair of matrices forgets.",
-    applies=both(latent, _compresses_queries),
+    applies=both(_latent, _compresses_queries),
 )
 def query_norm_dropped(model: Model) -> None:
     for attention in parts(model, LatentAttention):
@@ -55,7 +57,7 @@ def query_norm_dropped(model: Model) -> None:
     "the rotary key belongs to the first head alone, not to all of them",
     "Other heads know no position of their keys. The one rotary key of a token is shared: expand it,"
     " do not pad it.",
-    applies=latent,
+    applies=_latent,
 )
 def rotary_key_of_first_head(model: Model) -> None:
     def expand(self: LatentAttention, vectors: Tensor, rotary_key: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +74,7 @@ def rotary_key_of_first_head(model: Model) -> None:
     "the rotary keys of a sequence are dealt out to the heads instead of shared by all",
     "A `view` to (keys, heads) of a tensor that was repeated along the keys: each head gets those of"
     " other tokens. Shapes fit, and with one token all is well.",
-    applies=latent,
+    applies=_latent,
 )
 def rotary_key_dealt(model: Model) -> None:
     def expand(self: LatentAttention, vectors: Tensor, rotary_key: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +94,7 @@ def rotary_key_dealt(model: Model) -> None:
     "the first dimensions of a query's head turn, not the last",
     "Rotary positions of other families turn the first dimensions of a head. Here they stand behind"
     " the others: the wrong ones turn, and meet the wrong part of the keys.",
-    applies=latent,
+    applies=_latent,
 )
 def rotary_part_first(model: Model) -> None:
     def forward_parts(self: LatentAttention, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,7 +109,7 @@ def rotary_part_first(model: Model) -> None:
         f"scores are scaled by 1/√{spec.nope_head_dim}, what carries no position, instead of 1/√{spec.head_dim}"
     ),
     "A score sums over both parts of a head, and is scaled by their number together.",
-    applies=latent,
+    applies=_latent,
 )
 def scale_of_part_without_positions(model: Model) -> None:
     smaller = (model.spec.head_dim / model.spec.nope_head_dim) ** 0.5
@@ -118,7 +120,7 @@ def scale_of_part_without_positions(model: Model) -> None:
     "latent.keys-and-values-in-blocks",
     "of the fused matrix the first rows are taken for the keys of all heads, the rest for the values",
     "Its rows go head by head: the keys of a head, then its values. Cut it into heads first.",
-    applies=latent,
+    applies=_latent,
 )
 def keys_and_values_in_blocks(model: Model) -> None:
     def expand(self: LatentAttention, vectors: Tensor, rotary_key: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,7 +153,7 @@ class LatentOnly(KeysValues):
     "the cache keeps the latent vectors and loses the rotary keys",
     "Behind a cache no key knows its position. What is cached is two vectors a token, the latent one"
     " and the rotary key.",
-    applies=latent,
+    applies=_latent,
 )
 def rotary_key_not_cached(model: Model) -> None:
     keep_in(model, LatentOnly)

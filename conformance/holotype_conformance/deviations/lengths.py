@@ -8,11 +8,7 @@ import torch
 from torch import Tensor
 
 from holotype_conformance.deviations.deviation import patches, respecifies
-from holotype_conformance.deviations.features import (
-    has_growing_theta,
-    set_otherwise,
-    sharpened,
-)
+from holotype_conformance.deviations.features import having, set_otherwise, sharpened
 from holotype_conformance.deviations.patching import override, override_all
 from holotype_reference.cache import Cache
 from holotype_reference.masks import Documents
@@ -23,6 +19,8 @@ from holotype_reference.positions.rotary import Rotary
 from holotype_reference.stack import Stack
 from holotype_spec import schema
 from holotype_spec.schema import Spec
+
+_growing_theta = having(schema.DynamicScaling)
 
 # Theta ----------------------------------------------------------------------------------------------------------
 
@@ -39,7 +37,7 @@ def _trained(spec: Spec) -> int:
     "theta grows with the padded length of the batch, not with the tokens of each row",
     "A row turns otherwise in a batch with a longer one than alone. Count what the padding mask says"
     " is real, row by row.",
-    applies=has_growing_theta,
+    applies=_growing_theta,
 )
 def ntk_of_padded_length(model: Model) -> None:
     def context(
@@ -58,7 +56,7 @@ def ntk_of_padded_length(model: Model) -> None:
     "rotary.ntk-by-chunk-alone",
     "behind a cache theta is that of the chunk alone, as if nothing had been read before",
     "A single new token turns as in a short input, cached keys as in a long one.",
-    applies=has_growing_theta,
+    applies=_growing_theta,
 )
 def ntk_by_chunk_alone(model: Model) -> None:
     def context(
@@ -79,7 +77,7 @@ def ntk_by_chunk_alone(model: Model) -> None:
     "theta stays as large as the longest input so far has made it",
     "The base is written into the module, and only ever grows: after one long input every short one turns too slowly."
     " Compute it for each call, or go back to the trained one.",
-    applies=has_growing_theta,
+    applies=_growing_theta,
 )
 def ntk_stays_grown(model: Model) -> None:
     most = [1.0]
@@ -97,7 +95,7 @@ def ntk_stays_grown(model: Model) -> None:
     lambda spec: f"theta grows by n/{_trained(spec)} instead of by 1, 3, 7, …",
     "NTK-aware scaling has many forms: this model doubles the length it is ready for whenever an"
     " input is longer, others follow its length exactly. `dynamic` of transformers is one of those.",
-    applies=has_growing_theta,
+    applies=_growing_theta,
 )
 def ntk_without_steps(model: Model) -> None:
     trained = _trained(model.spec)
@@ -111,7 +109,7 @@ def ntk_without_steps(model: Model) -> None:
     "theta grows one token early: an input of exactly the trained length counts as longer",
     "The limit belongs to the shorter inputs. Look at `>=` where `>` belongs, and at a length that"
     " counts the next token.",
-    applies=has_growing_theta,
+    applies=_growing_theta,
 )
 def ntk_one_early(model: Model) -> None:
     override_all(model, Rotary, growth=lambda self, context: Rotary.growth(self, context + 1))
@@ -123,7 +121,7 @@ def ntk_one_early(model: Model) -> None:
         f"theta is multiplied by a itself instead of a^({spec.rotary_dim}/{spec.rotary_dim - 2})"
     ),
     "The slowest pair does not slow down by a: the exponent d / (d - 2) is there so that it does.",
-    applies=has_growing_theta,
+    applies=_growing_theta,
 )
 def ntk_plain_exponent(model: Model) -> None:
     def slowed(self: Rotary, context: Tensor, like: Tensor) -> Tensor:

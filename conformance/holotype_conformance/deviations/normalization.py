@@ -11,11 +11,11 @@ from holotype_conformance.deviations.deviation import Deviation, patches, respec
 from holotype_conformance.deviations.features import (
     embedding_norm,
     final_norm,
+    having,
     layer_norm,
     one_after_the_other,
     post_norm,
     pre_norm,
-    rms_norm,
     set_otherwise,
 )
 from holotype_conformance.deviations.patching import (
@@ -31,7 +31,10 @@ from holotype_reference.cache import LayerCache
 from holotype_reference.model import Model
 from holotype_reference.normalization import LayerNorm
 from holotype_reference.stack import Layer, Shared
+from holotype_spec import schema
 from holotype_spec.schema import Spec
+
+_rms_norm = having(schema.RMSNorm)
 
 
 def _formula(
@@ -123,7 +126,7 @@ def mean_kept(model: Model) -> None:
     "norm.mean-subtracted",
     "the RMS norm subtracts the mean, as a layer norm does",
     "Close while means are small, as in a fresh model. T5 calls its RMS norm a layer norm.",
-    applies=rms_norm,
+    applies=_rms_norm,
 )
 def mean_subtracted(model: Model) -> None:
     _in_every_norm(model, lambda norm, x: _formula(norm, x, centred=True))

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from holotype_conformance.deviations.deviation import patches
-from holotype_conformance.deviations.features import permuted, segmented, transformer_xl
+from holotype_conformance.deviations.features import having, permuted, segmented
 from holotype_conformance.deviations.patching import override, override_all, parts
 from holotype_reference.attention import SelfAttention
 from holotype_reference.model import Model
 from holotype_reference.positions.distances import Distances
 from holotype_reference.positions.transformer_xl import RelativeSinusoids, TransformerXLAttention
 from holotype_reference.stack import Shared, Stack, Streams
+from holotype_spec import schema
+
+_transformer_xl = having(schema.TransformerXLPositions)
 
 # Distances --------------------------------------------------------------------------------------------------------
 
@@ -35,7 +38,7 @@ def _each_distance(model: Model, change: Callable[[Distances], Distances]) -> No
     "each query meets the sinusoid of a distance that is one too large",
     "Products with all distances are shifted into place by a reshape, one row further down for each query. A shift"
     " that drops the last row instead of the first, or starts a column late, is off by one.",
-    applies=transformer_xl,
+    applies=_transformer_xl,
     reports=("labmlai/annotated_deep_learning_paper_implementations#185",),
 )
 def shift_one_off(model: Model) -> None:
@@ -49,7 +52,7 @@ def shift_one_off(model: Model) -> None:
     "transformer-xl.distances-negated",
     "distances are counted from the query to the key, j - i instead of i - j",
     "What stands before a token is taken for what stands behind it. Distances of keys before the query are positive.",
-    applies=transformer_xl,
+    applies=_transformer_xl,
 )
 def distances_negated(model: Model) -> None:
     _each_distance(model, lambda found: replace(found, rows=found.rows.flip(1)))
@@ -60,7 +63,7 @@ def distances_negated(model: Model) -> None:
     "sines and cosines of distances take turns, instead of all sines in front",
     "The Transformer's paper has them take turns, Transformer-XL's and XLNet's code has all sines in front of all"
     " cosines. The projection of distances was trained for one of them.",
-    applies=transformer_xl,
+    applies=_transformer_xl,
 )
 def sinusoids_interleaved(model: Model) -> None:
     def dealt(found: Distances) -> Distances:
@@ -78,7 +81,7 @@ def sinusoids_interleaved(model: Model) -> None:
     "no content bias is added to the queries",
     "The vector u (r_w_bias) meets the contents of all keys. A port to fused attention adds the term of positions to"
     " the scores and forgets this one.",
-    applies=transformer_xl,
+    applies=_transformer_xl,
 )
 def content_bias_dropped(model: Model) -> None:
     override_all(model, TransformerXLAttention, attend=SelfAttention.attend)
@@ -88,7 +91,7 @@ def content_bias_dropped(model: Model) -> None:
     "transformer-xl.biases-swapped",
     "the content bias and the position bias are swapped",
     "r_w_bias goes with the contents of keys, r_r_bias with their distances.",
-    applies=transformer_xl,
+    applies=_transformer_xl,
 )
 def biases_swapped(model: Model) -> None:
     def attend(self: TransformerXLAttention, query: Tensor, *given: Any) -> Tensor:
@@ -107,7 +110,7 @@ def biases_swapped(model: Model) -> None:
     "the scale applies to the product of query and key alone, and not to those with distances",
     "The sum of all terms is scaled. Fused attention scales the product, and a bias that it is given must be scaled"
     " already.",
-    applies=transformer_xl,
+    applies=_transformer_xl,
 )
 def positions_unscaled(model: Model) -> None:
     def of_positions(self: TransformerXLAttention, query: Tensor, distances: Distances) -> Tensor:

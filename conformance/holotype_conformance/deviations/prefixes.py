@@ -15,7 +15,7 @@ from holotype_conformance.deviations.features import (
     has_mixture,
     has_prefix,
     has_two_positions,
-    rotates_two_positions,
+    having,
     set_otherwise,
 )
 from holotype_conformance.deviations.patching import (
@@ -30,7 +30,10 @@ from holotype_reference.model import Model, Output
 from holotype_reference.positions.rotary import Rotary, Turns
 from holotype_reference.positions.two_dimensional import TwoDimensionalRotary
 from holotype_reference.stack import Layer
+from holotype_spec import schema
 from holotype_spec.schema import Spec
+
+_rotates_two_positions = having(schema.TwoDimensionalRotary)
 
 # Prefixes -------------------------------------------------------------------------------------------------------
 
@@ -263,7 +266,7 @@ def span_from_zero(model: Model) -> None:
     "the whole head turns by the first position, and the second one turns nothing",
     "The rotation of other families, which have one position a token. Its frequencies are those of a whole head too."
     " Look for an implementation that was copied from one of them.",
-    applies=rotates_two_positions,
+    applies=_rotates_two_positions,
 )
 def whole_head(model: Model) -> None:
     def turns(
@@ -288,7 +291,7 @@ def whole_head(model: Model) -> None:
     ),
     "Each half of a head is a rotation of its own, with all frequencies from the fastest to the slowest. With those of"
     " a whole head it has the faster half of them twice.",
-    applies=rotates_two_positions,
+    applies=_rotates_two_positions,
 )
 def frequencies_of_whole_head(model: Model) -> None:
     def unscaled(self: TwoDimensionalRotary, like: Tensor) -> Tensor:
@@ -303,7 +306,7 @@ def frequencies_of_whole_head(model: Model) -> None:
     "neighbouring dimensions of a head are a pair, instead of those a quarter of the head apart",
     "Dimensions turn with other partners than in training. Permute the query and key matrices, or pair as the weights"
     " do.",
-    applies=rotates_two_positions,
+    applies=_rotates_two_positions,
 )
 def interleaved(model: Model) -> None:
     def pairs(self: TwoDimensionalRotary, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from holotype_conformance.deviations.features import (
     has_any_scaling,
     has_learned,
     has_rotary,
-    has_scaling,
+    having,
     multi_head,
     rotates,
     rotates_all,
@@ -25,6 +25,8 @@ from holotype_reference.model import Model
 from holotype_reference.positions.rotary import Rotary, Turns
 from holotype_spec import schema
 from holotype_spec.schema import Spec
+
+_slowed = having(schema.Llama3Scaling, schema.YarnScaling)
 
 OTHER_PAIRING = {"half-split": "interleaved", "interleaved": "half-split"}
 
@@ -276,7 +278,7 @@ def scaling_left_out(spec: Spec) -> Spec:
     "the scaling slows down all rotary pairs instead of the slow ones alone",
     "The scalings of LLaMA 3.1 and YaRN leave pairs that turn often as they are; dividing every frequency, or"
     " every position, by the factor is another scaling, under which near tokens blur.",
-    applies=has_scaling,
+    applies=_slowed,
 )
 def scaling_of_all_pairs(model: Model) -> None:
     def slower(self: Rotary, like: Tensor) -> Tensor:

@@ -9,12 +9,14 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 from holotype_conformance.deviations.deviation import patches, respecifies
-from holotype_conformance.deviations.features import both, has_sinusoids, set_otherwise
+from holotype_conformance.deviations.features import both, having, set_otherwise
 from holotype_conformance.deviations.patching import override_all
 from holotype_reference.model import Model
 from holotype_reference.positions.sinusoidal import Sinusoidal
 from holotype_spec import schema
 from holotype_spec.schema import Spec
+
+_sinusoidal = having(schema.Sinusoidal)
 
 OTHER_LAYOUT = {"interleaved": "halves", "halves": "interleaved"}
 
@@ -36,7 +38,7 @@ LAID_OUT = {
     lambda spec: LAID_OUT[OTHER_LAYOUT[_sinusoids(spec).layout]],
     "The paper has sine and cosine of a pair next to each other, its release all sines first. A"
     " model that is trained from scratch learns either; one with published weights does not.",
-    applies=has_sinusoids,
+    applies=_sinusoidal,
 )
 def layout(spec: Spec) -> Spec:
     return set_otherwise(spec, "positions.layout", OTHER_LAYOUT[_sinusoids(spec).layout])
@@ -46,7 +48,7 @@ def layout(spec: Spec) -> Spec:
     "sinusoids.swapped",
     "sines and cosines are swapped",
     "Even numbers are sines in the paper: the first position is 0 1 0 1 …, not 1 0 1 0 …",
-    applies=has_sinusoids,
+    applies=_sinusoidal,
 )
 def swapped(model: Model) -> None:
     def forward(self: Sinusoidal, positions: Tensor) -> Tensor:
@@ -80,7 +82,7 @@ def _with_rates(model: Model, rates: Callable[[Sinusoidal, Tensor], Tensor]) -> 
     ),
     "The paper's i counts pairs and runs to half of the size; taken for the dimension it makes the"
     " range of wavelengths the square of what it is, and pairs fall apart.",
-    applies=has_sinusoids,
+    applies=_sinusoidal,
     reports=("Kyubyong/transformer#38", "shenweichen/DeepCTR#379"),
 )
 def exponent_by_dimension(model: Model) -> None:
@@ -95,7 +97,7 @@ def exponent_by_dimension(model: Model) -> None:
     ),
     "Sine and cosine of a pair share their rate, that of the even number. The first pairs hardly"
     " show it.",
-    applies=has_sinusoids,
+    applies=_sinusoidal,
 )
 def rates_unpaired(model: Model) -> None:
     _with_rates(model, lambda self, place: self.theta ** (-place / self.size))
@@ -108,7 +110,7 @@ def rates_unpaired(model: Model) -> None:
     ),
     "Tensor2Tensor and the toolkits after it divide by the pairs less one, the paper by the pairs."
     " Neighbouring positions agree to three digits.",
-    applies=has_sinusoids,
+    applies=_sinusoidal,
 )
 def last_rate_exact(model: Model) -> None:
     def rates(self: Sinusoidal, place: Tensor) -> Tensor:
@@ -124,7 +126,7 @@ def last_rate_exact(model: Model) -> None:
         f"the wavelengths go up to 2π · 1,000 instead of 2π · {_sinusoids(spec).theta:,.0f}"
     ),
     "Another base than the paper's. Near positions agree in their first numbers.",
-    applies=has_sinusoids,
+    applies=_sinusoidal,
 )
 def theta(spec: Spec) -> Spec:
     return set_otherwise(spec, "positions.theta", 1000.0)
@@ -136,7 +138,7 @@ def theta(spec: Spec) -> Spec:
         f"the first position has the angles of {_sinusoids(spec).offset + 1} instead of {_sinusoids(spec).offset}"
     ),
     "Positions are counted from 1. Distances stay, and the embeddings of all tokens are others.",
-    applies=has_sinusoids,
+    applies=_sinusoidal,
 )
 def offset_by_one(spec: Spec) -> Spec:
     return set_otherwise(spec, "positions.offset", _sinusoids(spec).offset + 1)
@@ -147,7 +149,7 @@ def offset_by_one(spec: Spec) -> Spec:
     "the first position has the angles of 2, as where positions begin behind the padding token's row",
     "fairseq counts positions from the padding token's id on, which is 1 there: models that came"
     " from it have an offset of 2, others have none.",
-    applies=both(has_sinusoids, lambda spec: _sinusoids(spec).offset != 2),
+    applies=both(_sinusoidal, lambda spec: _sinusoids(spec).offset != 2),
 )
 def offset_behind_padding(spec: Spec) -> Spec:
     return set_otherwise(spec, "positions.offset", 2)
@@ -157,7 +159,7 @@ def offset_behind_padding(spec: Spec) -> Spec:
     "sinusoids.dropped",
     "the sinusoids are not added",
     "An encoder is a bag of words then, and a decoder knows the order by its mask alone.",
-    applies=has_sinusoids,
+    applies=_sinusoidal,
 )
 def sinusoids_dropped(model: Model) -> None:
     override_all(model, Sinusoidal, forward=lambda self, p: Sinusoidal.forward(self, p) * 0)

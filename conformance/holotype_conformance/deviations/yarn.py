@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from holotype_conformance.deviations.deviation import patches
-from holotype_conformance.deviations.features import has_yarn
+from holotype_conformance.deviations.features import having
 from holotype_conformance.deviations.patching import override_all
 from holotype_reference.attention import Attention
 from holotype_reference.model import Model
 from holotype_reference.positions.rotary import Rotary, Turns, yarn_factor
 from holotype_spec import schema
 from holotype_spec.schema import Spec
+
+_yarn = having(schema.YarnScaling)
 
 
 def _scaling(spec: Spec) -> schema.YarnScaling:
@@ -39,7 +41,7 @@ def _multiplied(model: Model, factor: float) -> None:
     lambda spec: f"scores are not multiplied by YaRN's {_factor(spec) ** 2:.4f}",
     "Attention is flatter than in training, at every length. A port that reads the frequencies of a"
     " scaling and not its `mscale_all_dim` looks right and writes worse.",
-    applies=has_yarn,
+    applies=_yarn,
 )
 def scores_not_raised(model: Model) -> None:
     _multiplied(model, _factor(model.spec) ** -2)
@@ -49,7 +51,7 @@ def scores_not_raised(model: Model) -> None:
     "yarn.scores-raised-once",
     lambda spec: f"scores are multiplied by YaRN's {_factor(spec):.4f}, not by its square",
     "The factor stands for queries and for keys: their product has it twice.",
-    applies=has_yarn,
+    applies=_yarn,
 )
 def scores_raised_once(model: Model) -> None:
     _multiplied(model, 1 / _factor(model.spec))
@@ -62,7 +64,7 @@ def scores_raised_once(model: Model) -> None:
     ),
     "Other models take YaRN's factor that way, and where whole heads turn it is the same. Here a part"
     " of each head does not turn, and misses the factor.",
-    applies=has_yarn,
+    applies=_yarn,
 )
 def raised_by_rotation(model: Model) -> None:
     def turns(self: Rotary, positions: Tensor, dtype: torch.dtype, context: Tensor | None) -> Turns:
@@ -79,7 +81,7 @@ def raised_by_rotation(model: Model) -> None:
     "the first slow pair and the last fast one are rounded towards each other instead of outwards",
     "Floor and ceiling are swapped: fewer pairs stand between fast and slow. Only these turn at"
     " another speed.",
-    applies=has_yarn,
+    applies=_yarn,
 )
 def bounds_inwards(model: Model) -> None:
     def bounds(self: Rotary, scaling: schema.YarnScaling) -> tuple[int, int]:
@@ -93,7 +95,7 @@ def bounds_inwards(model: Model) -> None:
     "yarn.bounds-unrounded",
     "the first slow pair and the last fast one are not rounded to whole pairs",
     "A later choice of some models (`truncate` false). This one was trained with rounded bounds.",
-    applies=has_yarn,
+    applies=_yarn,
 )
 def bounds_unrounded(model: Model) -> None:
     def bounds(self: Rotary, scaling: schema.YarnScaling) -> tuple[float, float]:
@@ -108,7 +110,7 @@ def bounds_unrounded(model: Model) -> None:
     "the fast pairs are slowed down and the slow ones are left",
     "Near tokens blur, and far ones stand where no training has been. Interpolation is for the pairs"
     " that do not turn once. The two bounds in the wrong order do it, too.",
-    applies=has_yarn,
+    applies=_yarn,
 )
 def ramp_reversed(model: Model) -> None:
     override_all(model, Rotary, ramp=lambda self, scaling: 1 - Rotary.ramp(self, scaling))

@@ -32,7 +32,6 @@ from holotype_conformance.property import Violation, claim, measured
 from holotype_conformance.records import DType
 from holotype_conformance.subject import Setup, Subject, copies, real_rows
 from holotype_reference.model import Model, Output
-from holotype_reference.positions.two_dimensional import has_two_positions
 from holotype_reference.weights import Weights
 from holotype_spec.parameters import parameter_table
 from holotype_spec.probes import ROWS
@@ -106,7 +105,7 @@ def skipping_positions(subject: Subject, case: BatchCase) -> Tensor:
     rows = [np.sort(rng.choice(limit, case.length, replace=False)) for _ in range(case.batch)]
     ids = torch.from_numpy(np.stack(rows))
     ids[-1, -1] = limit - 1
-    if has_two_positions(subject.spec):
+    if subject.spec.two_positions:
         ids = torch.stack([ids, torch.from_numpy(rng.integers(0, limit, ids.shape))], dim=1)
     return ids.to(subject.device)
 

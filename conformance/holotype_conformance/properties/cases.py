@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -17,15 +16,9 @@ from holotype_conformance.candidate import Inputs
 from holotype_conformance.property import Case, Skip
 from holotype_conformance.records import DType
 from holotype_conformance.subject import Setup, Subject, real_rows
-from holotype_reference.positions.two_dimensional import has_two_positions
 from holotype_spec.probes import LONG, POSITIONS, ROWS
 from holotype_spec.schema import (
-    DynamicScaling,
-    MixtureOfMasks,
-    PrefixCausal,
-    Rotary,
     Spec,
-    TwoDimensionalRotary,
 )
 
 Padding = Literal["none", "ones", "left", "right"]
@@ -125,17 +118,13 @@ def can_pad_left(subject: Subject) -> bool:
 
 def farthest(spec: Spec) -> int:
     """How many positions there are to tell: the rows of a table, or as many as low precision needs to show."""
-    computed = isinstance(spec.architecture.positions, Rotary | TwoDimensionalRotary)
+    computed = spec.architecture.positions.rotates
     return max(spec.max_positions, POSITIONS) if computed else spec.max_positions
 
 
 def alike(spec: Spec, *lengths: int) -> bool:
     """Whether what inputs of these lengths have in common is read alike: theta may grow with the length."""
-    positions = spec.architecture.positions
-    if not isinstance(positions, Rotary) or not isinstance(positions.scaling, DynamicScaling):
-        return True
-    trained = positions.scaling.original_max_positions
-    return len({math.ceil(math.log2(max(each, trained) / trained)) for each in lengths}) == 1
+    return spec.architecture.positions.read_alike(*lengths)
 
 
 def shortest_alike(spec: Spec, length: int, rows: int = 1) -> int:
@@ -195,21 +184,18 @@ def viewed(subject: Subject, inputs: Inputs, case: BatchCase) -> Inputs:
     A candidate is told of it whether it listens or not, as of the source of an encoder-decoder.
     """
     rng = np.random.default_rng([subject.seed, case.tokens, case.length, case.batch])
-    match subject.spec.architecture.attention.pattern:
-        case PrefixCausal():
-            pass
-        case MixtureOfMasks():
-            match rng.integers(4):
-                case 0:
-                    return inputs
-                case 1:
-                    return replace(inputs, right_to_left=torch.ones_like(inputs.token_ids[:, 0]))
-                case 2:
-                    return replace(inputs, prefix=torch.zeros_like(inputs.token_ids[:, 0]))
-                case _:
-                    pass
-        case _:
-            return inputs
+    if not subject.spec.has_prefix:
+        return inputs
+    if subject.spec.mixture_of_masks:
+        match rng.integers(4):
+            case 0:
+                return inputs
+            case 1:
+                return replace(inputs, right_to_left=torch.ones_like(inputs.token_ids[:, 0]))
+            case 2:
+                return replace(inputs, prefix=torch.zeros_like(inputs.token_ids[:, 0]))
+            case _:
+                pass
     inputs = replace(inputs, prefix=drawn_prefixes(inputs, case, rng))
     if inputs.position_ids is None:
         return inputs
@@ -245,7 +231,7 @@ def placed(spec: Spec, inputs: Inputs, count: Tensor) -> Tensor:
     Of the two, what stands behind a prefix has the place of its last token, which is the mask that it fills in, and
     counts its own from 1; all else has its place and 0.
     """
-    if not has_two_positions(spec):
+    if not spec.two_positions:
         return count
     prefix = torch.zeros_like(count[:, 0]) if inputs.prefix is None else inputs.prefix
     text = (prefix - padding_before(inputs)).clamp(min=0)[:, None]

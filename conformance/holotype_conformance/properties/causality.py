@@ -27,7 +27,7 @@ from holotype_conformance.property import Violation, claim
 from holotype_conformance.stillness import leaks
 from holotype_conformance.subject import Subject, real_rows
 from holotype_spec.dependencies import dependencies, source_dependencies
-from holotype_spec.schema import MixtureOfMasks, Spec
+from holotype_spec.schema import Spec
 
 
 class PerturbationCase(BatchCase, frozen=True, kw_only=True):
@@ -66,8 +66,7 @@ def decodes(spec: Spec) -> str | None:
 
 def hides(spec: Spec) -> str | None:
     """Whether some mask of the model hides more than padding."""
-    mixture = isinstance(spec.architecture.attention.pattern, MixtureOfMasks)
-    return None if mixture else decodes(spec)
+    return None if spec.mixture_of_masks else decodes(spec)
 
 
 def told(inputs: Inputs, row: int) -> str:

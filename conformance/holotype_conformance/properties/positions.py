@@ -22,7 +22,7 @@ from holotype_conformance.properties.cases import (
 )
 from holotype_conformance.property import Violation, claim
 from holotype_conformance.subject import Subject, real_rows
-from holotype_spec.schema import Rotary, Spec, TwoDimensionalRotary
+from holotype_spec.schema import Spec
 
 
 class ShiftCase(BatchCase, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ def _shifts(subject: Subject) -> st.SearchStrategy[ShiftCase]:
 
 def rotary(spec: Spec) -> str | None:
     """Whether only distances between positions matter, and positions can be told."""
-    if not isinstance(spec.architecture.positions, Rotary | TwoDimensionalRotary):
+    if not spec.architecture.positions.rotates:
         return "the spec's positions are not rotary"
     return "the spec's scores grow with the position" if absolute_positions(spec) else None
 

@@ -30,7 +30,7 @@ from holotype_reference.kernels.paths import Path
 from holotype_reference.weights import Weights
 from holotype_spec.parameters import Parameter
 from holotype_spec.probes import LONG
-from holotype_spec.schema import Rotary, Spec, TwoDimensionalRotary
+from holotype_spec.schema import Spec
 from holotype_spec.tensors import tensor_table
 
 LowPrecision = Literal["float32", "bfloat16", "float16"]
@@ -195,8 +195,7 @@ def rounding_cases(subject: Subject) -> st.SearchStrategy[RoundingCase]:
 
 def far_cases(subject: Subject) -> st.SearchStrategy[RoundingCase]:
     """Some of them at far positions, where these are computed: told, or reached by a long input."""
-    rotates = Rotary | TwoDimensionalRotary
-    if not isinstance(subject.spec.architecture.positions, rotates):
+    if not subject.spec.architecture.positions.rotates:
         return rounding_cases(subject)
     if not subject.has("position-ids"):
         return long_rounding_cases(subject)

@@ -12,12 +12,6 @@ from holotype_reference.positions.rotary import Rotary, Turns
 from holotype_spec import schema
 
 
-def has_two_positions(spec: schema.Spec) -> bool:
-    """Whether a token has a place in the text and one within its span."""
-    two = schema.TwoDimensionalPositions | schema.TwoDimensionalRotary
-    return isinstance(spec.architecture.positions, two)
-
-
 def spans(cached: int, length: int, prefix: Prefix | None, device: torch.device) -> Tensor:
     """(batch or 1, 2, length): the two places of the tokens behind `cached` others (Du et al. 2021, section 2.2).
 

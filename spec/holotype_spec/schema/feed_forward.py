@@ -26,7 +26,10 @@ class FeedForwardMechanism(Mechanism):
     activation: Activation
     bias: bool
 
-    gated: ClassVar[bool] = False
+    @property
+    def gated(self) -> bool:
+        """Whether the blocks, or those of the experts, are gated."""
+        return False
 
     def has_experts(self, layer: int) -> bool:
         """Whether the block of a layer, counted from 0, consists of experts."""
@@ -77,7 +80,9 @@ class PlainFeedForward(FeedForwardMechanism, tag="plain", tag_field="kind"):
 class GatedFeedForward(FeedForwardMechanism, tag="gated", tag_field="kind"):
     """down(activation(gate(x)) * up(x)) (Shazeer 2020)."""
 
-    gated: ClassVar[bool] = True
+    @property
+    def gated(self) -> bool:
+        return True
 
 
 class RoutingMechanism(Mechanism):
@@ -151,6 +156,10 @@ class Experts(FeedForwardMechanism, tag="experts", tag_field="kind"):
     routing: Routing
     capacity: Positive | Literal["none"]
 
+    @property
+    def gated(self) -> bool:
+        return self.expert == "gated"
+
     def has_experts(self, layer: int) -> bool:
         return layer >= self.first_layer and (layer - self.first_layer) % self.every == 0
 
@@ -171,7 +180,7 @@ class Experts(FeedForwardMechanism, tag="experts", tag_field="kind"):
         if not self.has_experts(layer):
             yield from self.block(sizes, name, BLOCK, sizes.ffn_size, gated=self.dense == "gated")
             return
-        gated, size = self.expert == "gated", self.expert_size
+        gated, size = self.gated, self.expert_size
         yield from linear(f"{name}.router", self.experts, sizes.hidden_size, "router", bias=False)
         for each in self.block(sizes, f"{name}.experts", EXPERTS, size, gated=gated):
             yield msgspec.structs.replace(each, shape=(self.experts, *each.shape))
