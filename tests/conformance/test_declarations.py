@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as Tree
 
 import msgspec
 import pytest
@@ -105,75 +101,6 @@ def test_a_floor_has_a_reason_and_names_dtypes() -> None:
     wrong: Any = Floor(relative={"float8": 0.1}, reason="8 bits")  # type: ignore[dict-item]
     with pytest.raises(DeclarationError, match="float8', which is not a dtype: did you mean"):
         declarations(declaring(floor=lambda self, spec: wrong), GPT2)
-
-
-DECLARING = """
-import sys
-
-sys.path.insert(0, FOLDER)
-from adapter import Adapter
-
-from holotype_conformance import Floor
-
-class Typo(Adapter):
-    absent = {"gradiants": "an engine"}
-
-class Coarse(Adapter):
-    absent = {"gradients": "an engine for inference"}
-    def floor(self, spec):
-        return Floor(relative=0.05, reason="its weights have 8 bits")
-"""
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    path = tmp_path / "declaring.py"
-    folder = repr(str(ROOT / "examples" / "third_party_gpt2"))
-    path.write_text(DECLARING.replace("FOLDER", folder))
-    return path
-
-
-def checked(*words: str) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own: exit code, and all that it prints."""
-    program = "from holotype_conformance.cli import main; main()"
-    asked = ["check", *words, "--spec", "gpt2", "--property", "agreement.logits"]
-    command = [sys.executable, "-c", program, *asked]
-    return subprocess.run(
-        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
-
-
-def test_a_wrong_declaration_is_bad_input(target: Path) -> None:
-    result = checked(f"{target}:Typo")
-    assert result.returncode == 2
-    assert "did you mean gradients" in result.stdout
-
-
-def test_what_is_declared_stands_in_every_output(target: Path, tmp_path: Path) -> None:
-    files = {kind: tmp_path / f"report.{kind}" for kind in ("json", "junit", "html")}
-    options = [word for kind, path in files.items() for word in (f"--{kind}", str(path))]
-    result = checked(f"{target}:Coarse", *options)
-    assert result.returncode == 0
-    text = " ".join(result.stdout.split())
-    assert "cannot do: gradients (an engine for inference)" in text
-    under = text[text.index("conforms to gpt2") :]
-    assert "within the limits of precision that it states" in under
-    assert "may be off by 0.05" in under
-    assert "its weights have 8 bits" in under
-    declared = json.loads(files["json"].read_text())["declared"]
-    assert [(each["kind"], each["name"], each["allowed"]) for each in declared] == [
-        ("absent", "gradients", None),
-        ("floor", "outputs", 0.05),
-    ]
-    assert all(each["reason"] for each in declared)
-    page = files["html"].read_text()
-    assert "an engine for inference" in page
-    assert "may be off by 0.05" in page
-    properties = {
-        each.get("name"): each.get("value") for each in Tree.parse(files["junit"]).iter("property")
-    }
-    assert properties["declared: cannot do: gradients"] == "an engine for inference"
-    assert "may be off by 0.05" in (properties["warning 1"] or "")
 
 
 # What it cannot do ----------------------------------------------------------------------------------------------

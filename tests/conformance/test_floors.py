@@ -95,6 +95,39 @@ def test_a_floor_of_one_dtype_lets_nothing_pass_in_another() -> None:
     assert judged(InBfloat16(), "agreement.float32").outcome == "failed"
 
 
+class CoarseBackward(ReferenceCandidate):
+    """The backward pass alone is off."""
+
+    paths: tuple[str, ...] = ("fused",)
+
+    def __init__(self, factor: float, floor: Floor | None) -> None:
+        self.factor, self.stated = factor, floor
+
+    def floor(self, spec: Spec) -> Floor | None:
+        return self.stated
+
+    def build(self, spec: Spec, path: str = "fused") -> nn.Module:
+        model = super().build(spec, path)
+        for parameter in model.parameters():
+            parameter.register_hook(lambda gradient: gradient * self.factor)
+        return model
+
+
+@pytest.mark.parametrize(
+    ("factor", "floor", "outcome"),
+    [
+        (1.001, Floor(gradients=0.02, reason="8 bits on the way back"), "passed"),
+        (1.2, Floor(gradients=0.02, reason="8 bits on the way back"), "failed"),
+        (1.001, Floor(cache=0.02, reason="its cache has 8 bits"), "failed"),
+    ],
+)
+def test_gradients_are_held_to_what_is_stated_of_them(
+    factor: float, floor: Floor, outcome: str
+) -> None:
+    result = judged(CoarseBackward(factor, floor), "agreement.gradients")
+    assert result.outcome == outcome, result.reason
+
+
 # Held to what it computes with ----------------------------------------------------------------------------------
 
 
