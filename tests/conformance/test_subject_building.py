@@ -86,7 +86,7 @@ def test_without_names_a_model_gets_weights_of_the_seed_and_the_number() -> None
 def test_bold_weights_are_drawn_at_their_scales() -> None:
     model = nn.Module()
     model.matrix = nn.Parameter(torch.zeros(2, 9))
-    model.vector = nn.Parameter(torch.full((5,), 3.0, dtype=torch.float32))
+    model.vector = nn.Parameter(torch.full((50,), 3.0, dtype=torch.float16))
     model.number = nn.Parameter(torch.tensor(2.0))
     model.table = nn.Parameter(torch.zeros(2, 3, 4, dtype=torch.float64))
     embolden(model, seed=7)
@@ -97,7 +97,7 @@ def test_bold_weights_are_drawn_at_their_scales() -> None:
 
     # 1.5 / √(inputs), the last axis; vectors 0.4 around where they were
     assert torch.equal(model.matrix, (1.5 * noise(2, 9) / 3.0).float())
-    assert torch.equal(model.vector, 3.0 + (0.4 * noise(5).float()))
+    assert torch.equal(model.vector, 3.0 + 0.4 * noise(50).half())  # drawn as it holds numbers
     assert torch.equal(model.number, 2.0 + (0.4 * noise().float()))
     assert torch.equal(model.table, 1.5 * noise(2, 3, 4) / 2.0)
 

@@ -326,6 +326,9 @@ def test_real_rows_are_the_unpadded_ones_behind_another_in_the_order_of_predicti
         [True, False, True, True],
         [False, True, True, True],
     ]
+    late = torch.tensor([[0, 0, 0, 1]])  # its only token is the last of the order
+    alone = Inputs(token_ids=ids[:1], attention_mask=late, order=torch.tensor([[0, 1, 2, 3]]))
+    assert real_rows(alone).tolist() == [[False] * 4]
     cached = torch.tensor([[0, 1, 1, 1, 1, 0], [1, 1, 1, 0, 1, 1]])
     assert real_rows(Inputs(token_ids=ids, attention_mask=cached)).tolist() == [
         [True, True, True, False],

@@ -53,6 +53,8 @@ def test_a_setup_is_two_bold_layers_in_float64_unless_something_else_is_said() -
         "dropping": True,
     }
     assert Setup(path="slow", layers=3).on_any_path() == Setup(layers=3)
+    with pytest.raises(TypeError):
+        Setup(3)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -304,3 +306,9 @@ def test_weights_for_a_dtype_that_is_absent_are_those_of_its_stand_in() -> None:
     found = subject.weights_of(Setup(layers=1, weights=3, long=True))
     drawn = random_weights(probe(GPT2, layers=1, rows=523), seed=3, regime="steady")
     assert same(found, {name: each.bfloat16().double() for name, each in drawn.items()})
+    mixtral = Subject(Narrow(), load("mixtral-8x7b"))  # whose experts rounding must not turn
+    steady = random_weights(mixtral.probe(1), seed=0, regime="steady")
+    router = next(name for name in steady if "router" in name)
+    assert torch.equal(
+        mixtral.weights_of(Setup(layers=1))[router], steady[router].bfloat16().double()
+    )

@@ -1,0 +1,71 @@
+"""Made-up properties and subjects, for the tests of the engine."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import sys
+import types
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+
+from holotype_conformance.engine import Settings, judge
+from holotype_conformance.property import (
+    ALL_DTYPES,
+    Case,
+    Property,
+)
+from holotype_conformance.records import Result
+
+
+class Sizes(Case, frozen=True, kw_only=True):
+    size: int
+    kind: str = "plain"
+
+
+def claim(check: Any, **facts: Any) -> Property:
+    usual: dict[str, Any] = {
+        "slug": "group.claim",
+        "clause": "A clause.",
+        "level": "should",
+        "meaning": "A meaning.",
+        "catches": (),
+        "needs": (),
+        "applies": lambda spec: None,
+        "cases": lambda subject: st.just(Sizes(size=1)),
+        "case_type": Sizes,
+        "check": check,
+        "examples": 3,
+    }
+    return Property(**usual | facts)
+
+
+def subject(**facts: Any) -> Any:
+    return SimpleNamespace(**{"spec": None, "seed": 0, "asked": ALL_DTYPES} | facts)
+
+
+def run(check: Any, *, settings: Settings | None = None, on: Any = None, **facts: Any) -> Result:
+    return judge(on or subject(), claim(check, **facts), settings or Settings(limit=0))
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def check(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return check
+
+
+def passing(*_: Any) -> None:
+    pass
+
+
+@pytest.fixture(autouse=True)
+def nothing_to_diagnose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search for a diagnosis imports every deviation."""
+    module = types.ModuleType("holotype_conformance.diagnosis")
+    module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
+    module.diagnose = lambda *_: []  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
