@@ -97,13 +97,24 @@ def demand_equal(
     row, position = divmod(worst, rows.shape[1])
     raise Violation(
         f"{what} differ by {error:.1e} (relative; rounding stays below {budget:.0e}),"
-        f" most at position {position} of row {row}",
+        f" most at position {position} of row {row}{_shifted(actual[rows], expected[rows], budget)}",
         error=error,
         budget=budget,
         row=row,
         position=position,
         **facts,
     )
+
+
+def _shifted(actual: Tensor, expected: Tensor, budget: float) -> str:
+    """Of numbers that all are off by one number at each position: what that means for a softmax over them."""
+    if actual.shape[-1] < 3:
+        return ""
+    difference = actual.detach().double() - expected.detach().double()
+    rest = difference - difference.mean(-1, keepdim=True)
+    if not relative_error(expected.detach().double() + rest, expected) <= budget:
+        return ""
+    return "; at each position all are off by one number, so that a softmax over them gives the same probabilities"
 
 
 def _demand_stated(

@@ -67,6 +67,19 @@ def test_a_difference_is_named_by_its_row_and_position() -> None:
     assert caught.value.facts["error"] == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(("moved_by", "said"), [([0.5, 0.5, 0.5], True), ([0.5, 0.5, 0.4], False)])
+def test_one_number_a_position_is_told_from_other_differences(
+    moved_by: list[float], said: bool
+) -> None:
+    expected = torch.tensor([[[1.0, 2.0, 3.0], [4.0, 0.0, -1.0]]], dtype=torch.float64)
+    actual = expected.clone()
+    actual[0, 1] += torch.tensor(moved_by)
+    rows = torch.ones(1, 2, dtype=torch.bool)
+    with pytest.raises(Violation) as caught:
+        demand_equal(actual, expected, rows=rows, budget=1e-12, what="both")
+    assert ("gives the same probabilities" in caught.value.summary) is said
+
+
 def test_a_nan_is_never_equal() -> None:
     expected = torch.ones(1, 1, 2)
     with pytest.raises(Violation):

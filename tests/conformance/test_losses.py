@@ -132,3 +132,33 @@ def test_every_real_token_has_a_label_of_zero_or_one_where_replaced_ones_are_tol
     inputs = subject.inputs(tokens=(3, 9))
     labels = random_labels(subject, inputs, seed=0).tokens
     assert set(labels.flatten().tolist()) == {0, 1}
+
+
+class Divided(ReferenceCandidate):
+    """A decoder whose loss is the sum over the labelled positions, divided by another number of them."""
+
+    paths = ("fused",)
+
+    def __init__(self, counted: Callable[[Tensor], Tensor]) -> None:
+        self.counted = counted
+
+    def loss(self, model: nn.Module, inputs: Inputs, labels: Labels) -> Tensor:
+        logits, targets = self.forward(model, inputs).logits[:, :-1], labels.tokens[:, 1:]
+        total = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+        return total / self.counted(labels.tokens)
+
+
+@pytest.mark.parametrize(
+    ("counted", "said"),
+    [
+        (lambda tokens: (tokens != -100).sum(), True),  # position 0 among them
+        (lambda tokens: torch.tensor(tokens.numel()), True),
+        (lambda tokens: (tokens[:, 1:] != -100).sum() * 1.1371, False),
+    ],
+)
+def test_a_loss_over_another_number_of_positions_is_told_by_how_many(
+    counted: Callable[[Tensor], Tensor], said: bool
+) -> None:
+    result = judge(Subject(Divided(counted), load("gpt2")), loss, Settings())
+    assert result.outcome == "failed"
+    assert ("labelled positions gives that is divided by" in (result.reason or "")) is said

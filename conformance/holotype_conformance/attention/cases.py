@@ -104,6 +104,13 @@ class TogetherCase(AttentionCase, frozen=True, kw_only=True, omit_defaults=True)
         return msgspec.structs.replace(self.mask_alone, mask="causal", form="arguments")
 
 
+def bare(case: AttentionCase, **changes: Any) -> AttentionCase:
+    """The case without what only its property makes of it, but for `changes`."""
+    names = {field.name for field in msgspec.structs.fields(AttentionCase)}
+    facts = {name: value for name, value in msgspec.structs.asdict(case).items() if name in names}
+    return AttentionCase(**facts | changes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """A case made into tensors: the call, and what the oracle needs to know of its mask.

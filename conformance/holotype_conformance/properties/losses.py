@@ -106,6 +106,18 @@ def taught_case(subject: Subject, case: BatchCase) -> tuple[Inputs, Labels, Inpu
     return taught(inputs), labels, teacher_forced(subject.spec, inputs, labels)
 
 
+def _ratio(spec: Spec, labels: Labels, ratio: float) -> str:
+    """Of a loss that is that of the formula divided by another number of positions: by which."""
+    targets = labels.tokens[:, 1:] if "causal-lm" in spec.architecture.objective else labels.tokens
+    counted = int((targets != IGNORED).sum())
+    divisor = counted / ratio if ratio > 0 else 0.0
+    if not 1 <= round(divisor) <= labels.tokens.numel():
+        return ""
+    if abs(divisor - round(divisor)) > 10 * FLOAT32_LOSS * divisor:
+        return ""
+    return f": it is what a sum over the {counted} labelled positions gives that is divided by {round(divisor)}"
+
+
 @claim(
     slug="objective.loss",
     clause="The loss is the formula's, on the same logits.",
@@ -143,7 +155,8 @@ def loss(subject: Subject, case: BatchCase) -> None:
         expected = float(expected_loss(subject.spec, subject.forward(model, read), labels))
         if not abs(actual - expected) <= FLOAT32_LOSS * max(1.0, abs(expected)):
             raise Violation(
-                f"the loss is {actual:.6f}; the formula gives {expected:.6f} on the same logits",
+                f"the loss is {actual:.6f}; the formula gives {expected:.6f} on the same logits"
+                f"{_ratio(subject.spec, labels, actual / expected)}",
                 loss=actual,
                 expected=expected,
                 path=path,

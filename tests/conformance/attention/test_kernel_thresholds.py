@@ -42,11 +42,27 @@ def wrong_where(where):
         (lambda n, m: m % 32 != 0, "sizes.keys-multiple.32"),
         (lambda n, m: n % 16 != 0, "sizes.queries-multiple.16"),
         (lambda n, m: n * m > 128 * 128, "sizes.lengths-most.128"),
+        # One block too few, but never none: the last one that is not full is lost.
+        (lambda n, m: m > 16 and m % 16 != 0, "sizes.keys-one-or-multiple.16"),
     ],
 )
 def test_where_a_mistake_begins_is_told(where, name):
     # With causal as many queries as keys fail, without it a few of one.
     assert name in named(wrong_where(where), "lengths.block-edges")
+
+
+def test_a_number_that_decides_under_a_mask_alone_says_so():
+    def attention(q, k, v, *, mask=None, causal=False, window=None, scale=None):
+        found = plain(q, k, v, mask=mask, causal=causal, window=window, scale=scale)
+        return found * (1.1 if k.shape[2] > 64 and mask is not None else 1.0)
+
+    result = judge(
+        KernelSubject(FunctionKernel(attention, "mine")), EVERY["lengths.masks"], Settings()
+    )
+    said = [each.title for each in result.diagnosis]
+    assert [
+        each.endswith("and wrong beyond, with a mask like this case's alone") for each in said
+    ] == [True]
 
 
 @pytest.mark.parametrize(

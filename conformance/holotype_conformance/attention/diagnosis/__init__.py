@@ -17,7 +17,7 @@ import msgspec
 import torch
 
 from holotype_conformance.attention.budget import error, explained, stating
-from holotype_conformance.attention.cases import AttentionCase, TogetherCase, as_array
+from holotype_conformance.attention.cases import AttentionCase, TogetherCase, as_array, bare
 from holotype_conformance.attention.diagnosis.backward import (
     GradientChange,
     block_changes,
@@ -152,10 +152,10 @@ def _with_results(subject: KernelSubject, cases: list[AttentionCase]) -> list[At
 
 def _plain(case: AttentionCase, dtype: DType) -> AttentionCase:
     """The case without what only its property makes of it, in another dtype."""
-    names = {field.name for field in msgspec.structs.fields(AttentionCase)}
-    facts = {name: value for name, value in msgspec.structs.asdict(case).items() if name in names}
-    kind = TogetherCase if isinstance(case, TogetherCase) else AttentionCase
-    return kind(**facts | {"dtype": dtype})
+    plain = bare(case, dtype=dtype)
+    if isinstance(case, TogetherCase):
+        return TogetherCase(**msgspec.structs.asdict(plain))
+    return plain
 
 
 def _larger(subject: KernelSubject, case: AttentionCase) -> list[AttentionCase]:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from holotype_conformance.attention.cases import AttentionCase
+from holotype_conformance.attention.budget import demand_both
+from holotype_conformance.attention.cases import AttentionCase, bare
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.property import Property, Violation
 from holotype_conformance.records import Diagnosis
@@ -28,15 +29,20 @@ WORDS: dict[Axis, str] = {"queries": "queries", "keys": "keys", "lengths": "quer
 
 @dataclass(frozen=True, kw_only=True)
 class Pattern:
-    """Where it is right: at multiples of a block, or up to a number."""
+    """Where it is right: at multiples of a block, at these and within one block, or up to a number."""
 
-    kind: Literal["multiple", "most"]
+    kind: Literal["multiple", "one-or-multiple", "most"]
     number: int
 
     def said(self, axis: Axis) -> str:
         """In words."""
         if self.kind == "most":
             return f"is right up to {self.number} {WORDS[axis]} and wrong beyond"
+        if self.kind == "one-or-multiple":
+            return (
+                f"is right up to {self.number} {WORDS[axis]} and where they are multiples of {self.number}, and wrong"
+                " elsewhere"
+            )
         return f"is right where {WORDS[axis]} are multiples of {self.number} and wrong elsewhere"
 
 
@@ -65,16 +71,32 @@ def threshold(subject: KernelSubject, property_: Property, case: Any) -> list[Di
     }
     if case.queries == case.keys:  # both may be asked for, or one may be to blame
         pattern = _pattern(along["lengths"])
-        return [] if pattern is None else [_told(pattern, _axis(pattern, holds))]
+        return [] if pattern is None else [_told(subject, case, pattern, _axis(pattern, holds))]
     for axis, held in along.items():
         if axis != "lengths" and (pattern := _pattern(held)) is not None:
-            return [_told(pattern, axis)]
+            return [_told(subject, case, pattern, axis)]
     return []
 
 
-def _told(pattern: Pattern, axis: Axis) -> Diagnosis:
+def _told(subject: KernelSubject, case: AttentionCase, pattern: Pattern, axis: Axis) -> Diagnosis:
     name = f"sizes.{axis}-{pattern.kind}.{pattern.number}"
-    return Diagnosis(deviation=name, title=pattern.said(axis))
+    sizes = {"queries": case.queries, "keys": case.keys}
+    many = pattern.number + 1 if pattern.kind == "most" else 2 * pattern.number + 1
+    wrong = sizes | dict.fromkeys(sizes if axis == "lengths" else [axis], many)
+    limit = ", with a mask like this case's alone" if _by_mask(subject, case, wrong) else ""
+    return Diagnosis(deviation=name, title=pattern.said(axis) + limit)
+
+
+def _by_mask(subject: KernelSubject, case: AttentionCase, wrong: dict[str, int]) -> bool:
+    """Whether the kernel is right at a size that is wrong once it is told no mask, so that the size says but a part."""
+    unmasked = bare(case, mask="none", form="arguments", **wrong)
+    if case.mask == "none" or not subject.has("unmasked") or subject.fitted(unmasked) != unmasked:
+        return False
+    try:
+        demand_both(subject, subject.problem(unmasked))
+    except Violation:
+        return False
+    return True
 
 
 def _axis(pattern: Pattern, holds: Callable[[int, int], bool | None]) -> Axis:
@@ -113,6 +135,9 @@ def _multiple(seen: dict[int, bool], holds: Callable[[int], bool | None]) -> Pat
         multiples = [length for length in seen if length % block == 0]
         if sorted(multiples) == sorted(right) and wrong and len(right) > 1:
             return Pattern(kind="multiple", number=block)
+        within = [length for length in seen if length < block]
+        if within and sorted(multiples + within) == sorted(right) and wrong and len(multiples) > 1:
+            return Pattern(kind="one-or-multiple", number=block)
     return None
 
 
