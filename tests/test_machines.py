@@ -13,6 +13,8 @@ import pytest
 
 from holotype_spec import complete
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent / "machines" / "run.py"
 
 

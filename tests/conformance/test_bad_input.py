@@ -14,6 +14,8 @@ import pytest
 
 from holotype_conformance.supervisor import ending
 
+pytestmark = pytest.mark.slow
+
 ROGUE = Path(__file__).with_name("rogue.py")
 MADE_UP = Path(__file__).with_name("made_up_suite")  # makes the worker know rogue.py's properties
 PROPERTIES = 30

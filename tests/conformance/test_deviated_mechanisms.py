@@ -24,6 +24,8 @@ from holotype_reference.weights import Weights, random_weights
 from holotype_spec import load, schema
 from holotype_spec.schema import Spec
 
+pytestmark = pytest.mark.slow
+
 BLOOM, BAICHUAN, GPT_J = load("bloom-560m"), load("baichuan-13b"), load("gpt-j-6b")
 ALBERT, OPT, TRANSFORMER = load("albert-base-v2"), load("opt-125m"), load("transformer-base")
 TOKENS = torch.randint(2, 97, (2, 11), generator=torch.Generator().manual_seed(0))

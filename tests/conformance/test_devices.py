@@ -19,6 +19,8 @@ from holotype_conformance.verdict import reported
 from holotype_reference.model import build
 from holotype_spec import load
 
+pytestmark = pytest.mark.slow
+
 PROPERTIES = {property_.slug: property_ for property_ in all_properties()}
 ON_GPU = [
     f"devices.{name}" for name in ("float64", "float32", "bfloat16", "float16", "tensorfloat")

@@ -24,6 +24,8 @@ from holotype_conformance.subject import Subject
 from holotype_conformance.verdict import reported
 from holotype_spec import load
 
+pytestmark = pytest.mark.slow
+
 PROPERTIES = {property_.slug: property_ for property_ in all_properties()}
 GPT2 = load("gpt2")
 RELU = find("activation.relu")

@@ -24,6 +24,8 @@ from holotype_reference.weights import Weights
 from holotype_spec import load
 from holotype_spec.schema import Spec
 
+pytestmark = pytest.mark.slow
+
 PROPERTIES = {property_.slug: property_ for property_ in all_properties()}
 GPT2, LLAMA, BERT, T5 = map(load, ("gpt2", "llama3-8b", "bert-base-uncased", "t5-small"))
 RELU = "if the activation is relu instead of gelu-tanh"

@@ -11,6 +11,8 @@ from holotype_conformance.subject import Subject
 from holotype_conformance.targets import resolve
 from holotype_spec import load
 
+pytestmark = pytest.mark.slow
+
 WITHOUT_NUMBERS = torch.ones(3, device="meta")
 
 

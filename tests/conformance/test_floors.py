@@ -22,6 +22,8 @@ from holotype_spec import load
 from holotype_spec.probes import probe
 from holotype_spec.schema import Spec
 
+pytestmark = pytest.mark.slow
+
 PROPERTIES = {property_.slug: property_ for property_ in all_properties()}
 GPT2, LLAMA = load("gpt2"), load("llama2-7b")
 GROUP = 16

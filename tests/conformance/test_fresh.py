@@ -20,6 +20,8 @@ from holotype_conformance.subject import Subject
 from holotype_conformance.targets import resolve
 from holotype_spec import load
 
+pytestmark = pytest.mark.slow
+
 GPT2 = load("gpt2")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "third_party_gpt2"
 AFTER_A_WHILE = """

@@ -25,6 +25,8 @@ from holotype_spec import generics, load
 from holotype_spec.catalogue import MODELS
 from holotype_spec.schema import Spec
 
+pytestmark = pytest.mark.slow
+
 PROPERTIES = {property_.slug: property_ for property_ in all_properties()}
 
 

@@ -19,6 +19,8 @@ from holotype_conformance.runs import RequestError, Run
 from holotype_conformance.subject import Subject
 from holotype_spec import load
 
+pytestmark = pytest.mark.slow
+
 SPECS = ("gpt2", "bert-base-uncased", "t5-small", "mistral-7b", "xlnet-base-cased", "qwen2-7b")
 REFUSED = [
     ("agreement.logits", '{"length": 0}', "`int` >= 1"),

@@ -18,6 +18,8 @@ from holotype_reference.weights import Weights, random_weights
 from holotype_spec import load
 from holotype_spec.probes import probe
 
+pytestmark = pytest.mark.slow
+
 GPT2 = load("gpt2")
 
 

@@ -19,6 +19,8 @@ from holotype_conformance.subject import CandidateUnusable, Subject
 from holotype_conformance.targets import TargetError, resolve
 from holotype_spec import load
 
+pytestmark = pytest.mark.slow
+
 PROPERTIES = {property_.slug: property_ for property_ in all_properties()}
 FUTURE = "causality.future-perturbation"
 

@@ -13,6 +13,8 @@ from holotype_conformance.runs import Run
 from holotype_conformance.targets import as_candidate
 from holotype_spec.schema import Spec
 
+pytestmark = pytest.mark.slow
+
 LEAVING = """
 import ctypes, os, signal, sys
 import pytest

@@ -25,6 +25,8 @@ from holotype_spec import complete, load
 from holotype_spec.differences import as_theirs, differences
 from holotype_spec.schema import Spec
 
+pytestmark = pytest.mark.slow
+
 PROPERTIES = {property_.slug: property_ for property_ in all_properties()}
 STATED = [
     (spec.family.name, index)

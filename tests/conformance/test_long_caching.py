@@ -20,6 +20,8 @@ from holotype_conformance.targets import resolve
 from holotype_spec import load
 from holotype_spec.schema import Spec
 
+pytestmark = pytest.mark.slow
+
 PROPERTIES = {property_.slug: property_ for property_ in all_properties()}
 Kept = Callable[[Tensor], Tensor]
 

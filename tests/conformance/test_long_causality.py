@@ -23,6 +23,8 @@ from holotype_conformance.targets import resolve
 from holotype_spec import load, probe
 from holotype_spec.schema import SlidingWindow, Spec
 
+pytestmark = pytest.mark.slow
+
 OF_WHAT_IS_SEEN = (
     "causality.future-perturbation",
     "causality.required-dependence",

@@ -11,6 +11,8 @@ from holotype_conformance.properties import agreement, rounding
 from holotype_conformance.subject import Subject
 from holotype_spec import load
 
+pytestmark = pytest.mark.slow
+
 BLOCK = 128
 
 

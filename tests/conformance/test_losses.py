@@ -21,6 +21,8 @@ from holotype_conformance.records import Result
 from holotype_conformance.subject import Subject
 from holotype_spec import load
 
+pytestmark = pytest.mark.slow
+
 T5 = load("t5-small")
 ELECTRA = load("electra-small-discriminator")
 

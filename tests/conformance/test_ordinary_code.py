@@ -23,6 +23,8 @@ from holotype_reference.weights import Weights
 from holotype_spec import load
 from holotype_spec.schema import Spec
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PROPERTIES = {property_.slug: property_ for property_ in all_properties()}
 GPT2 = load("gpt2")

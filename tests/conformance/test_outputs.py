@@ -23,6 +23,8 @@ from holotype_conformance.records import (
 from holotype_conformance.run_record import Record
 from holotype_spec.reading import Unreadable
 
+pytestmark = pytest.mark.slow
+
 FACTS = {"level": "must", "clause": "A clause.", "meaning": "A meaning."}
 ENVIRONMENT = Environment(python="3.11", torch="2", platform="x", device="cpu", versions={})
 PLAN = tuple(Planned(spec="gpt2", property=f"group.{name}", **FACTS) for name in ("one", "two"))

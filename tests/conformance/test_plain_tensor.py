@@ -19,6 +19,8 @@ from holotype_conformance.subject import Subject
 from holotype_spec import load
 from holotype_spec.schema import Spec
 
+pytestmark = pytest.mark.slow
+
 
 class Agreeable(Tensor):
     """Differs from nothing and equals everything."""

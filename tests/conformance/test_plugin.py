@@ -13,6 +13,8 @@ import holotype_conformance.properties  # noqa: F401
 from holotype_conformance import property as registry
 from holotype_conformance.property import Case, Property, Violation
 
+pytestmark = pytest.mark.slow
+
 ROGUE = Path(__file__).with_name("rogue.py")
 MODEL = """
 from torch import nn

@@ -23,6 +23,8 @@ from holotype_reference.model import Model, Output
 from holotype_spec import load
 from holotype_spec.schema import Spec
 
+pytestmark = pytest.mark.slow
+
 GLM, GLM_130B, UNILM = load("glm-10b"), load("glm-130b"), load("unilm-v1-base-cased")
 PROPERTIES = {each.slug: each for each in all_properties()}
 PADDINGS: tuple[Padding, ...] = ("none", "left", "right")

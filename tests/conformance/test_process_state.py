@@ -25,6 +25,8 @@ from holotype_conformance.suite import run_of  # noqa: F401  imported early, as 
 from holotype_spec import load
 from holotype_spec.schema import Spec
 
+pytestmark = pytest.mark.slow
+
 GPT2 = load("gpt2")
 
 

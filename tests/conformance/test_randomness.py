@@ -22,6 +22,8 @@ from holotype_conformance.subject import Subject
 from holotype_spec import load
 from holotype_spec.schema import Spec
 
+pytestmark = pytest.mark.slow
+
 GPT2 = load("gpt2")
 GENERATORS: dict[str, Callable[[], float]] = {
     "Python": random.random,

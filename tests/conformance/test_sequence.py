@@ -12,6 +12,8 @@ from holotype_spec import load
 from holotype_spec.catalogue import complete
 from holotype_spec.schema import DynamicScaling, Rotary
 
+pytestmark = pytest.mark.slow
+
 GROWING = next(
     spec.name
     for spec in complete()

@@ -21,6 +21,8 @@ from holotype_reference.weights import Weights
 from holotype_spec import load
 from holotype_spec.schema import Spec
 
+pytestmark = pytest.mark.slow
+
 ROUND_TRIP = {property_.slug: property_ for property_ in all_properties()}["storage.round-trip"]
 
 

@@ -21,6 +21,8 @@ from holotype_conformance.subject import Setup, Subject
 from holotype_spec import load
 from holotype_spec.schema import Spec
 
+pytestmark = pytest.mark.slow
+
 PROPERTIES = {property_.slug: property_ for property_ in all_properties()}
 GPT2 = load("gpt2")
 

@@ -19,6 +19,8 @@ from holotype_reference.weights import Weights
 from holotype_spec import load
 from holotype_spec.schema import Spec
 
+pytestmark = pytest.mark.slow
+
 DEBERTA = load("deberta-base")
 
 

@@ -19,6 +19,8 @@ from holotype_reference.weights import Regime, random_weights
 from holotype_reference.weights.checkpoints import canonical, published
 from holotype_spec.schema import LayerNorm, RelativeBuckets, Rotary, Spec
 
+pytestmark = pytest.mark.slow
+
 NAMES = [
     "gpt2",
     "bert-base-uncased",

@@ -184,6 +184,7 @@ def choices(spec: Spec, weights: dict[str, torch.Tensor], dtype: torch.dtype) ->
     "form", ["mixtral-8x7b", "st-moe-32b", "grouped-softmax", "grouped-sigmoid"]
 )
 @pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.slow
 def test_no_rounding_turns_a_choice_of_experts_under_steady_weights(form: str, seed: int) -> None:
     spec = FORMS.get(form) or holotype_spec.load(form).probe(layers=3)
     steady, bold = (random_weights(spec, seed, regime) for regime in ("steady", "bold"))

@@ -60,6 +60,7 @@ def with_padding(spec: Spec) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_state_dict_is_the_table_of_tensors_of_every_spec(name: str) -> None:
     spec = holotype_spec.load(name)
     with torch.device("meta"):

@@ -179,6 +179,7 @@ def test_a_bad_file_of_claims_exits_2_with_its_mistake(tmp_path: Path) -> None:
     assert "mine.toml: passages[0].claims[1].value = 'many': expected a number" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_audit_imports_no_torch_and_nothing_else_that_is_slow() -> None:
     heavy = ("torch", "numpy", "jsonschema", "rich", "hypothesis", "pytest", "transformers")
     code = (

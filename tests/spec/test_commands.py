@@ -340,6 +340,7 @@ def test_a_malformed_file_exits_2_with_every_mistake(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["list_specs(['--json'])", "show_spec(['gpt2'])"])
+@pytest.mark.slow
 def test_the_catalogue_commands_import_nothing_heavy(command: str) -> None:
     heavy = ("torch", "numpy", "jsonschema", "rich", "hypothesis", "pytest", "transformers")
     code = f"""

@@ -164,6 +164,7 @@ def config_class(spec: Spec) -> str:
 
 
 @pytest.mark.parametrize("spec", DESCRIBED, ids=[spec.name for spec in DESCRIBED])
+@pytest.mark.slow
 def test_what_a_spec_tells_its_class_is_identified_as_that_spec_and_all_its_equals(
     spec: Spec,
 ) -> None:
@@ -264,6 +265,7 @@ def test_an_unknown_kind_is_said_to_be_and_the_nearest_named() -> None:
     assert found.nearest.spec.name == "llama3.1-8b"
 
 
+@pytest.mark.slow
 def test_the_defaults_are_those_of_transformers() -> None:
     transformers = pytest.importorskip("transformers")
     from holotype_conformance.adapters.hf_defaults import defaults
@@ -345,6 +347,7 @@ def test_a_gguf_header_that_leaves_sizes_out_is_of_no_spec(left_out: str, tmp_pa
 
 
 @pytest.mark.parametrize("spec", DESCRIBED, ids=[spec.name for spec in DESCRIBED])
+@pytest.mark.slow
 def test_no_gguf_header_of_a_spec_contradicts_it(spec: Spec, tmp_path: Path) -> None:
     model = config_class(spec).removesuffix("Config").lower()
     pairs: dict[str, Any] = {"general.architecture": model}
@@ -441,6 +444,7 @@ def test_a_file_that_is_not_there_or_too_large_exits_2(tmp_path: Path) -> None:
     assert "is larger than 4 MB" in run(tmp_path / "huge.json").stderr
 
 
+@pytest.mark.slow
 def test_identifying_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from holotype_spec.identify import identify;"
@@ -465,6 +469,7 @@ QUICK = settings(
 
 @QUICK
 @given(changes=st.dictionaries(st.sampled_from([*LLAMA31, "text_config", "torch"]), ANYTHING))
+@pytest.mark.slow
 def test_no_value_of_a_key_is_a_crash(changes: dict[str, Any], tmp_path: Path) -> None:
     result = run(written(tmp_path, json.dumps(LLAMA31 | changes)))
     assert result.exit_code in (0, 1, 2), result.exception
@@ -473,6 +478,7 @@ def test_no_value_of_a_key_is_a_crash(changes: dict[str, Any], tmp_path: Path) -
 
 @QUICK
 @given(at=st.integers(0, 700), junk=st.binary(min_size=1, max_size=9))
+@pytest.mark.slow
 def test_no_damage_to_a_header_is_a_crash(at: int, junk: bytes, tmp_path: Path) -> None:
     path = gguf(tmp_path / "it.gguf", LLAMA2_HEADER | {"tokenizer.ggml.tokens": ["a", "b"]})
     content = path.read_bytes()

@@ -139,6 +139,7 @@ def test_the_names_of_a_table_are_distinct(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name.startswith(("mamba", "rwkv"))])
+@pytest.mark.slow
 def test_the_class_of_transformers_has_as_many_parameters(name: str) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")

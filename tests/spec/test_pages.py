@@ -23,6 +23,7 @@ def found() -> dict[str, str]:
     return pages()
 
 
+@pytest.mark.slow
 def test_no_committed_page_is_stale() -> None:
     names_ = stale(DOCS)
     assert not names_, f"stale in docs/models: {', '.join(names_)}; run: {COMMAND}"
@@ -83,6 +84,7 @@ def test_a_contradiction_stands_on_the_page_of_the_model(found: dict[str, str]) 
     assert "| course-notes, line 55 | `hidden_size` | 3072 | 768 |" in found["gpt.md"]
 
 
+@pytest.mark.slow
 def test_a_changed_missing_or_foreign_page_is_stale_until_it_is_written_again(
     tmp_path: Path,
 ) -> None:
@@ -96,6 +98,7 @@ def test_a_changed_missing_or_foreign_page_is_stale_until_it_is_written_again(
     assert stale(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_pages(tmp_path: Path) -> None:
     module = COMMAND.split()[1:3]
     subprocess.run([sys.executable, *module, str(tmp_path / "new")], check=True)

@@ -352,6 +352,7 @@ def _built(spec: Spec) -> Any:
 
 @pytest.mark.parametrize("name", WITH_CLASS)
 @pytest.mark.parametrize("scale", ["full", "probe"])
+@pytest.mark.slow
 def test_the_class_of_transformers_has_as_many_parameters(name: str, scale: str) -> None:
     spec = load(name) if scale == "full" else load(name).probe()
     model = _built(spec)
@@ -413,6 +414,7 @@ def _components_of_theirs(model: Any) -> Iterator[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("name", WITH_CLASS)
+@pytest.mark.slow
 def test_each_component_is_as_large_as_in_transformers(name: str) -> None:
     spec = load(name)
     theirs: dict[str, int] = {}
@@ -431,6 +433,7 @@ def test_each_component_is_as_large_as_in_transformers(name: str) -> None:
         ("llama-7b", "LlamaConfig"),
     ],
 )
+@pytest.mark.slow
 def test_the_values_are_the_defaults_of_the_configuration_made_for_that_model(
     name: str, config_class: str
 ) -> None:

@@ -89,6 +89,7 @@ def test_a_file_larger_than_any_real_one_is_refused(command, tmp_path):
     ],
     ids=["lists", "tables", "key", "keys", "value"],
 )
+@pytest.mark.slow
 def test_toml_without_measure_is_refused(command, text, said, tmp_path):
     path = tmp_path / suffixed(command)
     path.write_text(text)

@@ -46,6 +46,7 @@ def test_the_shipped_schema_is_that_of_the_classes() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_schema_is_valid_and_accepts_every_shipped_file() -> None:
     Draft202012Validator.check_schema(json_schema())
     validator = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
@@ -379,6 +380,7 @@ def mutate(data: st.DataObject, tree: Tree) -> None:
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data(), st.sampled_from(FUZZED))
+@pytest.mark.slow
 def test_a_mutated_file_loads_as_it_says_or_raises_a_spec_error_that_says_something(
     data: st.DataObject, family: str
 ) -> None:

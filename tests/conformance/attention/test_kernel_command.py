@@ -16,6 +16,8 @@ from holotype_conformance.attention.targets import as_kernel, resolve_kernel
 from holotype_conformance.cli import main
 from holotype_conformance.targets import TargetError
 
+pytestmark = pytest.mark.slow
+
 MINE = """
 import os
 import torch

@@ -13,6 +13,8 @@ from holotype_conformance.attention.kernel import LAYOUT, FunctionKernel, Kernel
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.engine import Settings, judge
 
+pytestmark = pytest.mark.slow
+
 PROPERTIES = {property_.slug: property_ for property_ in kernel_properties()}
 
 

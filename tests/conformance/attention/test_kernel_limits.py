@@ -17,6 +17,8 @@ from holotype_conformance.declarations import DeclarationError, Floor
 from holotype_conformance.engine import Settings, judge
 from holotype_conformance.guard import CandidateUnusable
 
+pytestmark = pytest.mark.slow
+
 limited = run_path(str(Path(__file__).with_name("limited_kernels.py")))
 EVERY = {property_.slug: property_ for property_ in kernel_properties()}
 # Those in which a large logarithm, a cast and a backward pass show, one of each kind.

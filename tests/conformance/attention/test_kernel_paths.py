@@ -16,6 +16,8 @@ from holotype_conformance.attention.kernel import FunctionKernel
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.engine import Settings, judge
 
+pytestmark = pytest.mark.slow
+
 PROPERTIES = {property_.slug: property_ for property_ in kernel_properties()}
 steps = run_path(str(Path(__file__).with_name("test_kernel_properties.py")))
 kernel, pattern, prepare, scored, told = (

@@ -18,6 +18,8 @@ from holotype_conformance.attention.targets import resolve_kernel
 from holotype_conformance.engine import Settings, judge
 from holotype_conformance.property import all_properties
 
+pytestmark = pytest.mark.slow
+
 tiled = run_path(str(Path(__file__).with_name("tiled_kernels.py")))["tiled"]
 
 # Those of prefixes and documents have tests of their own.

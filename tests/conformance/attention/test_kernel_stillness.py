@@ -16,6 +16,8 @@ from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.engine import Settings, judge
 from holotype_conformance.records import Result
 
+pytestmark = pytest.mark.slow
+
 PROPERTIES = {property_.slug: property_ for property_ in kernel_properties()}
 HELD_STILL = ["masks.hidden-keys", "algebra.heads-apart"]
 Change = Callable[[Tensor, Tensor], Tensor]

@@ -13,6 +13,8 @@ from holotype_conformance.attention.kernel import FunctionKernel
 from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.engine import Settings, judge
 
+pytestmark = pytest.mark.slow
+
 plain = run_path(str(Path(__file__).with_name("limited_kernels.py")))["plain"]
 EVERY = {property_.slug: property_ for property_ in kernel_properties()}
 

@@ -21,6 +21,8 @@ from holotype_conformance.attention.targets import resolve_kernel
 from holotype_conformance.attention.twice import NAMES, bent
 from holotype_conformance.engine import Settings, judge
 
+pytestmark = pytest.mark.slow
+
 PROPERTIES = {property_.slug: property_ for property_ in kernel_properties()}
 GRADIENTS = [f"gradients.{dtype}" for dtype in ("float64", "float32", "bfloat16", "float16")]
 

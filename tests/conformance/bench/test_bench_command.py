@@ -13,6 +13,8 @@ from pytest_benchmark.storage.file import FileStorage
 
 from holotype_conformance.cli import main
 
+pytestmark = pytest.mark.slow
+
 ROGUES = str(Path(__file__).with_name("rogues.py"))
 ONE = ("--only", "causal 1x8x256x64 forward")
 

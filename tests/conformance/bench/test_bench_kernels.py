@@ -16,6 +16,8 @@ from holotype_conformance.bench.server import Server
 from holotype_conformance.bench.side import BadRequest, Side, Unrunnable
 from holotype_conformance.bench.workloads import KernelWork, Part
 
+pytestmark = pytest.mark.slow
+
 ROGUES = Path(__file__).with_name("rogues.py")
 SMALL = KernelWork(length=64, heads=2, kv_heads=2)
 CAUSAL = KernelWork(length=256, heads=10, kv_heads=10)

@@ -15,6 +15,8 @@ from holotype_conformance.bench.sizes import scaled
 from holotype_conformance.bench.workloads import ModelWork, Part, model_grid
 from holotype_spec import load
 
+pytestmark = pytest.mark.slow
+
 WRONG = """
 from holotype_reference.model import build as reference
 

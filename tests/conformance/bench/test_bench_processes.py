@@ -21,6 +21,8 @@ from holotype_conformance.bench.workloads import KernelWork
 from holotype_conformance.cli import main
 from holotype_conformance.orphans import adopted
 
+pytestmark = pytest.mark.slow
+
 ROGUES = Path(__file__).with_name("rogues.py")
 WORK = KernelWork(length=64, heads=2, kv_heads=2)
 

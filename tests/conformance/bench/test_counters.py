@@ -15,6 +15,8 @@ from holotype_conformance.bench.counters import Counts, count
 from holotype_conformance.bench.formulas import triangle
 from holotype_spec import areas
 
+pytestmark = pytest.mark.slow
+
 FLOAT = 4  # bytes
 
 

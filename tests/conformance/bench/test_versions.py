@@ -12,6 +12,8 @@ import pytest
 from holotype_conformance.bench.side import BadRequest
 from holotype_conformance.bench.versions import earlier
 
+pytestmark = pytest.mark.slow
+
 OLD, NEW = "def attention(q, k, v): return 1\n", "def attention(q, k, v): return 2\n"
 
 

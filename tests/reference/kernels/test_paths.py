@@ -24,6 +24,8 @@ from holotype_reference.kernels.tiles import Additive, Stripe, halved, striped, 
 from holotype_reference.masks import Band, Mask
 from holotype_spec.schema import Bidirectional, Causal, SlidingWindow
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 Result = tuple[Tensor, ...]
 Way = Callable[..., Tensor]

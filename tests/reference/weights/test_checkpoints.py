@@ -27,6 +27,8 @@ from holotype_reference.weights.checkpoints import (
 from holotype_spec.schema import Spec
 from holotype_spec.tensors import tensor_table
 
+pytestmark = pytest.mark.slow
+
 ModelMaker = Callable[..., torch.nn.Module]
 ONE_A_FAMILY = [
     "gpt2",

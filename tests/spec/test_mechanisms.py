@@ -1,0 +1,196 @@
+"""A mechanism is one class: one that nothing in the package has heard of counts, costs and shrinks as it says itself.
+
+CONTRIBUTING.md goes through the first of them step by step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, Self, get_args
+
+import msgspec
+import pytest
+
+import holotype_spec.schema as schema
+from holotype_spec import count_parameters, load, parameter_table, probe
+from holotype_spec.costs import flops_per_token, kv_cache_bytes, kv_cache_bytes_per_token
+from holotype_spec.parameters import Parameter
+from holotype_spec.schema.attention import AttentionMechanism
+from holotype_spec.schema.feed_forward import FeedForwardMechanism
+from holotype_spec.schema.mechanism import Mechanism, Probing
+from holotype_spec.schema.normalization import Normalization, NormMechanism
+from holotype_spec.schema.patterns import AttentionPattern
+from holotype_spec.schema.positions import PositionMechanism, Positions
+from holotype_spec.schema.rows import linear, vector
+from holotype_spec.schema.sizes import Sizes
+from holotype_spec.tensors import buffer_table
+
+GPT2, LLAMA, T5 = load("gpt2"), load("llama-7b"), load("t5-small")
+SLOPES = "trained slopes"
+
+
+class TrainedSlopes(PositionMechanism, tag="trained-slopes", tag_field="kind"):
+    """Each score is lowered in proportion to the distance up to `reach`, by a trained slope of its head."""
+
+    reach: int
+
+    between_tokens: ClassVar[bool] = True
+    biases_scores: ClassVar[bool] = True
+    probed_heads: ClassVar[int] = 7
+
+    def score_parameters(self, sizes: Sizes, name: str) -> Iterator[Parameter]:
+        yield vector(f"{name}.slopes", (sizes.heads,), "score-bias", SLOPES)
+
+    def score_products(self, keys: int, head_dim: int, *, both_ways: bool) -> int:
+        return min(keys, self.reach)
+
+    def probed(self, probing: Probing) -> Self:
+        return msgspec.structs.replace(self, reach=4)
+
+
+SLOPED = TrainedSlopes(reach=100)
+
+
+class FirstTokens(AttentionPattern, tag="first-tokens", tag_field="kind"):
+    """Each query sees the first `number` tokens alone."""
+
+    number: int
+
+    def kept(self, length: int, layers: int) -> dict[int, int]:
+        return {min(length, self.number): layers}
+
+
+class SharedKeys(AttentionMechanism, tag="shared-keys", tag_field="kind"):
+    """Values are keys: one matrix makes both, and the cache holds it once."""
+
+    head_dim: Literal["hidden-size-over-heads"]
+
+    def cached_values(self, sizes: Sizes) -> int:
+        return sizes.kv_heads * sizes.head_dim
+
+    def parameters(
+        self, sizes: Sizes, name: str, component: str, norm: Normalization, positions: Positions
+    ) -> Iterator[Parameter]:
+        for part in ("query", "key", "output"):
+            d = sizes.hidden_size
+            yield from linear(f"{name}.{part}", d, d, component, bias=part in self.biases)
+
+
+class OneMatrix(FeedForwardMechanism, tag="one-matrix", tag_field="kind"):
+    """A single square matrix, and a number that a rule sets."""
+
+    def parameters(self, sizes: Sizes, name: str, layer: int) -> Iterator[Parameter]:
+        d = sizes.hidden_size
+        yield from linear(f"{name}.only", d, d, "feed-forward", bias=self.bias, residual=True)
+
+    def buffers(self, sizes: Sizes, name: str, layer: int) -> Iterator[Parameter]:
+        yield vector(f"{name}.temperature", (1,), "choice-bias", "feed-forward")
+
+
+class ShiftAlone(NormMechanism, tag="shift-alone", tag_field="kind"):
+    """A norm with a bias and no gain."""
+
+    def parameters(
+        self, name: str, size: int, component: str, *, residual: bool = False
+    ) -> Iterator[Parameter]:
+        yield Parameter(name=f"{name}.bias", shape=(size,), role="shift", component=component)
+
+
+def with_mechanism(spec: schema.Spec, **fields: Any) -> schema.Spec:
+    """`spec` with other mechanisms in its architecture."""
+    return msgspec.structs.replace(
+        spec, architecture=msgspec.structs.replace(spec.architecture, **fields)
+    )
+
+
+def test_new_positions_are_counted_placed_and_paid_for() -> None:
+    plain, spec = (with_mechanism(LLAMA, positions=each) for each in (schema.Alibi(), SLOPED))
+    names = [parameter.name for parameter in parameter_table(spec)]
+    first = names.index("decoder.layers.0.self_attention.slopes")
+    assert names[first - 1] == "decoder.layers.0.self_attention.output.weight"
+    assert len(names) == len(parameter_table(plain)) + 32
+    assert count_parameters(spec).components[SLOPES] == 32 * 32
+    assert count_parameters(spec).total == count_parameters(plain).total + 32 * 32
+    # One product for each key within reach, head and layer, each of two operations.
+    more = flops_per_token(spec, 500).forward - flops_per_token(plain, 500).forward
+    assert more == 2 * 32 * 32 * 100
+
+
+def test_new_positions_say_what_is_known_of_positions_and_what_a_probe_is() -> None:
+    spec = with_mechanism(LLAMA, positions=SLOPED)
+    assert spec.distances_only
+    assert not spec.learned_positions
+    assert spec.rotary_dim == 0
+    assert spec.has(TrainedSlopes)
+    assert not LLAMA.has(TrainedSlopes)
+    small = probe(spec)
+    assert small.architecture.positions == TrainedSlopes(reach=4)
+    assert (small.heads, small.head_dim) == (7, 6)
+
+
+def test_both_stacks_of_an_encoder_decoder_have_the_new_positions_and_cross_attention_has_none() -> (
+    None
+):
+    table = parameter_table(with_mechanism(T5, positions=SLOPED))
+    owners = {each.name.split(".")[0] for each in table if each.component == SLOPES}
+    blocks = {each.name.split(".")[3] for each in table if each.component == SLOPES}
+    assert (owners, blocks) == ({"encoder", "decoder"}, {"self_attention"})
+
+
+def test_a_new_pattern_says_what_the_cache_keeps() -> None:
+    attention = msgspec.structs.replace(GPT2.architecture.attention, pattern=FirstTokens(number=10))
+    spec = with_mechanism(GPT2, attention=attention)
+    assert kv_cache_bytes(spec, 1000, "float32") == kv_cache_bytes(GPT2, 10, "float32")
+    assert parameter_table(spec) == parameter_table(GPT2)
+    assert not spec.has_prefix
+
+
+def test_new_attention_says_its_matrices_and_its_cache() -> None:
+    old = GPT2.architecture.attention
+    new = SharedKeys(
+        pattern=old.pattern, scale=old.scale, biases=("query",), head_dim="hidden-size-over-heads"
+    )
+    spec = with_mechanism(GPT2, attention=new)
+    assert kv_cache_bytes_per_token(spec, "int8") * 2 == kv_cache_bytes_per_token(GPT2, "int8")
+    d = GPT2.hidden_size
+    assert count_parameters(spec).components["self-attention"] == 12 * (3 * d * d + d)
+
+
+def test_new_blocks_and_norms_say_their_parameters_and_buffers() -> None:
+    spec = with_mechanism(
+        GPT2,
+        feed_forward=OneMatrix(size="independent", activation="relu", bias=False),
+        normalization=ShiftAlone(eps=1e-5, embedding=False, final=True),
+    )
+    d, counts = GPT2.hidden_size, count_parameters(spec)
+    assert counts.components["feed-forward"] == 12 * d * d
+    assert counts.components["norms"] == 25 * d
+    assert [each.name for each in buffer_table(spec)][-1].endswith("11.feed_forward.temperature")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    sorted(
+        {
+            each
+            for union in (
+                schema.Pattern,
+                schema.Attention,
+                schema.Positions,
+                schema.Scaling,
+                schema.FeedForward,
+                schema.Routing,
+                schema.Head,
+                schema.Normalization,
+                schema.EmbeddingWidth,
+            )
+            for each in get_args(union)
+        },
+        key=lambda kind: kind.__name__,
+    ),
+    ids=lambda kind: kind.__name__,
+)
+def test_every_mechanism_of_the_schema_answers_for_itself(kind: type) -> None:
+    assert issubclass(kind, Mechanism)
+    assert kind.__struct_config__.tag_field == "kind"
+    assert kind.__doc__
