@@ -1,4 +1,4 @@
-"""What each documented language model is, as data that a machine reads and a person can check.
+"""A spec of each documented language model, as data that a machine reads and a person can check.
 
 >>> import holotype_spec
 >>> holotype_spec.load("llama2-70b").kv_heads

@@ -1,6 +1,6 @@
-"""How much of the square of queries and keys a mask shows, in pairs and in whole blocks: what attention must pay for.
+"""The share of the square of queries and keys that a mask shows, in pairs and in whole blocks: the work of attention.
 
-Every mask here shows each query one unbroken run of keys, so that a mask is told as one interval a query.
+Every mask here shows each query one unbroken run of keys, so that a mask is one interval a query.
 The last query stands at the last key, as in decoding with a cache: the diagonal of query i is key
 ``i + keys - queries``.
 """
@@ -55,7 +55,7 @@ def documents(lengths: Sequence[int]) -> Seen:
 
 
 def pattern_seen(pattern: Pattern, queries: int, keys: int) -> Seen:
-    """What a spec's pattern shows.
+    """The area that a spec's pattern shows.
 
     Raises:
         ValueError: the pattern is none that shows each query one run of keys.

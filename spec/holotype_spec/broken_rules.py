@@ -1,4 +1,4 @@
-"""Which rules a file of specs breaks, and what else is wrong with it beyond the types of its fields."""
+"""The rules that a file of specs breaks, and its other mistakes beyond the types of its fields."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _child(node: Any, part: str | int) -> Any:
 
 
 def at(node: Any, path: Path) -> Any:
-    """What stands at the path, or `MISSING`."""
+    """The value at the path, or `MISSING`."""
     for part in path:
         node = _child(node, part)
     return node
@@ -95,9 +95,9 @@ class Sound:
         self._nodes = _nodes(tree)
 
     def place(self, path: Path) -> Path:
-        """Where in the file the value comes from: the variant, or what it shares with its family.
+        """The place in the file that the value comes from: the variant, or the part that it shares with its family.
 
-        What a variant inherits from a model that it derives from stands elsewhere, and is told as its own.
+        What a variant inherits from a model that it derives from stands elsewhere, and is reported as its own.
         """
         if path[0] == "family":
             return path
@@ -194,7 +194,7 @@ def _unknown_paths(sound: Sound, file: str) -> Iterator[Problem]:
 
 
 def _differences_elsewhere(sound: Sound, file: str) -> Iterator[Problem]:
-    """What a class is said to have otherwise must be a field of the spec."""
+    """A stated difference of a class must be in a field of the spec."""
     for each in (sound.values(("family.transformers.differences",)) or [[]])[0]:
         parts = _parts(each["field"])
         if at(sound.tree, parts) is MISSING and not _is_undisclosed(sound.tree, each["field"]):
@@ -234,7 +234,7 @@ def _of_the_file(document: Tree, file: str) -> Iterator[Problem]:
 
 
 def _unused(document: Tree, file: str) -> Iterator[Problem]:
-    """What variants share is of no use where each of them derives from another model."""
+    """Fields that variants share are of no use where each variant derives from another model."""
     rows = document.get("variants")
     derived = [
         isinstance(row, dict) and "derives_from" in row

@@ -37,7 +37,7 @@ ALIASES = re.compile(r"^aliases = \[(.*?)\]", re.MULTILINE | re.DOTALL)
 
 
 class Place(NamedTuple):
-    """Where an entry stands."""
+    """The place of an entry in the files."""
 
     name: str
     family: str
@@ -149,7 +149,7 @@ def aliases() -> dict[str, str]:
 
 @cache
 def places() -> tuple[Place, ...]:
-    """What the catalogue has, by the lines of its files alone."""
+    """The entries of the catalogue, by the lines of its files alone."""
     paths = sorted(MODELS.glob("*.toml"), key=lambda path: path.stem)
     return tuple(place for path in paths for place in _scan(path))
 

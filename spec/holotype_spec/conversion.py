@@ -1,4 +1,4 @@
-"""Tables of a TOML file as strict classes, with all mistakes of the file told at once."""
+"""Tables of a TOML file as strict classes, with all mistakes of the file reported at once."""
 
 from __future__ import annotations
 

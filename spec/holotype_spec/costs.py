@@ -1,4 +1,4 @@
-"""What a model costs to run: floating-point operations, cache and memory, from the spec alone.
+"""The cost of running a model: floating-point operations, KV cache and memory, from the spec alone.
 
 Conventions, those of Chowdhery et al. 2022 (PaLM), appendix B: a multiplication and an addition are two
 operations; what counts are the products with weight matrices (of experts, those that a token uses), the output matrix
@@ -47,7 +47,7 @@ def _network_flops(network: Network, context: int) -> Flops:
 
 @answers("the FLOPs a token", network=_network_flops)
 def flops_per_token(spec: Spec, context: int) -> Flops:
-    """What one token costs that attends to `context` keys, itself among them (fewer under a window).
+    """The operations of one token that attends to `context` keys, itself among them (fewer under a window).
 
     Of an encoder-decoder: what a source token and a target token cost together, the source as long as the
     context. The pooler and the next-sentence head run once a sequence and are left out; the head over the
@@ -68,18 +68,18 @@ def flops_per_token(spec: Spec, context: int) -> Flops:
 
 
 def _own_attention(spec: Spec, context: int) -> int:
-    """What the self-attention of the stack that writes the logits costs a token, its projections left out."""
+    """The operations a token of self-attention in the stack that writes the logits, without its projections."""
     kept = _kept(spec, context).items()
     return 2 * spec.heads * sum(times * _products(spec, keys) for keys, times in kept)
 
 
 def _cross_attention(spec: Spec, source: int) -> int:
-    """The same of a decoder's attention to a source."""
+    """The operations a token of a decoder's cross-attention, without its projections."""
     return 2 * spec.heads * spec.layers * _products(spec, source, of_positions=False)
 
 
 def _encoder_attention(spec: Spec, source: int) -> int:
-    """The same of the encoder's self-attention, of which every token sees the whole source."""
+    """The operations a token of the encoder's self-attention, in which every token sees the whole source."""
     return 2 * spec.heads * spec.encoder_depth * _products(spec, source)
 
 
@@ -94,7 +94,7 @@ def _products(spec: Spec, keys: int, *, of_positions: bool = True) -> int:
 
 @answers("the cache a token")
 def kv_cache_bytes_per_token(spec: Spec, dtype: str) -> int:
-    """Bytes of keys and values that each token adds to the cache of the self-attention, up to the window.
+    """Bytes of keys and values that each token adds to the KV cache of the self-attention, up to the window.
 
     Latent attention caches the latent vector and the rotary key instead, of which it makes keys and values. An
     encoder has no cache: 0. In an encoder-decoder a source token adds as much again, through the cross-attention.
@@ -107,7 +107,7 @@ def kv_cache_bytes_per_token(spec: Spec, dtype: str) -> int:
 
 @answers("the cache")
 def kv_cache_bytes(spec: Spec, length: int, dtype: str, *, source_length: int = 0) -> int:
-    """Bytes of the cache after `length` tokens, no more of them than the window keeps.
+    """Bytes of the KV cache after `length` tokens, no more of them than the window keeps.
 
     Args:
         spec: the model.
@@ -125,7 +125,7 @@ def kv_cache_bytes(spec: Spec, length: int, dtype: str, *, source_length: int = 
 
 
 def state_bytes(network: Network, dtype: str) -> int:
-    """Bytes of what the layers of a recurrent network carry from token to token, however many they have read.
+    """Bytes of the state that the layers of a recurrent network carry from token to token, at any length.
 
     Raises:
         ValueError: unknown `dtype`.
@@ -236,7 +236,7 @@ def pass_cost(
 
 
 def _source(spec: Spec, given: int | None, tokens: int) -> int:
-    """How many tokens the source has; 0 where there is none."""
+    """The number of tokens of the source; 0 where there is none."""
     if len(stacks(spec)) == 1:
         if given:
             raise ValueError(f"{spec.name} reads no source, so source_length must be None")
@@ -275,14 +275,14 @@ def _sum(function: Callable[[int], int], first: int, last: int) -> int:
 
 
 def _cached_values(spec: Spec) -> int:
-    """Numbers that a layer keeps of a token."""
+    """Numbers that a layer keeps of a token in the KV cache."""
     if spec.architecture.structure == "encoder":
         return 0
     return spec.architecture.attention.cached_values(spec)
 
 
 def _kept(spec: Spec, length: int) -> dict[int, int]:
-    """How many of the last `length` tokens a layer sees, and how many layers see so many."""
+    """The number of the last `length` tokens that a layer sees -> the number of layers that see so many."""
     return spec.architecture.attention.pattern.kept(length, spec.layers)
 
 

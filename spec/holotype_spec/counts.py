@@ -1,4 +1,4 @@
-"""How many parameters a model has: sums over its table, straight from the spec (no torch)."""
+"""The number of parameters of a model: sums over its table, straight from the spec (no torch)."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _layers_alike(spec: Spec, stack: Stack) -> dict[int, int]:
 
 
 def _used(spec: Spec, parameter: Parameter) -> int:
-    """How many numbers of a parameter one token uses."""
+    """The numbers of a parameter that one token uses."""
     return spec.architecture.feed_forward.used(parameter)
 
 

@@ -1,4 +1,4 @@
-"""Which output may depend on which input: the exact boolean matrices of the whole model.
+"""The receptive field of each output: exact boolean matrices of the outputs and inputs of the whole model.
 
 A layer lets row i read the rows that its mask shows, and the residual stream lets it keep its own; the model
 composes its layers, so its matrix is the boolean product of theirs. This is the statement of causality that
@@ -40,7 +40,7 @@ def layer_mask(
     prefix: int | None = None,
     right_to_left: bool = False,
 ) -> Matrix:
-    """What one layer of self-attention lets each row see: (length, length), [query, key].
+    """The mask of one layer of self-attention: (length, length), [query, key], true where the query sees the key.
 
     Args:
         pattern: the attention pattern of the stack.

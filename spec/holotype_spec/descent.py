@@ -3,7 +3,7 @@
 A variant with ``derives_from`` starts from that model's tree, found in the same file or in the catalogue, and says
 only what differs. Any other starts from its file's ``[architecture]`` or ``[network]``.
 
-Nothing here trusts the shape of a document, so that all mistakes of a file can be told at once.
+Nothing here trusts the shape of a document, so that all mistakes of a file can be reported at once.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def variants(document: Tree) -> Iterator[tuple[int, Tree]]:
 
 
 def local(document: Tree, file: str, name: str) -> Place | None:
-    """Where the document itself has the model called `name`."""
+    """The place of the model called `name` in the document itself."""
     for index, variant in variants(document):
         aliases = variant.get("aliases")
         if name == variant.get("name") or (isinstance(aliases, list) and name in aliases):

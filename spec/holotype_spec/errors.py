@@ -1,4 +1,4 @@
-"""What goes wrong with specs, and how it is said."""
+"""Errors of specs, and their messages."""
 
 from __future__ import annotations
 

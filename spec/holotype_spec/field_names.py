@@ -1,4 +1,4 @@
-"""What other projects call our fields: one table, so that a reader of theirs finds ours.
+"""The names of our fields in other projects: one table, so that a reader of theirs finds ours.
 
 Keys of Hugging Face `transformers` are those of its configuration classes, GGUF's those of its metadata
 (after the name of the architecture: "llama.block_count"), LitGPT's those of its `Config`.

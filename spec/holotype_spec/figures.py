@@ -40,17 +40,17 @@ class Figure:
 
     @property
     def dimension(self) -> Dimension:
-        """What is counted."""
+        """The thing that is counted."""
         return "number" if self.unit is None else UNITS[self.unit][0]
 
     @property
     def value(self) -> Decimal:
-        """What it says, in ones."""
+        """The value of the figure, in ones."""
         return Decimal(self.digits) * self._scale
 
     @property
     def grain(self) -> Decimal:
-        """What its last digit counts; zeros at the end of a whole number say nothing ("1750" counts tens)."""
+        """The unit of its last digit; zeros at the end of a whole number say nothing ("1750" counts tens)."""
         whole, _, decimals = self.digits.partition(".")
         if decimals:
             return self._scale.scaleb(-len(decimals))

@@ -31,7 +31,7 @@ class Outline(Strict):
 
 
 def entries(document: Tree, file: str, find: Finder = lambda name: None) -> tuple[Entry, ...]:
-    """What the variants of a parsed file are.
+    """The entries that the variants of a parsed file are.
 
     Args:
         document: the parsed file.
@@ -56,7 +56,7 @@ def entries(document: Tree, file: str, find: Finder = lambda name: None) -> tupl
 
 
 def _check_shared(outline: Outline) -> None:
-    """What the variants share must be sound even where each of them replaces a part of it."""
+    """The part that variants share must be sound even where each variant replaces some of it."""
     if not outline.architecture:
         return
     try:

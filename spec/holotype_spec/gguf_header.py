@@ -25,7 +25,7 @@ Value = bool | int | float | str
 
 
 class Length(NamedTuple):
-    """What is kept of an array."""
+    """An array of a header: its length alone."""
 
     entries: int
 

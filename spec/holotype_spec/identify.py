@@ -1,7 +1,7 @@
-"""Which spec a configuration of another project is, or which it is nearest to and where it differs.
+"""The spec that a configuration of another project is, or the nearest one and the fields that differ.
 
 Two formats: the ``config.json`` of Hugging Face `transformers`, compared key by key with what each spec says that its
-class must be told; and the header of a GGUF file, whose keys are those of `holotype_spec.field_names`. Nothing that a
+class must be given; and the header of a GGUF file, whose keys are those of `holotype_spec.field_names`. Nothing that a
 file leaves out is taken for granted: it is reported as not stated, with the default that `transformers` would take
 (of the version that ``transformers_defaults.json`` names), and that default is what is compared.
 """
@@ -83,7 +83,7 @@ class Difference(NamedTuple):
 
 
 class NotStated(NamedTuple):
-    """What a file leaves to a default that happens to be right, or that is not known here (None)."""
+    """A key that a file leaves to a default, which happens to be right or is not known here (None)."""
 
     key: str
     field: str | None
@@ -99,12 +99,12 @@ class Comparison(NamedTuple):
 
     @property
     def distance(self) -> float:
-        """How far they are apart; what matters in training alone counts little, and a name not at all."""
+        """The distance of the two; fields of training alone count little, and a name not at all."""
         return sum(0.1 if each.field == TRAINING_ONLY else 1.0 for each in self.differences)
 
 
 class Identity(NamedTuple):
-    """What a file is.
+    """The identity of a file.
 
     `model` is what the file calls its kind; `names` are the specs with which it agrees in everything, none or several
     (none for a header that leaves sizes out);
@@ -119,7 +119,7 @@ class Identity(NamedTuple):
 
 
 def identify(path: Path) -> Identity:
-    """What the configuration in `path` is; a folder stands for the ``config.json`` in it.
+    """The identity of the configuration in `path`; a folder stands for the ``config.json`` in it.
 
     Raises:
         UnreadableConfig: it is not there, or no configuration that can be compared.
@@ -143,7 +143,7 @@ def identify(path: Path) -> Identity:
 
 
 def of_configuration(config: Tree, name: str) -> Identity:
-    """What a configuration of `transformers` is, given as parsed JSON; errors call it `name`.
+    """The identity of a configuration of `transformers`, given as parsed JSON; errors call it `name`.
 
     Raises:
         UnreadableConfig: it does not say what kind of model it is of.
@@ -165,7 +165,7 @@ def of_configuration(config: Tree, name: str) -> Identity:
 
 
 def configuration(spec: Spec) -> Tree:
-    """What the configuration of a spec's class must be told: dotted key -> value."""
+    """The values that the configuration of a spec's class is given: dotted key -> value."""
     theirs = _theirs(spec)
     told: Tree = dict.fromkeys(theirs.absent) | theirs.constants
     return told | {
@@ -243,7 +243,7 @@ def _found(key: str, field: str | None, stated: Tree) -> str | None:
 def _besides(
     spec: Spec, stated: Tree, read: set[str | None], defaults: Tree
 ) -> Iterator[Difference]:
-    """What the file says and the spec's class need not be told: it must be a size of ours, or the default."""
+    """A key of the file that the spec's class need not be given: it must be a size of ours, or the default."""
     for key, value in stated.items():
         if key in read or value is None or key not in defaults or WITHOUT_MEANING.search(key):
             continue
@@ -263,7 +263,7 @@ def _besides(
 
 
 def value_of(spec: Spec, field: str | None) -> tuple[Any, bool]:
-    """What stands at the path of a field, and whether the spec has such a field."""
+    """The value at the path of a field, and whether the spec has such a field."""
     try:
         return (reduce(getattr, field.split("."), spec), True) if field else (None, False)
     except AttributeError:  # a field of mechanisms that this spec does not have
@@ -388,7 +388,7 @@ def _difference(
 
 
 def _effect(spec: Spec, field: str | None, theirs: Any) -> str:
-    """What this difference alone does to the model."""
+    """The effect of this difference alone on the model."""
     if field is None:
         return ELSE
     if field in SIZES and not (type(theirs) is int and 0 < theirs < LARGEST_SIZE):

@@ -1,4 +1,4 @@
-"""What the networks that are no stacks of attention cost to run, by the conventions of `costs`.
+"""The cost of running networks that are no stacks of attention, by the conventions of `costs`.
 
 Where attention has its two products with keys and values, these have two with a state that a layer carries from
 token to token: into it and out of it, two operations each for every number of it. They do not grow with the context.
@@ -16,7 +16,7 @@ def forward_flops(network: Network) -> int:
 
 
 def carried(network: Network) -> int:
-    """How many numbers the layers carry from token to token, of one sequence."""
+    """The numbers that the layers carry from token to token, of one sequence."""
     match network.network:
         case SelectiveStateSpace() as kind:  # the convolution keeps all tokens but this one
             return kind.layers * kind.inner_size * (kind.state_size + kind.convolution - 1)

@@ -1,4 +1,4 @@
-"""What can be asked of every entry of the catalogue, complete or not: what lists and filters go by."""
+"""Questions that every entry of the catalogue answers, complete or not: those of lists and filters."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def structure(entry: Entry) -> str:
 
 
 def objectives(entry: Entry) -> tuple[str, ...]:
-    """What it was trained for, in order; none where that is undisclosed."""
+    """Its training objectives, in order; none where they are undisclosed."""
     if isinstance(entry, Network):
         return entry.network.objective
     spec = entry if isinstance(entry, Spec) else entry.known
@@ -62,7 +62,7 @@ def stated(entry: Entry) -> tuple[int, int] | None:
 
 
 def size(entry: Entry) -> int | None:
-    """How large it is: exactly, or else by the stated sizes of its parts, or else as published."""
+    """Its size: exact, or else by the stated sizes of its parts, or else as published."""
     if (count := exact(entry)) is not None:
         return count
     if sums := stated(entry):
@@ -71,7 +71,7 @@ def size(entry: Entry) -> int | None:
 
 
 def disclosure(entry: Entry) -> Disclosure:
-    """How much of it was disclosed: all ("published"), at least its size ("partly"), or a rumour has it."""
+    """The part of it that was disclosed: all ("published"), at least its size ("partly"), or a rumour has it."""
     if isinstance(entry, Network):
         return "published"
     if entry.rumour is not None:

@@ -57,7 +57,7 @@ def rows(spec: Spec, layers: Mapping[Stack, Iterable[int]]) -> Iterator[Paramete
 
 
 def stack_layers(spec: Spec, stack: Stack) -> int:
-    """How many layers a stack runs."""
+    """The number of layers that a stack runs."""
     return spec.encoder_depth if stack == "encoder" else spec.layers
 
 
@@ -85,7 +85,7 @@ def places_each_stack(spec: Spec) -> bool:
 
 
 def _added(spec: Spec, name: str) -> Iterator[Parameter]:
-    """What one stack adds to the rows of its tokens, and the norm of the sum."""
+    """The tables that one stack adds to the rows of its tokens, and the norm of the sum."""
     architecture = spec.architecture
     size = architecture.embeddings.width.added_size(spec.hidden_size)
     yield from architecture.positions.table_parameters(spec, name, size)

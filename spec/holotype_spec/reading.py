@@ -83,7 +83,7 @@ def refuse_what_is_no_file(name: str, found: os.stat_result | None = None) -> No
 
 
 def parse_json(text: str | bytes, name: str, *, entries: int = ENTRIES) -> Any:
-    """What a text in JSON says.
+    """The value of a text in JSON.
 
     Raises:
         Unreadable: it is no JSON, nested too deeply, or has more than so many entries.
@@ -99,7 +99,7 @@ def parse_json(text: str | bytes, name: str, *, entries: int = ENTRIES) -> Any:
 
 
 def parse_toml(text: str, name: str) -> dict[str, Any]:
-    """What a text in TOML says.
+    """The value of a text in TOML.
 
     Raises:
         Unreadable: it is no TOML, nested too deeply, or has too many entries.

@@ -1,7 +1,7 @@
-"""What must hold between the fields of a spec, beyond the type of each.
+"""Rules between the fields of a spec, beyond the type of each.
 
 The rules read plain trees rather than `Spec` objects, so that they also run on a file that is wrong
-elsewhere and all its mistakes can be told at once: a rule whose fields are missing or malformed is left out.
+elsewhere and all its mistakes can be reported at once: a rule whose fields are missing or malformed is left out.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Undisclosed:
 
 @dataclass(frozen=True, eq=False)
 class Sketch:
-    """What is known of a model of which not everything was disclosed.
+    """The disclosed part of a model of which not everything was disclosed.
 
     `known` is a `Spec` from which an undisclosed value cannot be read, `undisclosed` lists the paths of these
     ("layers", "architecture.positions").
@@ -161,7 +161,7 @@ def answers(
 
 
 def _whatever(known: Spec, function: Callable[[Spec], Answer]) -> Answer:
-    """What a function gives of a spec; if it reads a field with few alternatives, what it gives for each of these.
+    """The value of a function of a spec, the same for each alternative of an undisclosed field that it reads.
 
     Raises:
         UndisclosedValue: it depends on what is undisclosed.

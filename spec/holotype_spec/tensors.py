@@ -14,7 +14,7 @@ def tensor_table(spec: Spec) -> tuple[Parameter, ...]:
 
 
 def buffer_table(spec: Spec) -> tuple[Parameter, ...]:
-    """What decides on outputs and is not trained, in the order of the data; no count has it.
+    """Buffers: tensors that decide on outputs and are not trained, in the order of the data; no count has them.
 
     Tables that follow from the spec, such as the frequencies of rotary positions, are not among it.
     """

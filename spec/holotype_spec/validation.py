@@ -27,7 +27,7 @@ from holotype_spec.schema import Architecture, Family, Name, Sizes, Spec, Stated
 from holotype_spec.sketch import OPEN, UNDISCLOSED
 
 SCHEMA = Path(__file__).parent / "schema.json"
-MOST = 200  # mistakes that are told: nobody reads more
+MOST = 200  # mistakes that are reported: nobody reads more
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 Path_ = tuple[str | int, ...]
@@ -118,7 +118,7 @@ def _reachable(definitions: Tree, name: str, seen: frozenset[str] = frozenset())
 
 
 def schema_text() -> str:
-    """What ``schema.json`` must hold."""
+    """The contents of ``schema.json``."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -132,7 +132,7 @@ def problems_of(
         trees: its variants as whole trees, by their index, as far as they could be laid over what they start from.
         file: how errors call it.
         lost: the mistakes of descent.
-        first: what msgspec said, told only where nothing else is found.
+        first: the message of msgspec, reported only where nothing else is found.
     """
     found = list(_schema_problems(document, trees, file))
     # Without its kind nobody knows what the other keys of a mechanism must be.
@@ -149,7 +149,7 @@ def problems_of(
 def problems_against(into: type, document: Tree, file: str, *, first: str) -> list[Problem]:
     """Every key and type of a document that is wrong for the class `into`, as `problems_of` tells them.
 
-    Raises nothing: `first`, what msgspec said, is told only where nothing else is found.
+    Raises nothing: `first`, the message of msgspec, is reported only where nothing else is found.
     """
     schema = {"$schema": DIALECT, **msgspec.json.schema(into)}
     told: dict[Path_, Problem] = {}
@@ -186,7 +186,7 @@ def _schema_problems(
 
 
 def _place(sound: Sound, shared: Collection[Path_], path: Path_) -> Path_:
-    """Where in the file the value of a whole tree stands, or should."""
+    """The place in the file where the value of a whole tree stands, or should."""
     place: Path_ = sound.place(path)
     own: Path_ = ("variants", sound.index, *path)
     if place in shared or at(sound.document, place) is not MISSING:
@@ -217,7 +217,7 @@ def _leaves(error: ValidationError) -> Iterator[ValidationError]:
 def _branch_meant(error: ValidationError) -> int | None:
     value: Any = error.validator_value
     if error.validator == "anyOf" and value[-1] == NOT_TOLD:
-        return 0  # it is told, and wrong
+        return 0  # it is given, and wrong
     discriminator = _discriminator(error)
     if discriminator is None or not isinstance(error.instance, dict):
         return None

@@ -1,4 +1,4 @@
-"""What documents say about models, and whether it is so.
+"""Claims of documents about models, and whether they are true.
 
 Each TOML file in this folder holds the claims of one document; a document's mistake is a finding, never the
 spec. `audit_all` judges every claim by the specs, their arithmetic and the facts of `holotype_spec.facts`.

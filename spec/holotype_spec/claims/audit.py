@@ -78,7 +78,7 @@ def audit_all() -> tuple[Audit, ...]:
 
 
 def counts(judgements: tuple[Judgement, ...]) -> dict[Verdict, int]:
-    """How many there are of each verdict, the best first."""
+    """The number of judgements of each verdict, the best verdict first."""
     found = Counter(each.verdict for each in judgements)
     return {verdict: found[verdict] for verdict in ORDER}
 
@@ -184,7 +184,7 @@ def _way(known: Known) -> str:
 
 
 def _source(model: str, claim: Claim, stated: Figure) -> str:
-    """That a figure which the arithmetic does not meet is the one that the model's own source prints."""
+    """A note where a figure that the arithmetic does not meet is the one that the model's own source prints."""
     if claim.field != "parameters" or claim.total or claim.relative_to:
         return ""
     published = find(model).parameters

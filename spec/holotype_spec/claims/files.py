@@ -1,4 +1,4 @@
-"""Reading a file of claims, with all its mistakes told at once."""
+"""Reading a file of claims, which reports all its mistakes at once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def models_of(claim: Claim, passage: Passage) -> tuple[str, ...]:
 
 
 def identity(claim: Claim, named: tuple[str, ...]) -> str:
-    """What tells a claim from the others of its line; `named` are the models of its passage."""
+    """The key that tells a claim from the others of its line; `named` are the models of its passage."""
     relation = () if claim.relation == "is" else (claim.relation,)
     other = () if claim.relative_to is None else (claim.relative_to,)
     return ":".join(((claim.models or named or ("",))[0], claim.field, *relation, *other))
@@ -113,7 +113,7 @@ def _wrong(claim: Claim, key: str, file: str, patterns: tuple[str, ...]) -> Iter
 
 
 def _base(claim: Claim, key: str, file: str, other: str) -> Problem | None:
-    """What is wrong with the model that a quotient is over."""
+    """The mistakes in the model that a quotient divides by."""
     if matching(other) != [other]:
         return unknown_model(file, f"{key}.relative_to", other)
     try:

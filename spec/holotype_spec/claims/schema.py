@@ -1,4 +1,4 @@
-"""What a file of claims is made of: one document, its passages, and what each of them says about models."""
+"""The structure of a file of claims: one document, its passages, and the claims of each about models."""
 
 from __future__ import annotations
 

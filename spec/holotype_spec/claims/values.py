@@ -1,4 +1,4 @@
-"""What the catalogue says about a model: fields of its spec, quantities computed from it, and facts with a source."""
+"""Values of a model in the catalogue: fields of its spec, quantities computed from it, and facts with a source."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Known:
 
 
 def values_of(model: str, field: str) -> tuple[Known, ...]:
-    """What the catalogue says about a field of a model; more than one value where a claim may mean either.
+    """The values of a field of a model in the catalogue; more than one value where a claim may mean either.
 
     Raises:
         KeyError: there is no such field, or no such fact of this model.

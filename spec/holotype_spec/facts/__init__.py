@@ -1,4 +1,4 @@
-"""What is known of a model beside its architecture: when it came out, what it was trained on, who may have it.
+"""Facts about a model beside its architecture: its release, its training data, its licence.
 
 Specs hold what it takes to build a model. A fact is what else a source says about it, and what a document's
 claim is judged against: each has its source, and none comes from the document that is judged.
@@ -254,7 +254,7 @@ def fits(value: Any, unit: str | None, kind: Kind) -> bool:
 
 
 def wanted(kind: Kind) -> str:
-    """What a value of the kind looks like."""
+    """The form of a value of the kind, in words."""
     words = {
         "flag": "true or false",
         "word": "a word",

@@ -72,7 +72,7 @@ def total_of(entry: Entry) -> int | None:
 
 
 def objective_of(entry: Entry) -> tuple[str, ...]:
-    """What it was trained for, in order."""
+    """The training objectives, in order."""
     tree = tree_of(entry)
     inner = tree.get("network") or tree["architecture"]
     found = UNDISCLOSED if inner == UNDISCLOSED else inner["objective"]
@@ -164,7 +164,7 @@ def _components(members: list[Entry]) -> Iterator[str]:
 
 
 def _beside(counts: Counts) -> Iterator[str]:
-    """What the bars do not show."""
+    """Notes that the bars do not show."""
     if counts.backbone != counts.total:
         yield f"without the pretraining heads: {counts.backbone:,}"
     if counts.active != counts.total:
@@ -174,7 +174,7 @@ def _beside(counts: Counts) -> Iterator[str]:
 
 
 def _stated(entry: Entry) -> Iterator[str]:
-    """What a source says about the size of parts of a model that is not disclosed otherwise."""
+    """Sizes of parts that a source states of a model that is not disclosed otherwise."""
     for part in () if isinstance(entry, Network) else entry.stated:
         yield (
             f"{part.component}: {part.number} of {part.parameters:,} each, {part.active} active"

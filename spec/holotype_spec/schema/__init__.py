@@ -1,4 +1,4 @@
-"""What a spec is made of: frozen, strictly validated classes, one for each mechanism.
+"""The parts of a spec: frozen, strictly validated classes, one for each mechanism.
 
 A mechanism with alternatives is a tagged union: its ``kind`` brings exactly the constants that belong to
 it and no others, so that nonsense cannot be written. Nothing has a default: a field that is missing from a

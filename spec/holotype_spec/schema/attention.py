@@ -1,4 +1,4 @@
-"""How the heads of attention are made."""
+"""Attention: how its queries, keys and values are made."""
 
 from __future__ import annotations
 

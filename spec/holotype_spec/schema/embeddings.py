@@ -1,4 +1,4 @@
-"""How token ids become the first hidden states."""
+"""Embeddings: from token ids to the first hidden states."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ EmbeddingWidth = HiddenSizeEmbedding | FactorisedEmbedding
 
 
 class Embeddings(Strict):
-    """How token ids become the first hidden states.
+    """From token ids to the first hidden states.
 
     With `scale` the token's row is multiplied before anything is added (Vaswani et al. 2017, section 3.4).
     The two stacks of an encoder-decoder share the token table; tables of positions and the norm of the

@@ -10,7 +10,7 @@ from holotype_spec.schema.values import Count, Name, Strict
 
 
 class Source(Strict):
-    """Where a value comes from."""
+    """A source of values."""
 
     id: Name
     title: str
@@ -26,10 +26,10 @@ class PublishedCount(Strict):
 
 
 class Difference(Strict):
-    """Where a class of another library is known not to be the model that it is named after.
+    """A known difference between a class of another library and the model that it is named after.
 
     `field` is the path of what differs. Where the spec has `stated` there, the class has `theirs`; neither is given
-    where no field of ours tells the difference. `told` is what its configuration is told, so that nothing else of the
+    where no field of ours tells the difference. `told` is passed to its configuration, so that nothing else of the
     difference is left. All else is then compared with the reference of the spec that the class does implement.
     """
 
@@ -41,11 +41,11 @@ class Difference(Strict):
 
 
 class Transformers(Strict):
-    """Which class of Hugging Face `transformers` is this model, and its configuration in our terms.
+    """The class of Hugging Face `transformers` that is this model, and its configuration in our terms.
 
     `fields` gives for a key of their configuration the path of our field ("layers",
     "architecture.normalization.eps"); `constants` what the family implies and their configuration
-    must be told; `absent` the keys that must be null there, which TOML cannot write. A dotted key stands
+    must be given; `absent` the keys that must be null there, which TOML cannot write. A dotted key stands
     for a nested one: "rope_parameters.rope_theta" is the entry "rope_theta" of their dictionary
     "rope_parameters". Their `position_ids` are positions, counted from 0, or the rows of the position
     table, offset included. `differences` are those that are known between the class and the model.

@@ -1,4 +1,4 @@
-"""What each layer does to every token by itself, experts among it."""
+"""Feed-forward blocks, dense ones and experts (MoE)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FeedForwardMechanism(Mechanism):
         return False
 
     def used(self, parameter: Parameter) -> int:
-        """How many numbers of a parameter one token uses."""
+        """The numbers of a parameter that one token uses."""
         return parameter.size
 
     def block(
@@ -86,7 +86,7 @@ class GatedFeedForward(FeedForwardMechanism, tag="gated", tag_field="kind"):
 
 
 class RoutingMechanism(Mechanism):
-    """How a token's experts are chosen; of groups of experts, a probe has two in four."""
+    """The choice of a token's experts; of groups of experts, a probe uses two of four."""
 
     normalised: bool
     factor: Positive

@@ -1,4 +1,4 @@
-"""What stands between the last hidden states and the objective."""
+"""Heads: from the last hidden states to the logits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def transform(sizes: Sizes, width: EmbeddingWidth, norm: Normalization) -> Itera
 
 
 class HeadMechanism(Mechanism):
-    """What follows the last layer, up to the logits."""
+    """The layers behind the last one of the stack, up to the logits."""
 
     adds_positions: ClassVar[bool] = False  # to the states, a trained row for each
     masked: ClassVar[bool] = False  # predicts hidden tokens, from a transformed state

@@ -1,4 +1,4 @@
-"""What every mechanism says of itself, so that nobody who reads a spec must ask for its class.
+"""The base of all mechanisms, which answer for themselves, so that nobody who reads a spec must ask for a class.
 
 A mechanism is one alternative of a field of `Architecture`. Beside its constants its class has what follows from
 them: the rows that it adds to the table of parameters, what it costs, and how a probe makes it small. Each kind of
@@ -16,7 +16,7 @@ from holotype_spec.schema.values import Strict
 
 
 class Probing(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller of `holotype_spec.probes.probe` chooses, and mechanisms shrink to."""
+    """The sizes that a caller of `holotype_spec.probes.probe` chooses, and mechanisms shrink to."""
 
     layers: int
     rows: int

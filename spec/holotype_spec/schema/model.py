@@ -89,13 +89,13 @@ class Spec(Sizes):
 
     @property
     def rotary_dim(self) -> int:
-        """How many dimensions of a head turn with the position; 0 without rotary positions."""
+        """Dimensions of a head that RoPE turns; 0 without rotary positions."""
         architecture = self.architecture
         return architecture.attention.rotary_dim(architecture.positions, self.head_dim)
 
     @property
     def nope_head_dim(self) -> int:
-        """How many dimensions of a query's or a key's head carry no rotary position."""
+        """Dimensions of a query's or a key's head that RoPE leaves as they are."""
         return self.head_dim - self.rotary_dim
 
     @property

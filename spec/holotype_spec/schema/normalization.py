@@ -1,4 +1,4 @@
-"""What keeps vectors at one size."""
+"""Normalisation: layer norm and RMS norm."""
 
 from __future__ import annotations
 

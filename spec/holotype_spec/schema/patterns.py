@@ -1,4 +1,4 @@
-"""Which keys a query sees."""
+"""Attention patterns: the keys that each query sees."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AttentionPattern(Mechanism):
     permuted: ClassVar[bool] = False  # a caller may say in which order tokens are predicted
 
     def kept(self, length: int, layers: int) -> dict[int, int]:
-        """How many of the last `length` tokens a layer sees, and how many of `layers` layers see so many."""
+        """The number of the last `length` tokens that a layer sees -> how many of `layers` layers see so many."""
         return {length: layers}
 
     def parameters(self, sizes: Sizes) -> Iterator[Parameter]:
@@ -80,7 +80,7 @@ class MixtureOfMasks(AttentionPattern, tag="mixture", tag_field="kind"):
 
 
 class PrefixCausal(AttentionPattern, tag="prefix-causal", tag_field="kind"):
-    """Position i attends to the keys 0 … i and to all of the prefix, which is the text given (Du et al. 2021, 2.1).
+    """A prefix-LM mask: position i sees the keys 0 … i and all of the prefix, the prompt (Du et al. 2021, 2.1).
 
     How long the prefix is belongs to the input: in training it is what was not cut out, in use the prompt.
     """

@@ -1,4 +1,4 @@
-"""How a model knows where a token stands."""
+"""Position encodings."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Sinusoidal(PositionMechanism, tag="sinusoidal", tag_field="kind"):
 
 
 class Rotary(PositionMechanism, tag="rotary", tag_field="kind"):
-    """Queries and keys are rotated by angles proportional to the position (Su et al. 2021, section 3.2).
+    """RoPE: queries and keys are rotated by angles proportional to the position (Su et al. 2021, section 3.2).
 
     `pairing` says which two dimensions of a head turn together in the published weights: `half-split` pairs
     (i, i + half of them), `interleaved` pairs (2i, 2i + 1). `fraction` says how much of each head turns, its

@@ -36,7 +36,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def size(self) -> int:
-        """How many numbers it holds."""
+        """The number of its elements."""
         return prod(self.shape)
 
 

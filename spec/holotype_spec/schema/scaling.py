@@ -1,4 +1,4 @@
-"""How rotary positions are stretched over inputs longer than those trained on."""
+"""Scaling of RoPE to inputs longer than those trained on."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from holotype_spec.schema.values import Count, Name, Strict
 
 
 class Sizes(Strict):
-    """What tells the members of a family apart."""
+    """The sizes of one member of a family."""
 
     name: Name
     layers: Count

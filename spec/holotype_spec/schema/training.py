@@ -1,4 +1,4 @@
-"""What a model was trained for, and what is lost on the way: objectives and dropout."""
+"""Training objectives and dropout."""
 
 from __future__ import annotations
 

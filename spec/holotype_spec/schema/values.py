@@ -1,4 +1,4 @@
-"""What the classes are made with: strictness, and values with bounds."""
+"""The base class of the schema, and values with bounds."""
 
 from __future__ import annotations
 
