@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ BACK_ENDS = {
 # What torch says where a back end does not serve a call.
 NO_KERNEL = re.compile("No (available kernel|viable backend)")
 CPU = torch.device("cpu")
+COMPILERS = ("TORCHINDUCTOR_", "TRITON_")  # what their variables begin with
 
 
 def cuda_device(asked: torch.device = CPU) -> torch.device:
@@ -72,11 +74,17 @@ def compiler_lack() -> str | None:
 
 @contextmanager
 def serial_compiler() -> Iterator[None]:
-    """Compile in this process: a pool of compilers would outlive what is judged."""
+    """Compile in this process: a pool of compilers would outlive what is judged. No variable that it sets stays."""
     from torch._inductor import config
 
-    with config.patch(compile_threads=1):
-        yield
+    before = _compilers_own()
+    try:
+        with config.patch(compile_threads=1):
+            yield
+    finally:
+        for name in _compilers_own().keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextmanager
@@ -88,6 +96,11 @@ def fresh_compiler() -> Iterator[None]:
             yield
     finally:
         torch._dynamo.reset()
+
+
+def _compilers_own() -> dict[str, str]:
+    """The environment variables by which torch's compiler remembers where it keeps what."""
+    return {name: value for name, value in os.environ.items() if name.startswith(COMPILERS)}
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from holotype_conformance.adapters.reference import ReferenceCandidate
 from holotype_conformance.candidate import Inputs, Outputs
 from holotype_conformance.engine import Settings, judge
+from holotype_conformance.machine import serial_compiler
 from holotype_conformance.process_state import ARITHMETIC, PROCESS, settled, undisturbed
 from holotype_conformance.properties.agreement import logits
 from holotype_conformance.records import Request, Result
@@ -156,3 +157,17 @@ def test_what_only_the_first_run_changes_is_told_with_the_next_result() -> None:
     run.smoke(run.specs[0])
     result = run.judge(run.specs[0], run.properties[0])
     assert result.left_changed == ("deterministic algorithms (on)",)
+
+
+def test_what_the_compiler_sets_is_not_laid_to_the_candidate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_FREEZING", "0")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    with undisturbed() as changed, serial_compiler():
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = "anywhere"  # as torch does once it compiles
+        os.environ["TORCHINDUCTOR_FREEZING"] = "1"
+        os.environ["CANDIDATES_OWN"] = "1"
+    assert list(changed) == ["environment variables (CANDIDATES_OWN)"]
+    assert os.environ["TORCHINDUCTOR_FREEZING"] == "0"
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ

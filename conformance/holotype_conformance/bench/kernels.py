@@ -11,14 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from holotype_conformance.attention.adapters import ReferenceKernel
+from holotype_conformance.attention.budget import stating
 from holotype_conformance.attention.cases import DTYPES
 from holotype_conformance.attention.kernel import Call, KernelCandidate
-from holotype_conformance.attention.subject import KernelSubject, checked
+from holotype_conformance.attention.returned import checked, checked_gradient
+from holotype_conformance.attention.subject import KernelSubject
 from holotype_conformance.attention.targets import resolve_kernel
 from holotype_conformance.bench.bench import Bench
 from holotype_conformance.bench.protocol import Open, Prepared, Role
 from holotype_conformance.bench.truth import demand_gradients, demand_result, visible
 from holotype_conformance.bench.workloads import KernelWork
+from holotype_conformance.plain_tensor import plain_tensor
 from holotype_conformance.runs import check_device
 from holotype_conformance.subject import candidate_code
 
@@ -33,11 +36,12 @@ class KernelInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """A kernel, and how it is told the mask of the work at hand."""
+    """A kernel, how it is told the mask of the work at hand, and whether its gradients are asked for by name."""
 
     kernel: KernelCandidate
     options: dict[str, Any]
     told: str
+    by_grad: bool = False
 
 
 class KernelBench(Bench[KernelWork, KernelInputs]):
@@ -89,11 +93,19 @@ class KernelBench(Bench[KernelWork, KernelInputs]):
 
     def _told(self, kernel: KernelCandidate, subject: KernelSubject) -> Kernel:
         """By arguments where the kernel takes them, else by a boolean matrix."""
+        options = self._options(subject)
+        names = {"": "nothing", "mask": "a boolean mask"}
+        told = ", ".join(options)
+        return Kernel(
+            kernel=kernel, options=options, told=names.get(told, told), by_grad=subject.by_grad
+        )
+
+    def _options(self, subject: KernelSubject) -> dict[str, Any]:
         mask, sizes = self.work.mask, self.work.sizes
         if mask == "none":
-            return Kernel(kernel=kernel, options={}, told="nothing")
+            return {}
         if not subject.has(mask):
-            return Kernel(kernel=kernel, options={"mask": self._matrix()}, told="a boolean mask")
+            return {"mask": self._matrix()}
         options: dict[str, Any] = {"causal": True}
         match mask:
             case "window":
@@ -102,7 +114,7 @@ class KernelBench(Bench[KernelWork, KernelInputs]):
                 options["prefix"] = sizes[0]
             case "documents":
                 options["documents"] = sizes
-        return Kernel(kernel=kernel, options=options, told=f"{', '.join(options)}")
+        return options
 
     def _for_sdpa(self) -> dict[str, Any]:
         match self.work.mask:
@@ -141,16 +153,33 @@ class KernelBench(Bench[KernelWork, KernelInputs]):
                 with torch.no_grad():
                     return kernel.call(call), None
             output = kernel.call(call)
-            leaves = (call.q, call.k, call.v)
-            return output, torch.autograd.grad(output, leaves, inputs.upstream)
+            return output, self._gradients(role, call, output, inputs.upstream)
+
+    def _gradients(
+        self, role: Role, call: Call, output: Tensor, upstream: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        """As training takes them, and as `KernelSubject.backwards` does: reentrant checkpoints refuse to be asked."""
+        leaves = (call.q, call.k, call.v)
+        if self.kernels[role].by_grad:
+            return torch.autograd.grad(output, leaves, upstream, allow_unused=True)
+        for leaf in leaves:
+            leaf.grad = None
+        output.backward(upstream)  # type: ignore[no-untyped-call]
+        return tuple(leaf.grad for leaf in leaves)
 
     def verify(self, inputs: KernelInputs, result: Any) -> None:
         output, gradients = result
         call = inputs.call.with_tensors(Tensor.detach)
         rng = np.random.default_rng([self.seed, int(call.q.shape[2])])
-        demand_result(call, self.seen, checked(output, call).detach(), rng)
-        if gradients is not None:
-            demand_gradients(call, inputs.upstream, self.seen, gradients, rng)
+        with stating(self.kernel.floor):
+            demand_result(call, self.seen, checked(output, call).detach(), rng)
+            if gradients is None:
+                return
+            known = tuple(
+                checked_gradient(name, plain_tensor(each, f"the gradient by {name}"))
+                for name, each in zip("qkv", gradients, strict=True)
+            )
+            demand_gradients(call, inputs.upstream, self.seen, known, rng)
 
     def given(self, inputs: KernelInputs) -> list[Tensor]:
         call = inputs.call

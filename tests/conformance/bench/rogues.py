@@ -5,15 +5,48 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+from holotype_conformance.attention.kernel import KernelCandidate
+from holotype_conformance.declarations import Floor
 
 
 def right(q, k, v, *, mask=None, causal=False):
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
     )
+
+
+def checkpointed(q, k, v, *, mask=None, causal=False):
+    """Computed again on the way back, by a checkpoint that refuses to be asked for some gradients."""
+    run = partial(right, mask=mask, causal=causal)
+    return checkpoint(run, q, k, v, use_reentrant=True)
+
+
+def some_gradients_missing(q, k, v, *, mask=None, causal=False):
+    return right(q, k.detach(), v, mask=mask, causal=causal)
+
+
+class Coarse(KernelCandidate):
+    """Rounds its keys, and says how far off that is."""
+
+    floor = Floor(relative=0.02, reason="keys in 8 bits")
+    digits = 64.0
+
+    def attention(self, q, k, v, *, mask=None, causal=False):
+        return right(q, (k * self.digits).round() / self.digits, v, mask=mask, causal=causal)
+
+
+class CoarserThanStated(Coarse):
+    digits = 0.5
+
+
+class CoarseUnstated(Coarse):
+    floor = None
 
 
 def slower(q, k, v, *, mask=None, causal=False):

@@ -13,7 +13,7 @@ from holotype_conformance.bench.protocol import Count, Counted, Open, Prepare, P
 from holotype_conformance.bench.records import Measured
 from holotype_conformance.bench.run import Other, grow, measure, run
 from holotype_conformance.bench.server import Server
-from holotype_conformance.bench.side import BadRequest, Side, Unrunnable
+from holotype_conformance.bench.side import BadRequest, Side, Unrunnable, Wrong
 from holotype_conformance.bench.workloads import KernelWork, Part
 
 pytestmark = pytest.mark.slow
@@ -75,6 +75,32 @@ def test_a_kernel_that_is_wrong_gets_no_time(name: str, part: Part, said: str) -
     assert said in (found.error or "")
     assert found.seconds == ()
     assert failed(found) == ["result.right"]
+
+
+def verified(name: str, part: Part) -> Prepared:
+    """The answer of a kernel that is called once, and whose result is held to the formula."""
+    work = KernelWork(length=64, heads=2, kv_heads=2, part=part)
+    return opened(name).ask(Prepare(work=work), Prepared)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [("checkpointed", "forward-backward"), ("Coarse", "forward")]
+)
+def test_what_a_check_allows_a_benchmark_does_too(name: str, part: Part) -> None:
+    assert verified(name, part).lacks is None
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "said"),
+    [
+        ("CoarserThanStated", "forward", "the result differs from the formula"),
+        ("CoarseUnstated", "forward", "the result differs from the formula"),
+        ("some_gradients_missing", "forward-backward", "has no gradient by k"),
+    ],
+)
+def test_and_no_more_than_that(name: str, part: Part, said: str) -> None:
+    with pytest.raises(Wrong, match=said):
+        verified(name, part)
 
 
 def test_the_same_kernel_is_not_slower_than_itself() -> None:
