@@ -231,7 +231,13 @@ def _once_more(result: Result, trial: _Trial, settings: Settings) -> Result:
     try:
         with time_limit(settings.limit):
             return once_more(
-                result, trial.property, before, case, settings.fresh, settings.rerun(None)
+                result,
+                trial.property,
+                before,
+                case,
+                settings.fresh,
+                settings.rerun(None),
+                what=getattr(trial.subject, "what", "model"),
             )
     except BaseException as error:
         if not isinstance(error, Exception) and not is_time_up(error):

@@ -54,6 +54,7 @@ def once_more(
     case: Case,
     fresh: Fresh,
     rerun_all: str,
+    what: str = "model",
 ) -> Result:
     """The failure, and whether it depends on earlier calls.
 
@@ -64,6 +65,7 @@ def once_more(
         case: the one that failed.
         fresh: gives fresh subjects.
         rerun_all: the command that runs the whole property.
+        what: is called, in a word.
     """
     shared = partial(fresh, shared=True)
     if _fails(property_, (), case, shared) or result.counterexample is None:
@@ -71,23 +73,23 @@ def once_more(
     for number in (*(each for each in SHORT if each < len(cases)), len(cases)):
         before = cases[len(cases) - number :] if number else ()
         if number and _fails(property_, before, case, fresh):
-            return _after(result, before, rerun_all)
+            return _after(result, before, rerun_all, what)
     there = f", and so it does after the {len(cases)} of this property before it" if cases else ""
     said = (
-        f"on earlier calls of other properties, or on chance: on a fresh model the same case holds{there}. The line"
+        f"on earlier calls of other properties, or on chance: on a fresh {what} the same case holds{there}. The line"
         " alone is green; the whole run is not"
     )
     return msgspec.structs.replace(result, depends=said)
 
 
-def _after(result: Result, before: Sequence[Case], rerun_all: str) -> Result:
+def _after(result: Result, before: Sequence[Case], rerun_all: str, what: str) -> Result:
     """The failure that needs the cases before it."""
     shown = "; ".join(msgspec.json.encode(each).decode() for each in before[-SHOWN:])
     left = f" (the last {SHOWN}: {shown})" if len(before) > SHOWN else f" ({shown})"
     number = "the case" if len(before) == 1 else f"the {len(before)} cases"
     said = (
-        f"on earlier calls: on a fresh model the same case holds, and after {number} before it{left} it fails. Look for"
-        " what is kept from one call to the next"
+        f"on earlier calls: on a fresh {what} the same case holds, and after {number} before it{left} it fails. Look"
+        " for what is kept from one call to the next"
     )
     assert result.counterexample is not None
     again = msgspec.structs.replace(result.counterexample, rerun=rerun_all)

@@ -211,7 +211,7 @@ class Run:
             trying=lambda case: self.notify(Trying(case=case)),
             broken=lambda result: self.notify(Broken(spec=spec.name, result=result)),
             judged=lambda result: self.notify(Judged(spec=spec.name, result=result)),
-            fresh=partial(self.fresh, spec) if request.kind == "model" else None,
+            fresh=partial(self.fresh, spec),
         )
         try:
             result = judge(self.subject(spec), property_, settings)

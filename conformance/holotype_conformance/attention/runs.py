@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from holotype_conformance.attention.claims import kernel_properties
 from holotype_conformance.attention.declared import kernel_declarations
 from holotype_conformance.attention.subject import KernelSubject, Protocol
+from holotype_conformance.attention.targets import resolve_kernel
 from holotype_conformance.property import Property
 from holotype_conformance.records import Declaration
 from holotype_conformance.runs import Run, select
@@ -16,12 +18,24 @@ from holotype_conformance.runs import Run, select
 class KernelRun(Run):
     """A request to check a kernel, resolved."""
 
-    def new_subject(self, spec: Any) -> Any:
-        kernel: Any = self.candidate
+    _shared: KernelSubject | None = None  # made anew once, for all failures that may share it
+
+    def new_subject(self, spec: Any, kernel: Any = None) -> Any:
+        kernel = self.candidate if kernel is None else kernel
         request = self.request
         return KernelSubject(
             kernel, seed=request.seed, device=request.device, dtypes=request.dtypes
         )
+
+    @contextmanager
+    def fresh(self, spec: Any, *, shared: bool = False) -> Iterator[Any]:
+        """A subject whose kernel is made anew, in the same process, where kernels are judged; a file is run again."""
+        if not shared:
+            yield self.new_subject(spec, resolve_kernel(self.request.target))
+            return
+        if self._shared is None:
+            self._shared = self.new_subject(spec, resolve_kernel(self.request.target))
+        yield self._shared
 
     def load_specs(self, names: Sequence[str]) -> list[Any]:
         return [Protocol()]

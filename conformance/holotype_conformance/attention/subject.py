@@ -75,6 +75,7 @@ class KernelSubject:
     """
 
     diagnosis = "holotype_conformance.attention.diagnosis"
+    what = "kernel"
 
     def __init__(
         self,
