@@ -12,8 +12,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from holotype_conformance.supervisor import ending
-
 pytestmark = pytest.mark.slow
 
 ROGUE = Path(__file__).with_name("rogue.py")
@@ -227,23 +225,6 @@ def test_a_run_in_which_only_something_did_not_end_has_the_exit_code_of_the_unde
     assert "s of processor time in" in said
     assert "and waited; a longer --timeout may decide it" in said
     assert f"conforms to gpt2 on 2 of {PROPERTIES} properties is undecided" in said
-
-
-@pytest.mark.parametrize(
-    ("status", "words"),
-    [
-        (0, "exited with status 0"),
-        (3, "exited with status 3"),
-        (139, "exited with status 139, as a shell tells of one that SIGSEGV ended"),
-        (70, "exited with status 70, as ours does when its way to us is cut"),
-        (255, "exited with status 255"),
-        (-11, "crashed (SIGSEGV)"),
-        (-9, "crashed (SIGKILL: killed from outside, as systems do when memory runs out)"),
-        (-250, "crashed (signal 250)"),
-    ],
-)
-def test_the_end_of_a_process_is_told_in_words(status, words):
-    assert ending(status).startswith(words)
 
 
 # A candidate that cannot be run, or is none ---------------------------------------------------------------------

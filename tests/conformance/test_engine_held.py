@@ -23,6 +23,7 @@ from holotype_conformance.property import (
     Property,
     Violation,
 )
+from holotype_conformance.randomness import seed_of
 from holotype_conformance.records import Result
 
 made_up = run_path(str(Path(__file__).with_name("made_up.py")))
@@ -138,6 +139,7 @@ def test_a_case_is_run_in_random_states_of_its_own_and_the_check_is_told_their_s
     ((slug, case, seed, value),) = seeds
     assert (slug, case) == ("group.claim", Sizes(size=1))
     assert value == random.Random(seed).random() == one
+    assert seed == seed_of(0, "group.claim", '{"size":1,"kind":"plain"}')  # as reruns have it
 
 
 # What is not run ------------------------------------------------------------------------------------------------

@@ -1,8 +1,4 @@
-"""The parent of the worker, with workers of a few lines in place of ours: what each can do, and what is made of it.
-
-They speak the protocol by themselves, without a line of ours and without torch, so that each costs some hundredths of
-a second.
-"""
+"""The parent of the worker: what it is told, starts, refuses and leaves behind."""
 
 from __future__ import annotations
 
@@ -11,139 +7,21 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from runpy import run_path
 
 import pytest
 
 from holotype_conformance import supervisor
-from holotype_conformance.records import AnyEvent, Request, Result
 from holotype_conformance.supervisor import (
     CandidateUnrunnable,
-    Record,
     RequestRejected,
-    supervise,
 )
 
-SPEAKING = """#!{python} -IS
-import hashlib, json, os, signal, subprocess, sys, time
-
-HERE = {folder!r}
-environment = {{
-    "python": "3", "torch": "2", "platform": "here", "device": "cpu", "versions": {{}},
-}}
-number = 0
-
-def line(event, fields):
-    text = json.dumps({{"event": event, **fields}}).encode()
-    signature = hashlib.blake2b(number.to_bytes(8, "big") + text, key=key, digest_size=16)
-    return signature.hexdigest().encode() + b" " + text + b"\\n"
-
-def write(text):
-    os.write(1, text)
-
-def say(event, **fields):
-    global number
-    number += 1
-    write(line(event, fields))
-
-def result(slug, outcome="passed", **fields):
-    return {{"property": slug, "level": "must", "outcome": outcome, "seconds": 0.5, **fields}}
-
-def planned(*slugs, spec="gpt2"):
-    names = ("spec", "property", "level", "clause", "meaning")
-    plan = [dict(zip(names, (spec, slug, "must", "A clause.", "A meaning."))) for slug in slugs]
-    say("collected", plan=plan, environment=environment, suite=9, declared={{}})
-
-def until_planned(*slugs):
-    say("ready", environment=environment)
-    say("resolved", title="mine")
-    planned(*slugs)
-
-def passes(slug, spec="gpt2"):
-    say("started", spec=spec, property=slug)
-    say("finished", spec=spec, result=result(slug))
-
-def left_alone():
-    time.sleep(8)  # whoever is not killed ends by itself
-    os._exit(9)
-
-def spin():
-    end = time.process_time() + 8
-    while time.process_time() < end:
-        pass
-    os._exit(9)
-
-written = sys.stdin.readline()
-job = json.loads(written)
-with open(HERE + "/jobs", "a") as jobs:
-    jobs.write(json.dumps(job) + "\\n")
-key = job["key"].encode()
-finished = [slug for spec, slug in job["finished"]]
-"""
-TARGET = "mine.py:build"
-
-
-class Run:
-    """One run with workers that do what `script` says, and what was told of it."""
-
-    def __init__(self, folder: Path, script: str, request: Request) -> None:
-        self.folder = folder
-        path = folder / "worker"
-        path.write_text(SPEAKING.format(python=sys.executable, folder=str(folder)) + script)
-        path.chmod(0o755)
-        self.request = request
-        self.reactions: dict[str, Callable[[], None]] = {}  # to an event
-        self.events: list[AnyEvent] = []
-        self.record: Record | None = None
-
-    def __call__(self) -> Record:
-        def watch(event: AnyEvent, record: Record) -> None:
-            self.events.append(event)
-            self.record = record
-            self.reactions.get(type(event).__name__, lambda: None)()
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "executable", str(self.folder / "worker"))
-            return supervise(self.request, watch)
-
-    @property
-    def told(self) -> list[str]:
-        return [type(event).__name__ for event in self.events]
-
-    @property
-    def jobs(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "jobs").read_text().splitlines()]
-
-
-Made = Callable[..., Run]
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Made:
-    def make(script: str, **request: Any) -> Run:
-        return Run(tmp_path, script, Request(target=TARGET, specs=("gpt2",), **request))
-
-    return make
-
-
-def of(record: Record, slug: str, spec: str = "gpt2") -> Result:
-    return record.results[spec, slug]
-
-
-def two(doing: str) -> str:
-    """A worker that does `doing` in the property a.b, and another one that finishes c.d."""
-    indented = "\n".join(f"    {line}" for line in doing.splitlines())
-    return f"""
-until_planned("a.b", "c.d")
-if "a.b" not in finished:
-    say("started", spec="gpt2", property="a.b")
-    say("trying", case={{"size": 7}})
-{indented}
-passes("c.d")
-say("done")
-"""
+workers = run_path(str(Path(__file__).with_name("workers.py")))
+TARGET, Made, made, of, two, runs = (
+    workers[name] for name in ("TARGET", "Made", "made", "of", "two", "runs")
+)
 
 
 # All goes well --------------------------------------------------------------------------------------------------
@@ -270,226 +148,6 @@ def test_times_to_wait_fit_slow_disks_and_people() -> None:
     assert 60 <= supervisor.STARTING <= 1200
     assert 1 <= supervisor.GRACE <= 30
     assert 1 <= supervisor.LEAVING <= 60
-
-
-# It ends in the middle ------------------------------------------------------------------------------------------
-
-
-def test_whoever_ends_the_process_has_failed_and_another_goes_on_with_the_rest(made: Made) -> None:
-    run = made(
-        two("""
-os.write(2, b"first\\nsecond \\xff\\n")
-time.sleep(0.05)
-os._exit(3)
-"""),
-        seed=5,
-    )
-    record = run()
-    found = of(record, "a.b")
-    assert (found.outcome, found.ended, found.level) == ("failed", True, "must")
-    assert found.reason == "the candidate's process exited with status 3 during this property"
-    assert (found.clause, found.meaning) == ("A clause.", "A meaning.")
-    assert found.details == "first\nsecond �"
-    assert 0.05 <= found.seconds < 60
-    assert found.seconds == round(found.seconds, 3)
-    assert found.counterexample is not None
-    assert found.counterexample.case == {"size": 7}
-    assert found.counterexample.facts == {}
-    assert found.counterexample.rerun == (
-        "holotype check mine.py:build --spec gpt2 --property a.b --seed 5 --case '{\"size\":7}'"
-    )
-    assert of(record, "c.d").outcome == "passed"
-    before, after = run.jobs
-    assert (before["finished"], before["smoked"]) == ([], [])
-    assert (after["finished"], after["smoked"]) == ([["gpt2", "a.b"]], ["gpt2"])
-    assert before["key"] != after["key"]
-    assert run.told[3:6] == ["Started", "Trying", "Finished"]
-
-
-def test_what_printed_nothing_and_had_no_case_yet_has_neither(made: Made) -> None:
-    run = made("""
-until_planned("a.b", "c.d")
-if not finished:
-    passes("c.d")
-    say("started", spec="gpt2", property="a.b")
-    os._exit(0)
-""")
-    found = of(run(), "a.b")
-    assert found.reason == "the candidate's process exited with status 0 during this property"
-    assert found.details is None
-    assert found.counterexample is not None
-    assert found.counterexample.case == {}
-    assert found.counterexample.rerun.endswith("--property a.b")
-
-
-@pytest.mark.parametrize(
-    ("name", "outcome"), [("SIGKILL", "failed"), ("SIGALRM", "undecided"), ("SIGXCPU", "undecided")]
-)
-def test_whom_the_alarm_of_its_limit_ends_is_undecided(made: Made, name: str, outcome: str) -> None:
-    found = of(made(two(f"os.kill(os.getpid(), signal.{name})"))(), "a.b")
-    assert (found.outcome, found.ended) == (outcome, outcome == "failed")
-    assert f"the candidate's process crashed ({name}: " in (found.reason or "")
-
-
-def test_what_was_seen_before_the_end_is_kept_and_only_the_search_is_lost(made: Made) -> None:
-    seen = """
-say("broken", spec="gpt2", result=result("a.b", "failed", reason="large"))
-os._exit(3)
-"""
-    found = of(made(two(seen))(), "a.b")
-    assert found.reason == "large (after that its process exited with status 3)"
-    assert (found.outcome, found.ended, found.seconds) == ("failed", True, 0.5)
-    judged = seen.replace(
-        "os._exit(3)",
-        'say("judged", spec="gpt2", result=result("a.b", "failed", reason="small"))\nos._exit(3)',
-    )
-    found = of(made(two(judged))(), "a.b")
-    assert (found.outcome, found.reason, found.ended) == ("failed", "small", False)
-    assert found.undiagnosed == (
-        "the candidate's process exited with status 3 during the search for a diagnosis"
-    )
-
-
-@pytest.mark.parametrize("ended", [False, True])
-def test_a_failure_seen_before_the_time_was_up_is_no_end_of_the_process(
-    made: Made, ended: bool
-) -> None:
-    seen = f"""
-say("broken", spec="gpt2", result=result("a.b", "failed", reason="large", ended={ended}))
-os.kill(os.getpid(), signal.SIGALRM)
-"""
-    found = of(made(two(seen))(), "a.b")
-    assert (found.outcome, found.ended) == ("failed", ended)
-    assert (found.reason or "").startswith("large (after that its process crashed (SIGALRM: ")
-
-
-def test_what_was_seen_in_one_property_says_nothing_of_the_next(made: Made) -> None:
-    run = made("""
-until_planned("a.b", "c.d", "e.f")
-if not finished:
-    say("started", spec="gpt2", property="c.d")
-    say("trying", case={"size": 3})
-    say("broken", spec="gpt2", result=result("c.d", "failed", reason="large"))
-    say("judged", spec="gpt2", result=result("c.d", "failed", reason="small"))
-    say("finished", spec="gpt2", result=result("c.d", "failed", reason="small"))
-    passes("e.f")
-    say("started", spec="gpt2", property="a.b")
-    os._exit(4)
-""")
-    found = of(run(), "a.b")
-    assert found.property == "a.b"
-    assert found.reason == "the candidate's process exited with status 4 during this property"
-    assert found.counterexample is not None
-    assert found.counterexample.case == {}
-
-
-def test_an_expected_failure_absorbs_no_end_of_the_process_but_what_was_seen(made: Made) -> None:
-    expected = {"a.b": "issue 1", "gpt2.c.d": "issue 2", "e.f": "issue 3", "g.h": "issue 4"}
-    run = made(
-        """
-until_planned("a.b", "c.d", "e.f")
-if "a.b" not in finished:
-    say("started", spec="gpt2", property="a.b")
-    os._exit(3)
-if "c.d" not in finished:
-    say("started", spec="gpt2", property="c.d")
-    say("judged", spec="gpt2", result=result("c.d", "failed", reason="small"))
-    os._exit(3)
-say("finished", spec="gpt2", result=result("e.f", "skipped", reason="it has none"))
-say("done")
-""",
-        expected=expected,
-    )
-    record = run()
-    assert of(record, "a.b").outcome == "failed"
-    assert (of(record, "a.b").reason or "").endswith(
-        "(listed as an expected failure, which is never one of these)"
-    )
-    assert of(record, "c.d").outcome == "expected-failure"
-    assert of(record, "c.d").reason == "issue 2 (seen: small)"
-    assert of(record, "e.f").outcome == "error"  # nothing answered to the entry
-    assert len(run.jobs) == 3
-
-
-def test_only_the_last_lines_of_what_it_printed_are_kept(made: Made) -> None:
-    printing = """
-os.write(2, b"".join(b"%d\\n" % each for each in range(1000)))
-os.write(2, b"x" * 300_000 + b"\\nlast")
-os._exit(3)
-"""
-    details = of(made(two(printing))(), "a.b").details or ""
-    assert details.endswith("x\nlast")
-    lines = details.splitlines()
-    assert len(lines) <= 200
-    assert max(map(len, lines)) <= 20_000
-    few = 'os.write(2, b"".join(b"%d\\n" % each for each in range(1000)))\nos._exit(3)'
-    assert of(made(two(few))(), "a.b").details == "\n".join(map(str, range(800, 1000)))
-
-
-# It does not answer ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "GRACE", 0.1)
-    monkeypatch.setattr(supervisor, "LEAVING", 5.0)
-
-
-@pytest.mark.usefixtures("hurried")
-def test_whoever_is_late_is_killed_and_undecided(made: Made) -> None:
-    run = made(two('open(HERE + "/began", "w").close()\nspin()'), limit=0.2)
-    record = run()
-    found = of(record, "a.b")
-    assert (found.outcome, found.ended) == ("undecided", False)
-    said = "the candidate's process did not answer within 0.2 s and had to be killed (it had 0."
-    assert (found.reason or "").startswith(said)
-    assert (found.reason or "").endswith(") during this property")
-    assert of(record, "c.d").outcome == "passed"
-
-
-@pytest.mark.usefixtures("hurried")
-def test_each_property_and_each_search_for_a_diagnosis_has_the_limit_for_itself(made: Made) -> None:
-    """Each takes 0.12 s of the 0.2 that it has, and all of them together more than twice as much as one may."""
-    run = made(
-        """
-def work():
-    end = time.process_time() + 0.12
-    while time.process_time() < end:
-        pass
-
-until_planned("a.b", "c.d")
-for slug in ("a.b", "c.d"):
-    say("started", spec="gpt2", property=slug)
-    work()
-    say("judged", spec="gpt2", result=result(slug, "failed", reason="small"))
-    work()
-    say("finished", spec="gpt2", result=result(slug, "failed", reason="small"))
-say("done")
-""",
-        limit=0.1,
-    )
-    record = run()
-    assert len(run.jobs) == 1
-    assert [each.undiagnosed for each in record.results.values()] == [None, None]
-
-
-@pytest.mark.usefixtures("hurried")
-def test_a_search_for_a_diagnosis_that_is_late_leaves_the_failure(made: Made) -> None:
-    judged = 'say("judged", spec="gpt2", result=result("a.b", "failed", reason="small"))\nspin()'
-    found = of(made(two(judged), limit=0.2)(), "a.b")
-    assert (found.outcome, found.reason) == ("failed", "small")
-    assert "did not answer within 0.2 s" in (found.undiagnosed or "")
-
-
-@pytest.mark.usefixtures("hurried")
-def test_without_a_limit_nothing_is_late(made: Made) -> None:
-    busy = """
-end = time.process_time() + 0.3
-while time.process_time() < end:
-    pass
-say("finished", spec="gpt2", result=result("a.b"))
-"""
-    assert of(made(two(busy), limit=0.0)(), "a.b").outcome == "passed"
 
 
 # It cannot be run -----------------------------------------------------------------------------------------------
@@ -619,16 +277,9 @@ with open(HERE + "/pids", "w") as file:
     assert run.told[-1] == "Left"
     for pid in (outside, inside):
         end = time.monotonic() + 5
-        while _runs(pid) and time.monotonic() < end:
+        while runs(pid) and time.monotonic() < end:
             time.sleep(0.01)
-        assert not _runs(pid)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return (Path("/proc") / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+        assert not runs(pid)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
@@ -651,4 +302,4 @@ left_alone()
     assert run.told[-1] == "Stopped"
     assert run.record is record
     assert [each.outcome for each in record.of("gpt2")] == ["passed", "not-run"]
-    assert not _runs(json.loads((run.folder / "pids").read_text()))
+    assert not runs(json.loads((run.folder / "pids").read_text()))
