@@ -16,17 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from holotype_spec.schema import (
-    AlternatingBanded,
-    Bidirectional,
-    Causal,
-    MixtureOfMasks,
-    Pattern,
-    Permutation,
-    PrefixCausal,
-    SlidingWindow,
-    Spec,
-)
+from holotype_spec.schema import Bidirectional, Pattern, Spec
 
 Matrix = npt.NDArray[np.bool_]
 Mask = Sequence[int] | npt.NDArray[np.generic]
@@ -55,22 +45,13 @@ def layer_mask(
             have, or the direction of a mixture for another pattern.
     """
     _check_choice(pattern, length, prefix, right_to_left)
-    query, key = np.arange(length)[:, None], np.arange(length)[None, :]
-    match pattern:
-        case MixtureOfMasks() if right_to_left:
-            seen = key >= query
-        case MixtureOfMasks() if prefix is not None:
-            seen = (key <= query) | (key < prefix)
-        # Without an order of prediction, or a mask drawn, every position may be seen.
-        case Bidirectional() | Permutation() | MixtureOfMasks():
-            seen = np.ones((length, length), dtype=bool)
-        case PrefixCausal():
-            seen = (key <= query) | (key < (prefix or 0))
-        # A band beside a dense layer hides nothing.
-        case Causal() | AlternatingBanded():
-            seen = key <= query
-        case SlidingWindow(window=window):
-            seen = (key <= query) & (key > query - window)
+    runs = [
+        pattern.keys_seen(query, length, prefix=prefix, right_to_left=right_to_left)
+        for query in range(length)
+    ]
+    first, behind = np.array(runs, dtype=np.int64).reshape(length, 2).T
+    key = np.arange(length)
+    seen = (key >= first[:, None]) & (key < behind[:, None])
     return seen & _real(attention_mask, length)
 
 

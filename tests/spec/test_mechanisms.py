@@ -14,6 +14,7 @@ import pytest
 import holotype_spec.schema as schema
 from holotype_spec import count_parameters, load, parameter_table, probe
 from holotype_spec.costs import flops_per_token, kv_cache_bytes, kv_cache_bytes_per_token
+from holotype_spec.dependencies import dependencies
 from holotype_spec.parameters import Parameter
 from holotype_spec.schema.attention import AttentionMechanism
 from holotype_spec.schema.feed_forward import FeedForwardMechanism
@@ -55,6 +56,11 @@ class FirstTokens(AttentionPattern, tag="first-tokens", tag_field="kind"):
     """Each query sees the first `number` tokens alone."""
 
     number: int
+
+    def keys_seen(
+        self, query: int, length: int, *, prefix: int | None, right_to_left: bool
+    ) -> tuple[int, int]:
+        return 0, min(length, self.number)
 
     def kept(self, length: int, layers: int) -> dict[int, int]:
         return {min(length, self.number): layers}
@@ -137,12 +143,19 @@ def test_both_stacks_of_an_encoder_decoder_have_the_new_positions_and_cross_atte
     assert (owners, blocks) == ({"encoder", "decoder"}, {"self_attention"})
 
 
-def test_a_new_pattern_says_what_the_cache_keeps() -> None:
+def test_a_new_pattern_says_what_a_query_sees_and_what_the_cache_keeps() -> None:
     attention = msgspec.structs.replace(GPT2.architecture.attention, pattern=FirstTokens(number=10))
     spec = with_mechanism(GPT2, attention=attention)
     assert kv_cache_bytes(spec, 1000, "float32") == kv_cache_bytes(GPT2, 10, "float32")
     assert parameter_table(spec) == parameter_table(GPT2)
     assert not spec.has_prefix
+    seen = dependencies(spec, 12)
+    assert (seen[:, :10].all(), seen[0, 10], seen[11, 10], seen[11, 11]) == (
+        True,
+        False,
+        False,
+        True,
+    )
 
 
 def test_new_attention_says_its_matrices_and_its_cache() -> None:

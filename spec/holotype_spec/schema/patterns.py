@@ -20,6 +20,19 @@ class AttentionPattern(Mechanism):
     mixed: ClassVar[bool] = False  # a caller may say which of several masks a batch has
     permuted: ClassVar[bool] = False  # a caller may say in which order tokens are predicted
 
+    def keys_seen(
+        self, query: int, length: int, *, prefix: int | None, right_to_left: bool
+    ) -> tuple[int, int]:
+        """The first of `length` keys that a query sees, and the one behind the last: here all of them.
+
+        Args:
+            query: the place of the query, from 0.
+            length: tokens of the sequence.
+            prefix: places at the beginning that all see, of a pattern that has a prefix; None where none was given.
+            right_to_left: of a mixture of masks, the one in which each position sees itself and those after it.
+        """
+        return 0, length
+
     def kept(self, length: int, layers: int) -> dict[int, int]:
         """The number of the last `length` tokens that a layer sees -> how many of `layers` layers see so many."""
         return {length: layers}
@@ -36,6 +49,11 @@ class Bidirectional(AttentionPattern, tag="bidirectional", tag_field="kind"):
 class Causal(AttentionPattern, tag="causal", tag_field="kind"):
     """Position i attends to the keys 0 … i (Vaswani et al. 2017, section 3.1)."""
 
+    def keys_seen(
+        self, query: int, length: int, *, prefix: int | None, right_to_left: bool
+    ) -> tuple[int, int]:
+        return 0, query + 1
+
 
 class SlidingWindow(AttentionPattern, tag="sliding-window", tag_field="kind"):
     """Position i attends to the ``window`` keys i-window+1 … i (Jiang et al. 2023, section 2)."""
@@ -47,6 +65,11 @@ class SlidingWindow(AttentionPattern, tag="sliding-window", tag_field="kind"):
 
     def probed(self, probing: Probing) -> Self:
         return msgspec.structs.replace(self, window=probing.window)
+
+    def keys_seen(
+        self, query: int, length: int, *, prefix: int | None, right_to_left: bool
+    ) -> tuple[int, int]:
+        return max(query + 1 - self.window, 0), query + 1
 
 
 class Permutation(AttentionPattern, tag="permutation", tag_field="kind"):
@@ -78,6 +101,13 @@ class MixtureOfMasks(AttentionPattern, tag="mixture", tag_field="kind"):
     has_prefix: ClassVar[bool] = True
     mixed: ClassVar[bool] = True
 
+    def keys_seen(
+        self, query: int, length: int, *, prefix: int | None, right_to_left: bool
+    ) -> tuple[int, int]:
+        if right_to_left:
+            return query, length
+        return 0, length if prefix is None else max(query + 1, prefix)
+
 
 class PrefixCausal(AttentionPattern, tag="prefix-causal", tag_field="kind"):
     """A prefix-LM mask: position i sees the keys 0 … i and all of the prefix, the prompt (Du et al. 2021, 2.1).
@@ -86,6 +116,11 @@ class PrefixCausal(AttentionPattern, tag="prefix-causal", tag_field="kind"):
     """
 
     has_prefix: ClassVar[bool] = True
+
+    def keys_seen(
+        self, query: int, length: int, *, prefix: int | None, right_to_left: bool
+    ) -> tuple[int, int]:
+        return 0, max(query + 1, prefix or 0)
 
 
 class AlternatingBanded(AttentionPattern, tag="alternating-banded", tag_field="kind"):
@@ -106,6 +141,11 @@ class AlternatingBanded(AttentionPattern, tag="alternating-banded", tag_field="k
 
     def probed(self, probing: Probing) -> Self:
         return msgspec.structs.replace(self, window=probing.window)
+
+    def keys_seen(
+        self, query: int, length: int, *, prefix: int | None, right_to_left: bool
+    ) -> tuple[int, int]:
+        return 0, query + 1  # a band beside a dense layer hides nothing
 
 
 Pattern = (
