@@ -70,6 +70,7 @@ class Settings:
         broken: is told of a failure before a smaller case is looked for.
         judged: is told of it before its diagnosis is looked for.
         fresh: gives a subject whose candidate has not been called yet; None where there is none to be had.
+        explained: a smaller case is looked for after a failure, and what explains it; else only whether it fails.
     """
 
     profile: Profile = "quick"
@@ -82,6 +83,7 @@ class Settings:
     broken: Callable[[Result], None] = lambda result: None
     judged: Callable[[Result], None] = lambda result: None
     fresh: Fresh | None = None
+    explained: bool = True
 
 
 class Mistake(Exception):
@@ -212,11 +214,12 @@ def judge(subject: Subject, property_: Property, settings: Settings) -> Result:
             settings.broken(result("failed", str(violation), _cause(violation)))
 
         trial = _Trial(subject, property_, settings.trying, broken)
+        trial.shrinking = 0 if settings.explained else SHRINKING
         verdict = result(*_attempt(trial, settings, case))
         if verdict.outcome == "failed":
             verdict = _once_more(verdict, trial, settings)
             settings.judged(verdict)
-            if verdict.depends is None:
+            if settings.explained and verdict.depends is None:
                 verdict = _diagnosed(verdict, trial, settings)
         getattr(subject, "settle", lambda: None)()  # what was changed in another process
     return msgspec.structs.replace(verdict, left_changed=tuple(map(encodable, changed)))

@@ -39,6 +39,7 @@ def test_the_settings_of_a_property_that_nobody_asks_for() -> None:
     settings = Settings()
     assert (settings.profile, settings.seed, settings.limit) == ("quick", 0, 60.0)
     assert (settings.case, settings.named, settings.fresh) == (None, False, None)
+    assert settings.explained
     assert settings.rerun({"size": 1}) == settings.rerun(None) == ""
     assert settings.trying({}) is settings.broken(RESULT) is settings.judged(RESULT) is None
     with pytest.raises(FrozenInstanceError):
@@ -48,6 +49,30 @@ def test_the_settings_of_a_property_that_nobody_asks_for() -> None:
 
 
 RESULT = Result(property="group.claim", level="must", outcome="failed", seconds=0.0)
+
+
+@pytest.mark.parametrize("explained", [True, False])
+def test_a_failure_is_made_small_and_explained_unless_that_is_not_asked_for(
+    explained: bool,
+) -> None:
+    wrong, asked = [], []
+
+    def check(subject: Any, case: Any) -> None:
+        if case.size > 10:
+            wrong.append(case.size)
+            raise Violation("too large")
+
+    def diagnose(*failure: Any) -> list[Any]:
+        asked.append(failure)
+        return []
+
+    settings = Settings(limit=0, explained=explained)
+    sizes = st.builds(Sizes, size=st.integers(0, 99))
+    on = subject(diagnose=diagnose)
+    result = run(check, on=on, settings=settings, cases=lambda subject: sizes)
+    assert result.outcome == "failed"
+    assert (wrong[-1], len(asked)) == ((11, 1) if explained else (wrong[0], 0))
+    assert explained or len(wrong) == 1
 
 
 # A trial --------------------------------------------------------------------------------------------------------

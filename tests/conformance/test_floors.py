@@ -30,7 +30,7 @@ GROUP = 16
 
 
 def judged(candidate: Candidate, slug: str, spec: Spec = LLAMA) -> Result:
-    return judge(Subject(candidate, spec), PROPERTIES[slug], Settings())
+    return judge(Subject(candidate, spec), PROPERTIES[slug], Settings(explained=False))
 
 
 def coarse(matrix: Tensor, *, last_group_scaled: bool = True) -> Tensor:

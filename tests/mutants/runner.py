@@ -227,8 +227,6 @@ def _judge(name: str, stop: bool, first: Sequence[str]) -> dict[str, Any]:
     from holotype_conformance.subject import CandidateUnusable, Subject
     from holotype_conformance.targets import resolve
 
-    engine.SHRINKING = 0
-    engine._diagnosis = lambda *_: ()
     answer = _nothing("")
     answer["errors"] = []
     subject = Subject(resolve("hf"), holotype_spec.load(name))
@@ -237,7 +235,7 @@ def _judge(name: str, stop: bool, first: Sequence[str]) -> dict[str, Any]:
     except CandidateUnusable as error:
         return answer | {"failed": [UNUSABLE], "reasons": {UNUSABLE: str(error)}}
     for property_ in sorted(all_properties(), key=lambda property_: property_.slug not in first):
-        result = engine.judge(subject, property_, engine.Settings(limit=0))
+        result = engine.judge(subject, property_, engine.Settings(limit=0, explained=False))
         if result.outcome == "passed":
             answer["passed"] += 1
         elif result.outcome == "error":
