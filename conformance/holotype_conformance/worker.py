@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from holotype_conformance.runs import Run
 
 
+GARBAGE = 20_000  # objects made since the last search for cycles of them: 700 come with every few calls of a model
+
+
 class Channel:
     """The way to the parent; takes standard output and input away from everyone else."""
 
@@ -100,6 +103,7 @@ def main() -> None:
     gc.disable()  # of what is imported nothing is garbage
     half = _prepared(channel, kind)
     gc.freeze()
+    gc.set_threshold(GARBAGE)
     gc.enable()
     job = channel.receive()
     status = 70

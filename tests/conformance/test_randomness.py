@@ -102,3 +102,15 @@ def _fixed() -> list[Callable[[], float]]:
     np.random.seed(3)
     torch.manual_seed(3)
     return list(GENERATORS.values())
+
+
+def test_the_second_of_a_pair_of_normal_numbers_is_given_back() -> None:
+    np.random.seed(3)
+    expected = np.random.randn(4).tolist()
+    np.random.seed(3)
+    first = np.random.randn()
+    with random_states(1):
+        np.random.randn()
+        with random_states(2):
+            np.random.randn()
+    assert [first, *np.random.randn(3)] == expected
