@@ -7,7 +7,6 @@ an error of whoever wrote it, and no verdict on the candidate.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -160,7 +159,7 @@ def declarations(candidate: Candidate, spec: Spec) -> tuple[Declaration, ...]:
     found = [
         *_named("absent", candidate.absent, CAPABILITIES, "a capability"),
         *_named("holds", candidate.holds, FORMS, "a form in which weights are held"),
-        *_floors(stated_floor(candidate, spec)),
+        *floors(stated_floor(candidate, spec)),
         *_differences(known_differences(candidate, spec)),
     ]
     if all(dtype in candidate.absent for dtype in DTYPE_NAMES):
@@ -195,15 +194,8 @@ def stated_floor(candidate: Candidate, spec: Spec) -> Floor | None:
     floor = _asked(candidate, "floor", spec)
     if floor is None:
         return None
-    if not isinstance(floor, Floor):
-        raise DeclarationError(f"`floor` returned {shown(floor)}; expected a Floor, or None")
-    require_reason("`floor`", floor.reason)
-    if isinstance(floor.relative, Mapping):
-        for dtype in floor.relative:
-            require_known("`floor` states a limit for", dtype, DTYPE_NAMES, "a dtype")
-    for what, limit in floor.stated():
-        _require_bounded(what, limit)
-    return floor
+    relative_to = "the size of what is compared: beyond that nothing is told apart"
+    return required_floor(floor, "`floor` returned", most=MOST, relative_to=relative_to)
 
 
 def known_differences(candidate: Candidate, spec: Spec) -> tuple[Difference, ...]:
@@ -255,7 +247,8 @@ def _named(
         yield Declaration(kind=kind, name=name, reason=reason.strip())
 
 
-def _floors(floor: Floor | None) -> Iterator[Declaration]:
+def floors(floor: Floor | None) -> Iterator[Declaration]:
+    """Each limit that is stated, for reports."""
     if floor is None:
         return
     for what, limit in floor.stated():
@@ -296,14 +289,32 @@ def require_reason(told: str, reason: Any) -> None:
         )
 
 
-def _require_bounded(what: str, limit: Any) -> None:
-    number = isinstance(limit, int | float) and not isinstance(limit, bool)
-    if number and math.isfinite(limit) and 0 <= limit <= MOST:
-        return
-    raise DeclarationError(
-        f"`floor` lets {what} be off by {shown(limit)}; expected a number from 0 to {MOST:g}, relative to the size"
-        " of what is compared: beyond that nothing is told apart"
-    )
+def required_floor(floor: Any, told: str, *, most: float, relative_to: str) -> Floor:
+    """What a model or a kernel states of its precision, if it is a floor.
+
+    Args:
+        floor: what it states.
+        told: how it states that, for messages: "`floor` returned".
+        most: the largest limit that it may state.
+        relative_to: what limits are relative to, and why there is a largest one, for messages.
+
+    Raises:
+        DeclarationError: it is no floor, gives no reason, names no dtype, or is out of bounds.
+    """
+    if not isinstance(floor, Floor):
+        raise DeclarationError(f"{told} {shown(floor)}; expected a Floor, or None")
+    require_reason("`floor`", floor.reason)
+    if isinstance(floor.relative, Mapping):
+        for dtype in floor.relative:
+            require_known("`floor` states a limit for", dtype, DTYPE_NAMES, "a dtype")
+    for what, limit in floor.stated():
+        number = isinstance(limit, int | float) and not isinstance(limit, bool)
+        if not number or not 0 <= limit <= most:
+            raise DeclarationError(
+                f"`floor` lets {what} be off by {shown(limit)}; expected a number from 0 to {most:g}, relative to"
+                f" {relative_to}"
+            )
+    return floor
 
 
 def shown(value: Any) -> str:

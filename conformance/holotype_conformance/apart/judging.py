@@ -17,6 +17,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from holotype_conformance.apart.outcomes import raise_answer
 from holotype_conformance.apart.wire import (
     Answer,
     AnyAsk,
@@ -26,21 +27,15 @@ from holotype_conformance.apart.wire import (
     Checked,
     Closed,
     Diagnose,
-    Faulted,
     Forward,
-    Late,
     Load,
     Opened,
     Place,
-    Raised,
-    Refused,
     Returned,
     Settle,
-    Skipped,
     Smoke,
     Tell,
     Value,
-    Violated,
     Wire,
     all_data,
     plain_fact,
@@ -48,12 +43,9 @@ from holotype_conformance.apart.wire import (
 )
 from holotype_conformance.candidate import Candidate
 from holotype_conformance.declarations import Capability, Difference, Floor, Form
-from holotype_conformance.engine import Mistake
 from holotype_conformance.exchange import Inputs, Labels, Outputs
-from holotype_conformance.guard import CandidateUnusable, Evasion
-from holotype_conformance.limits import time_up
 from holotype_conformance.process_state import note_changes
-from holotype_conformance.property import Property, Skip, SuiteFault, Violation, measured, noted
+from holotype_conformance.property import Property, Violation, measured, noted
 from holotype_conformance.subject import Setup, Subject
 from holotype_reference.weights import Weights
 from holotype_spec.schema import Spec
@@ -99,7 +91,7 @@ class Half:
             self.wire.send(self.sent, ask)
             answer = self._answer()
             if not isinstance(answer, expected):
-                _raise(answer)
+                raise_answer(answer)
             return answer
         except Closed:
             follow(self.process)
@@ -130,26 +122,6 @@ class Half:
     def keep(self, owner: object, number: int) -> None:
         """Let go of a model or a cache there once `owner` is gone here."""
         finalize(owner, self.dropped.append, number)
-
-
-def _raise(answer: Answer) -> NoReturn:
-    match answer:
-        case Violated(summary=summary, facts=facts, trace=trace, evasion=evasion):
-            violation = (Evasion if evasion else Violation)(summary, **facts)
-            violation.trace = trace
-            raise violation
-        case Skipped(reason=reason):
-            raise Skip(reason)
-        case Faulted(message=message):
-            raise SuiteFault(message)
-        case Refused(message=message):
-            raise CandidateUnusable(message)
-        case Late():
-            raise time_up()
-        case Raised(kind=kind, message=message, trace=trace):
-            raise Mistake(kind, message, trace)
-        case _:
-            raise Closed(f"an answer to another ask: {type(answer).__name__}")
 
 
 def ended(process: int) -> int | None:

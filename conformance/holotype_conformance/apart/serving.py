@@ -15,6 +15,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from holotype_conformance.apart.outcomes import answer_of
 from holotype_conformance.apart.wire import (
     Answer,
     AnyAsk,
@@ -25,38 +26,31 @@ from holotype_conformance.apart.wire import (
     Closed,
     Data,
     Diagnose,
-    Faulted,
     Forward,
     Late,
     Load,
     Open,
     Opened,
     Place,
-    Raised,
     Refused,
     Returned,
     Settle,
-    Skipped,
     Smoke,
     Statement,
     Tell,
     Value,
-    Violated,
     Wire,
     data,
-    plain_fact,
     tensor,
 )
 from holotype_conformance.candidate import Candidate
 from holotype_conformance.declarations import as_it_has_it, known_differences, stated_floor
 from holotype_conformance.exchange import Inputs
-from holotype_conformance.guard import CandidateUnusable, Evasion, is_ours, violation_of
+from holotype_conformance.guard import is_ours
 from holotype_conformance.limits import TimedOut, time_up
 from holotype_conformance.process_state import undisturbed
 from holotype_conformance.property import (
     Property,
-    Skip,
-    SuiteFault,
     Violation,
     measurements,
     notes,
@@ -66,7 +60,7 @@ from holotype_conformance.records import plain
 from holotype_conformance.refusals import rejected, title
 from holotype_conformance.runs import Run
 from holotype_conformance.subject import Setup, Subject
-from holotype_conformance.texts import encodable, message_of, trace_of, type_of
+from holotype_conformance.texts import encodable
 from holotype_reference.model import Model
 from holotype_reference.weights import Weights
 from holotype_spec.schema import Spec
@@ -120,24 +114,8 @@ class Server:
         try:
             self._enter(ask)
             return self._answer(ask)
-        except Violation as violation:
-            return _violated(violation)
-        except Skip as skip:
-            return Skipped(reason=encodable(str(skip)))
-        except SuiteFault as fault:
-            return Faulted(message=encodable(str(fault)))
-        except CandidateUnusable as error:
-            return Refused(message=encodable(str(error)), unrunnable=True)
-        except Exception as error:
-            return Raised(
-                kind=type_of(error),
-                message=encodable(message_of(error)),
-                trace=encodable(trace_of(error)),
-            )
         except BaseException as error:
-            if is_ours(error):
-                raise
-            return _violated(violation_of(error, "the candidate"))
+            return answer_of(error)
 
     def _enter(self, ask: AnyAsk) -> None:
         """What one property's candidate changes in the process is put back before the next; each case starts alike."""
@@ -280,16 +258,6 @@ def _data(found: Any, what: str) -> Data:
 
 def _case(property_: Property, text: bytes) -> Any:
     return msgspec.json.decode(text, type=property_.case_type)
-
-
-def _violated(violation: Violation) -> Violated:
-    cause = violation.__cause__
-    return Violated(
-        summary=encodable(violation.summary),
-        facts={name: plain_fact(fact) for name, fact in violation.facts.items()},
-        trace=violation.trace if cause is None else encodable(trace_of(cause)),
-        evasion=isinstance(violation, Evasion),
-    )
 
 
 def _statement(candidate: Candidate, spec: Spec) -> Statement:

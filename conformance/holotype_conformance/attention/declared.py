@@ -15,9 +15,10 @@ from holotype_conformance.attention.sizes import Axis, Sizes, nearest
 from holotype_conformance.declarations import (
     DTYPE_NAMES,
     DeclarationError,
-    Floor,
+    floors,
     require_known,
     require_reason,
+    required_floor,
     shown,
 )
 from holotype_conformance.records import Declaration
@@ -26,6 +27,7 @@ CAPABILITIES = tuple(name for name in get_args(KernelCapability) if name not in 
 AXES: tuple[Axis, ...] = get_args(Axis)
 REQUIRED: tuple[Required, ...] = get_args(Required)
 MOST = 0.1  # keys in 8 bits stay below it
+RELATIVE_TO = "the largest sum of absolute terms: beyond that mistakes are not told from rounding"
 ELSEWHERE = {"any-length": "lengths", "any-head-dim": "head_dim"}  # said by `sizes`
 
 
@@ -101,29 +103,12 @@ def _floor(kernel: KernelCandidate) -> Iterator[Declaration]:
     floor = kernel.floor
     if floor is None:
         return
-    if not isinstance(floor, Floor):
-        raise DeclarationError(f"`floor` is {shown(floor)}; expected a Floor, or None")
-    require_reason("`floor`", floor.reason)
-    if isinstance(floor.relative, Mapping):
-        for dtype in floor.relative:
-            require_known("`floor` states a limit for", dtype, DTYPE_NAMES, "a dtype")
+    required_floor(floor, "`floor` is", most=MOST, relative_to=RELATIVE_TO)
     if floor.cache is not None or floor.itself is not None or floor.weights:
         raise DeclarationError(
             "`floor` states `itself`, `cache` or `weights`, which are of models; expected `relative` and `gradients`"
         )
-    for what, limit in floor.stated():
-        _require_bounded(what, limit)
-        if limit:
-            yield Declaration(kind="floor", name=what, reason=floor.reason.strip(), allowed=limit)
-
-
-def _require_bounded(what: str, limit: Any) -> None:
-    number = isinstance(limit, int | float) and not isinstance(limit, bool)
-    if not number or not 0 <= limit <= MOST:
-        raise DeclarationError(
-            f"`floor` lets {what} be off by {shown(limit)}; expected a number from 0 to {MOST:g}, relative to the"
-            " largest sum of absolute terms: beyond that mistakes are not told from rounding"
-        )
+    yield from floors(floor)
 
 
 def _mapping(told: str, stated: Any, what: str, example: str) -> Any:
