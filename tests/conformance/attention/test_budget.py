@@ -200,6 +200,8 @@ def test_queries_that_see_a_key_are_sighted() -> None:
     assert not budget.sighted(none).any()
     there = problem(replace_case(mask="none"), device="meta")
     assert budget.sighted(there).device == torch.device("meta")
+    assert budget.sighted(problem(CASE, device="meta")).device == torch.device("meta")
+    assert budget.sighted(problem(replace_case(mask="none", keys=1))).all()
 
 
 def replace_case(**changes: Any) -> AttentionCase:
