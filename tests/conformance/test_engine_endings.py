@@ -167,6 +167,30 @@ def test_each_way_to_end_is_what_it_is_wherever_it_happens(
         assert "SystemExit" in (result.details or "")
 
 
+def test_who_asks_only_whether_it_fails_gets_the_first_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran: list[int] = []
+
+    def check(subject: Any, case: Sizes) -> None:
+        ran.append(case.size)
+        raise Violation("no")
+
+    def draw(strategy: Any, run: Any, **how: Any) -> None:
+        for size in (3, 2, 1):
+            with suppress(engine._Broken):
+                run(Sizes(size=size))
+        raise engine._Broken
+
+    monkeypatch.setattr(engine, "draw", draw)
+    result = run(check, settings=Settings(limit=0, explained=False))
+    assert ran == [3]
+    assert result.counterexample is not None
+    assert result.counterexample.case["size"] == 3
+    run(check)
+    assert ran == [3, 3, 2, 1]
+
+
 def test_no_case_at_all_is_a_mistake_of_ours() -> None:
     result = run(passing, cases=lambda subject: st.nothing())
     assert result.outcome == "error"
@@ -236,7 +260,7 @@ def test_the_limit_holds_for_the_cases_the_fresh_models_and_the_diagnosis(
         yield
 
     monkeypatch.setattr(engine, "time_limit", time_limit)
-    monkeypatch.setattr(engine, "once_more", lambda result, *_: result)
+    monkeypatch.setattr(engine, "once_more", lambda result, *_, **__: result)
     fresh: Any = passing
     run(raising(Violation("no")), settings=Settings(limit=3.0, fresh=fresh))
     assert limits == [3.0, 3.0, 3.0]
@@ -251,8 +275,8 @@ def test_a_failure_is_tried_on_a_fresh_model_with_the_cases_before_it(
     asked: list[Any] = []
     diagnosed: list[str] = []
 
-    def once_more(result: Result, *arguments: Any) -> Result:
-        asked.append((result.outcome, *arguments))
+    def once_more(result: Result, *arguments: Any, what: str) -> Result:
+        asked.append((result.outcome, *arguments, what))
         return msgspec.structs.replace(result, reason="once more", depends="on the calls before")
 
     monkeypatch.setattr(engine, "once_more", once_more)
@@ -284,13 +308,17 @@ def test_a_failure_is_tried_on_a_fresh_model_with_the_cases_before_it(
 
     property_ = claim(check)
     result = judge(subject(), property_, settings)
-    assert asked == [("failed", property_, drawn[:2], drawn[2], fresh, "again None")]
+    assert asked == [("failed", property_, drawn[:2], drawn[2], fresh, "again None", "model")]
     assert (result.reason, result.depends) == ("once more", "on the calls before")
     assert told == ["once more"]
     assert diagnosed == []  # what a fresh model does not show has no cause of its own
+    judge(subject(what="kernel"), property_, settings)
+    assert asked[1][-1] == "kernel"
     asked.clear()
     without = judge(subject(), property_, replace(settings, fresh=None))
     assert (asked, without.reason, diagnosed) == ([], "three", ["yes"])
+    judge(subject(), property_, replace(settings, fresh=None, explained=False))
+    assert diagnosed == ["yes"]  # nobody asks why
 
     def leaves(subject: Any, case: Sizes) -> None:
         raise Evasion("left")

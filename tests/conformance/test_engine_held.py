@@ -40,6 +40,7 @@ def test_the_settings_of_a_property_that_nobody_asks_for() -> None:
     assert (settings.profile, settings.seed, settings.limit) == ("quick", 0, 60.0)
     assert (settings.case, settings.named, settings.fresh) == (None, False, None)
     assert settings.explained
+    assert settings.explained
     assert settings.rerun({"size": 1}) == settings.rerun(None) == ""
     assert settings.trying({}) is settings.broken(RESULT) is settings.judged(RESULT) is None
     with pytest.raises(FrozenInstanceError):
