@@ -371,7 +371,7 @@ class Subject:
         """The candidate's outputs, of the promised shape and dtype and finite at real positions."""
         with self._named(model), torch.set_grad_enabled(grad):
             outputs = self.call(model, copies(inputs))
-            return self._checked(model, inputs, outputs)
+            return _own(self._checked(model, inputs, outputs))
 
     def forward_cached(self, model: nn.Module, inputs: Inputs, cache: Any) -> Outputs:
         """The same for one step with a cache."""
@@ -381,7 +381,7 @@ class Subject:
                 raise Violation(
                     "forward_cached returned no cache; expected the one to hand to the next call"
                 )
-            return self._checked(model, inputs, outputs)
+            return _own(self._checked(model, inputs, outputs))
 
     def call(self, model: nn.Module, inputs: Inputs) -> Outputs:
         """Whatever the candidate makes of exactly these tensors, unchecked."""
@@ -478,6 +478,16 @@ def undropped(spec: Spec) -> Spec:
 def copies(inputs: Inputs) -> Inputs:
     """The same inputs in tensors of their own, so that a candidate which writes into them harms no one else."""
     return Inputs(**{name: tensor.clone() for name, tensor in inputs.tensors().items()})
+
+
+def _own(outputs: Outputs) -> Outputs:
+    """The outputs in memory of their own: a candidate that answers in one buffer would agree with its next answer."""
+    sentence = outputs.next_sentence
+    return Outputs(
+        logits=outputs.logits.clone(),
+        next_sentence=None if sentence is None else sentence.clone(),
+        cache=outputs.cache,
+    )
 
 
 def real_rows(inputs: Inputs) -> Tensor:
