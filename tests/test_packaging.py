@@ -72,6 +72,7 @@ def files_of(folder: Path) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_a_wheel_built_from_the_sdist_carries_every_file_of_the_three_packages_and_nothing_else(
     wheel_names: set[str],
 ) -> None:
@@ -89,6 +90,7 @@ def test_a_wheel_built_from_the_sdist_carries_every_file_of_the_three_packages_a
         "holotype_conformance/py.typed",
     ],
 )
+@pytest.mark.slow
 def test_the_wheel_carries(wheel_names: set[str], name: str) -> None:
     assert name in wheel_names
 
@@ -135,6 +137,7 @@ def test_imports_run_from_conformance_to_reference_to_spec_only(package: str) ->
 
 
 @pytest.mark.parametrize("library", ["transformers", "trl", "peft"])
+@pytest.mark.slow
 def test_only_adapters_import(library: str) -> None:
     for folder in PACKAGES.values():
         for path in folder.rglob("*.py"):
@@ -163,10 +166,9 @@ def requirements() -> list[str]:
     """Everything that CI installs by name."""
     project = PROJECT["project"]
     named = [*PROJECT["build-system"]["requires"], *project["dependencies"], "tox", "editables"]
-    for group in (
-        *project["optional-dependencies"].values(),
-        *PROJECT["dependency-groups"].values(),
-    ):
+    # `dev` is these groups together, and what a person runs by hand.
+    groups = {name: each for name, each in PROJECT["dependency-groups"].items() if name != "dev"}
+    for group in (*project["optional-dependencies"].values(), *groups.values()):
         named += group
     return named
 

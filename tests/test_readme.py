@@ -53,6 +53,7 @@ def test_the_guide_and_the_readme_show_the_same_decorated_test() -> None:
     assert len(decorated(README)) == 1
 
 
+@pytest.mark.slow
 def test_the_decorated_test_of_the_guide_passes(pytester: pytest.Pytester) -> None:
     pytest.importorskip("transformers")
     build = blocks(GUIDE, "python")[0]

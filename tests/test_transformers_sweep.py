@@ -52,6 +52,7 @@ def test_a_class_sees_the_future_only_where_a_later_token_moved_an_output(
     assert f"| {found['title']} | {verdict} |" in page
 
 
+@pytest.mark.slow
 def test_the_page_has_a_line_for_every_class_of_the_version_that_it_names() -> None:
     transformers = pytest.importorskip("transformers")
     page = PAGE.read_text(encoding="utf-8")

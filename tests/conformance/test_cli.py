@@ -79,6 +79,7 @@ def test_a_misspelt_command_is_told_which_is_meant():
     assert "No such command 'lst': did you mean list?" in shown.output
 
 
+@pytest.mark.slow
 def test_an_error_fits_eighty_columns_on_a_terminal_and_is_one_line_elsewhere():
     code = "from holotype_conformance.cli import main; main()"
     command = [sys.executable, "-c", code, "list", "--objective", "x"]
@@ -95,6 +96,7 @@ def test_an_error_fits_eighty_columns_on_a_terminal_and_is_one_line_elsewhere():
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
 @pytest.mark.parametrize("command", ["list", "show gpt2", "audit"])
+@pytest.mark.slow
 def test_an_output_that_cannot_be_written_is_told_and_is_no_verdict(command):
     code = "from holotype_conformance.cli import main; main()"
     with open("/dev/full", "w") as full:
@@ -113,6 +115,7 @@ def test_the_version_is_that_of_the_distribution():
     assert holotype("--version").output.startswith("holotype, version ")
 
 
+@pytest.mark.slow
 def test_the_commands_that_need_no_torch_import_none():
     code = (
         "import sys; from click.testing import CliRunner; from holotype_conformance.cli import main;"
@@ -322,6 +325,7 @@ def whole(tmp_path_factory):
     return run, json.loads((folder / "out.json").read_text()), folder
 
 
+@pytest.mark.slow
 def test_our_own_models_conform(whole):
     run, reports, _ = whole
     assert run.returncode == 0, run.stdout + run.stderr
@@ -333,6 +337,7 @@ def test_our_own_models_conform(whole):
     )
 
 
+@pytest.mark.slow
 def test_what_does_not_apply_to_a_spec_is_skipped_there_with_a_reason(whole):
     outcomes = [
         {result["property"]: (result["outcome"], result["reason"]) for result in report["results"]}

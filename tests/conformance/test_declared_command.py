@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as Tree
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "third_party_gpt2"
 DECLARED = [

@@ -30,6 +30,8 @@ from holotype_reference.weights import Weights, random_weights
 from holotype_spec import load, parameter_table, schema
 from holotype_spec.schema import Spec
 
+pytestmark = pytest.mark.slow
+
 GPT2, BERT, T5 = load("gpt2"), load("bert-base-uncased"), load("t5-small")
 LLAMA, MISTRAL = load("llama2-70b"), load("mistral-7b-v0.1")
 MIXTRAL, ST_MOE = load("mixtral-8x7b"), load("st-moe-32b")

@@ -121,6 +121,7 @@ class Numbers(Case, frozen=True, kw_only=True):
     numbers: tuple[int, ...]
 
 
+@pytest.mark.slow
 def test_shrinking_ends_for_candidates_that_fail_in_endless_ways():
     """Sixty numbers, each with a long way to its smallest value: Hypothesis alone would try five hundred."""
     calls = itertools.count()
@@ -135,6 +136,7 @@ def test_shrinking_ends_for_candidates_that_fail_in_endless_ways():
     assert next(calls) < 500
 
 
+@pytest.mark.slow
 def test_nothing_is_written_to_the_folder_of_the_caller(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(lambda subject, case: None, settings=Settings(profile="full"))
@@ -251,6 +253,7 @@ def test_a_candidate_that_fails_while_it_is_asked_what_it_can_do_fails_the_prope
     assert (result.outcome, result.reason) == ("failed", "build raised ValueError: no")
 
 
+@pytest.mark.slow
 def test_a_property_that_accepts_no_case_is_an_error_and_not_a_pass():
     nothing = CASES.filter(lambda case: False)
     assert run(lambda subject, case: None, cases=nothing).outcome == "error"

@@ -18,6 +18,8 @@ from holotype_conformance.records import Result
 from holotype_conformance.subject import Subject
 from holotype_spec import load
 
+pytestmark = pytest.mark.slow
+
 PROPERTIES = {property_.slug: property_ for property_ in all_properties()}
 HELD_STILL = [
     ("gpt2", "causality.future-perturbation"),

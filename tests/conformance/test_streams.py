@@ -14,7 +14,10 @@ from holotype_conformance.records import Request, Result
 from holotype_conformance.verdict import reported
 
 HOLOTYPE = f"{shlex.quote(sys.executable)} -c 'from holotype_conformance.cli import main; main()'"
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="no such shell here")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="no such shell here"),
+]
 
 
 def shell(command, folder):

@@ -28,7 +28,10 @@ from holotype_conformance.records import signed
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "third_party_gpt2"
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are not split here")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are not split here"),
+]
 
 
 def check(folder, cheat, *arguments):

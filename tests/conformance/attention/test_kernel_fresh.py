@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from holotype_conformance.attention.runs import KernelRun
 from holotype_conformance.attention.targets import resolve_kernel
 from holotype_conformance.records import Request, Result
+
+pytestmark = pytest.mark.slow
 
 KEEPING = """
 import torch

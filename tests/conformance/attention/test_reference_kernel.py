@@ -37,6 +37,7 @@ def test_prefixes_and_documents_are_those_of_the_oracle(path, queries, keys):
 @pytest.mark.parametrize(
     "options", [{"window": 256}, {"prefix": 0.5}, {"documents": (0.75, 0.25)}, {}], ids=str
 )
+@pytest.mark.slow
 def test_memory_grows_with_the_length_and_not_with_its_square(path, options):
     def peak(length):
         tensors = [torch.randn(1, 1, length, 8, requires_grad=True) for _ in range(3)]
