@@ -83,6 +83,7 @@ def test_far_positions_are_told_or_reached_where_they_are_computed(
     assert values(long, "batch") == {1}
     assert values(long, "layers") == {2}
     assert values(long, "padding") == {"none"}
+    assert rounding.RoundingCase(length=5).layers == 2  # what a case without a word has
     with monkeypatch.context() as patch:
         patch.setattr(rounding, "rounding_cases", lambda subject: {})
         patch.setattr(rounding.st, "one_of", lambda near, far: far)

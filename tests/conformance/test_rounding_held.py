@@ -114,6 +114,13 @@ def test_the_budget_is_a_multiple_of_the_references_own_error(
     assert exact(dtype) == [(0.0, budget)]
 
 
+def test_whoever_is_on_the_budget_is_within_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounding, "ROUNDING_FACTOR", {"float32": 2.5})  # a quarter, which is exact
+    judging = Judging(monkeypatch, {"a": (0.25, 9.0)})
+    monkeypatch.setattr(rounding, "rms_error", lambda *_: 0.25)
+    assert judging() == [(0.25, 0.25)]
+
+
 def test_only_who_is_over_the_budget_twice_is_told_and_only_suspects_are_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
