@@ -1,44 +1,167 @@
-"""Multi-head attention, its heads grouped or not, over its own sequence or over a source.
+"""Multi-head attention, its heads grouped or not.
 
     scores  = scale · q kᵀ (+ bias)                       (batch, heads, queries, keys)
     output  = softmax(scores, masked keys left out) v     (batch, heads, queries, head_dim)
 
 (Vaswani et al. 2017, section 3.2; grouped queries: Ainslie et al. 2023, section 2.2.) A query that sees no key at
-all, such as one of padding, has the empty sum as its output: zero, with zero gradients.
+all, such as one of padding, has the empty sum as its output: zero, with zero gradients. What positions do to it is one
+object, a `Positioning`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Protocol
 
-from einops import rearrange
-from torch import Tensor, nn
+import torch.nn.functional as F
+from einops import einsum, rearrange, repeat
+from torch import Tensor, finfo, nn
 
+from holotype_reference.basics import Linear, compute_dtype
 from holotype_reference.cache import KeysValues
-from holotype_reference.kernels.paths import PATHS, Path
-from holotype_reference.linear import Linear
+from holotype_reference.inputs import Inputs
 from holotype_reference.masks import Mask
-from holotype_reference.positions.rotary import score_factor
 from holotype_spec import schema
 
-if TYPE_CHECKING:
-    from holotype_reference.positions.distances import Distances
+
+class Positioning:
+    """What positions do to self-attention in one pass; by default nothing."""
+
+    def rotate(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, heads, length, width) each -> the same, turned to their positions."""
+        return query, key
+
+    def scale(self, query: Tensor) -> Tensor:
+        """(batch, heads, queries, head_dim) -> the same, multiplied by what grows with the position."""
+        return query
+
+    def bias(self, query: Tensor, key: Tensor) -> Tensor | None:
+        """What is added to the scores, (batch or 1, heads, queries, keys), or None."""
+        return None
+
+
+class Positions(nn.Module):
+    """What the layers of a stack share to know positions: here nothing, as where the embeddings have them.
+
+    Attributes:
+        name: under which a stack has it.
+    """
+
+    name = "positions"
+
+    def at(self, x: Tensor, inputs: Inputs) -> Positioning:
+        """For one pass over vectors (batch, length, hidden_size) that stand where the inputs say."""
+        return Positioning()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What cross-attention looks at.
+
+    Attributes:
+        encoded: (batch, source length, hidden_size), or None when the cache holds its keys and values.
+        mask: which of its tokens the queries see.
+    """
+
+    encoded: Tensor | None
+    mask: Mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerInputs:
+    """What all layers of a stack share in one pass.
+
+    Attributes:
+        mask: which keys the queries of self-attention see.
+        positions: what positions do to it.
+        source: what cross-attention looks at, in a decoder that has a source.
+    """
+
+    mask: Mask
+    positions: Positioning
+    source: Source | None
+
+    def read(self, x: Tensor) -> Tensor:
+        """What keys and values are made of, (batch, length, hidden_size): what the queries are."""
+        return x
+
+
+class WeightedSum(Protocol):
+    """softmax(scale · q kᵀ + bias, over the visible keys) v; `holotype_reference.kernels.paths` has faster ones."""
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        mask: Mask,
+        bias: Tensor | None,
+        scale: float,
+        dropout: float,
+    ) -> Tensor:
+        """Query (batch, heads, queries, head_dim), key and value (batch, kv_heads, keys, head_dim) -> as query.
+
+        bias (1, heads, queries, keys) is added to the scores; dropout is the probability with which a weight is lost.
+        """
+        ...
+
+
+def eager(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Mask,
+    bias: Tensor | None,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """The formula, step by step, as a `WeightedSum`. The softmax is taken in at least float32."""
+    key, value = share(key, query.shape[1]), share(value, query.shape[1])
+    weights = F.dropout(softmax(query, key, mask, bias, scale).to(query.dtype), dropout)
+    return einsum(weights, value, "batch heads i j, batch heads j width -> batch heads i width")
+
+
+def softmax(query: Tensor, key: Tensor, mask: Mask, bias: Tensor | None, scale: float) -> Tensor:
+    """(batch, heads, queries, keys), in at least float32; zero for a query that sees nothing."""
+    # Scaled before the product, which would leave the range of float16 otherwise.
+    scores = einsum(
+        query * scale, key, "batch heads i width, batch heads j width -> batch heads i j"
+    )
+    if bias is not None:
+        scores = scores + bias
+    scores = scores.to(compute_dtype(scores.dtype))
+    # The lowest finite number, not -inf, which would make a row without any key NaN; exp turns it into exact zeros.
+    scores = scores.masked_fill(~mask.visible, finfo(scores.dtype).min)
+    return mask.silence(scores.softmax(dim=-1))
+
+
+def share(x: Tensor, heads: int) -> Tensor:
+    """(batch, kv_heads, keys, width) -> (batch, heads, keys, width): query head h reads head h // group."""
+    if x.shape[1] == heads:
+        return x
+    group = heads // x.shape[1]
+    return repeat(x, "batch kv_heads keys width -> batch (kv_heads group) keys width", group=group)
 
 
 class Attention(nn.Module):
-    """What all kinds of attention share: the scale, the weighted sum, and the matrix that writes its result."""
+    """What all kinds of attention share: the scale, the weighted sum, and the matrix that writes its result.
+
+    Attributes:
+        lifted: what all scores are multiplied by beside their scale, as YaRN does.
+    """
 
     output: Linear
+    lifted: float = 1.0
 
-    def __init__(self, spec: schema.Spec, *, path: Path) -> None:
+    def __init__(self, spec: schema.Spec, *, weigh: WeightedSum) -> None:
         super().__init__()
         self.head_dim = spec.head_dim
         self.group = spec.heads // spec.kv_heads
         self.scaling = spec.architecture.attention.scale
-        self.lifted = score_factor(spec)
         self.dropout = spec.architecture.dropout.at("attention")
-        self.weighted_sum = PATHS[path]
+        self.weighted_sum = weigh
 
     def scale(self) -> float:
         """What the products of queries and keys are multiplied by (Vaswani et al. 2017, section 3.2.1)."""
@@ -51,12 +174,6 @@ class Attention(nn.Module):
                 return self.lifted
             case other:
                 raise ValueError(f"the reference has no formula for the scale {other!r}")
-
-    def placed(
-        self, query: Tensor, key: Tensor, turn: Callable[[Tensor], Tensor] | None
-    ) -> tuple[Tensor, Tensor]:
-        """Queries and keys, or what turns of them, rotated to their positions."""
-        return (query, key) if turn is None else (turn(query), turn(key))
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: Tensor | None
@@ -81,8 +198,8 @@ class Attention(nn.Module):
 class MultiHeadAttention(Attention):
     """Each head has matrices of its own for queries, and each group of heads for keys and values."""
 
-    def __init__(self, spec: schema.Spec, *, path: Path) -> None:
-        super().__init__(spec, path=path)
+    def __init__(self, spec: schema.Spec, *, weigh: WeightedSum) -> None:
+        super().__init__(spec, weigh=weigh)
         d, biases = spec.hidden_size, spec.architecture.attention.biases
         queries, keys = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
         self.query = Linear(d, queries, bias="query" in biases)
@@ -102,59 +219,16 @@ class MultiHeadAttention(Attention):
 class SelfAttention(MultiHeadAttention):
     """Queries, keys and values from one sequence."""
 
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        mask: Mask,
-        turn: Callable[[Tensor], Tensor] | None,
-        sharpen: Callable[[Tensor], Tensor] | None,
-        bias: Tensor | None,
-        cache: KeysValues | None,
-        distances: Distances | None = None,
-        memory: Tensor | None = None,
-    ) -> Tensor:
-        """(batch, length, hidden_size) -> the same.
-
-        `turn` rotates queries and keys to their positions, `sharpen` scales queries by theirs; `cache` is extended by
-        this sequence's keys and values; `memory`, like x, is what keys and values are made of instead of x.
-        """
-        read = x if memory is None else memory
-        query = self.split(self.query(x))
-        key, value = self.split(self.key(read)), self.split(self.value(read))
-        query, key = self.placed(query, key, turn)
-        if sharpen is not None:
-            query = sharpen(query)
+    def forward(self, x: Tensor, given: LayerInputs, cache: KeysValues | None) -> Tensor:
+        """(batch, length, hidden_size) -> the same; `cache` is extended by this sequence's keys and values."""
+        query, key, value = self.placed(x, given)
         if cache is not None:
             key, value = cache.extend(key, value)
-        return self.attend(query, key, value, mask, self.score_bias(query, key, bias, distances))
+        return self.attend(query, key, value, given.mask, given.positions.bias(query, key))
 
-    def score_bias(
-        self, query: Tensor, key: Tensor, bias: Tensor | None, distances: Distances | None
-    ) -> Tensor | None:
-        """What is added to the scores, (batch or 1, heads, queries, keys): here the stack's bias alone."""
-        return bias
-
-
-class CrossAttention(MultiHeadAttention):
-    """Queries from the decoder, keys and values from the encoder's output (Vaswani et al. 2017, section 3.2.3)."""
-
-    def forward(
-        self, x: Tensor, *, source: Tensor | None, mask: Mask, cache: KeysValues | None
-    ) -> Tensor:
-        """(batch, length, hidden_size) -> the same.
-
-        `source` (batch, source length, hidden_size) may be None when `cache` already holds its keys and values.
-        """
-        key, value = self.remember(source, cache)
-        return self.attend(self.split(self.query(x)), key, value, mask, bias=None)
-
-    def remember(self, source: Tensor | None, cache: KeysValues | None) -> tuple[Tensor, Tensor]:
-        """The source's keys and values, computed once."""
-        if cache is not None and cache.keys is not None and cache.values is not None:
-            return cache.keys, cache.values
-        assert source is not None, (
-            "the model encodes the source whenever the cache does not hold it"
-        )
-        key, value = self.split(self.key(source)), self.split(self.value(source))
-        return (key, value) if cache is None else cache.extend(key, value)
+    def placed(self, x: Tensor, given: LayerInputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values by head, the first two turned to their positions."""
+        read = given.read(x)
+        query, key = self.split(self.query(x)), self.split(self.key(read))
+        query, key = given.positions.rotate(query, key)
+        return given.positions.scale(query), key, self.split(self.value(read))

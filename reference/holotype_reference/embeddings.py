@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from holotype_reference.linear import Linear, Table
-from holotype_reference.normalization import norm
+from holotype_reference.basics import Linear, Table, norm
 from holotype_reference.positions.learned import LearnedPositions
 from holotype_reference.positions.sinusoidal import Sinusoidal
 from holotype_spec import schema
@@ -73,7 +74,6 @@ class Embeddings(Placement):
         self.token = Table(spec.vocab_size, spec.embedding_size)
         self.build(spec)
         self.scaled_by = spec.hidden_size**0.5 if embeddings.scale == "sqrt-hidden-size" else 1.0
-        self.query_stream = Table(1, spec.hidden_size) if spec.permuted else None
         self.projection: Linear | None = None
         self.projects: str = "none"
         match embeddings.width:
@@ -87,12 +87,6 @@ class Embeddings(Placement):
         x = x * self.scaled_by if self.scaled_by != 1.0 else x
         return self.widened(x) if self.projects == "token" else x
 
-    def questions(self, batch: int, length: int) -> Tensor:
-        """(batch, length, hidden_size): where the query stream starts, which knows no token (Yang et al. 2019, 2.3)."""
-        assert self.query_stream is not None
-        started: Tensor = self.dropout(self.query_stream.weight.expand(batch, length, -1))
-        return started
-
     def widened(self, x: Tensor) -> Tensor:
         """(batch, length, size of the table) -> (batch, length, hidden_size)"""
         wide: Tensor = x if self.projection is None else self.projection(x)
@@ -102,3 +96,52 @@ class Embeddings(Placement):
         """Token ids (batch, length), positions and token types as in `place` -> (batch, length, hidden_size)."""
         x = self.place(self.rows(token_ids), positions, token_types)
         return self.widened(x) if self.projects == "all" else x
+
+
+class VocabularyMatrix(nn.Module):
+    """logits = x Eᵀ + b.
+
+    E is its own matrix or, when tied, the token table, which the embeddings own (Press & Wolf 2016, section 1).
+    """
+
+    def __init__(self, spec: schema.Spec, *, bias: bool) -> None:
+        super().__init__()
+        shape = (spec.vocab_size, spec.embedding_size)
+        tied = spec.architecture.tied_embeddings
+        self.weight = None if tied else nn.Parameter(torch.empty(shape))
+        self.bias = nn.Parameter(torch.empty(spec.vocab_size)) if bias else None
+
+    def forward(self, x: Tensor, token_table: Tensor) -> Tensor:
+        """(batch, length, size) and the token table (vocab_size, size) -> (batch, length, vocab_size)"""
+        matrix = token_table if self.weight is None else self.weight
+        return F.linear(x, matrix, self.bias)
+
+
+class LanguageModelHead(nn.Module):
+    """One matrix to the vocabulary; T5 scales its input by hidden_size^-0.5 where the matrix is tied (its release)."""
+
+    def __init__(
+        self, spec: schema.Spec, head: schema.LanguageModelHead | schema.MultiTokenHead
+    ) -> None:
+        super().__init__()
+        # A narrow token table is met half-way (the OPT release, project_out).
+        factorised = isinstance(spec.architecture.embeddings.width, schema.FactorisedEmbedding)
+        self.projection = (
+            Linear(spec.hidden_size, spec.embedding_size, bias=False) if factorised else None
+        )
+        self.output = VocabularyMatrix(spec, bias=head.bias)
+        self.hidden_size = spec.hidden_size
+        self.input_scale = head.input_scale
+
+    def forward(self, x: Tensor, token_table: Tensor) -> Tensor:
+        """(batch, length, hidden_size) -> (batch, length, vocab_size)"""
+        x = x if self.projection is None else self.projection(x)
+        logits: Tensor = self.output(x * self.scale(), token_table)
+        return logits
+
+    def scale(self) -> float:
+        match self.input_scale:
+            case "inverse-sqrt-hidden-size":
+                return float(self.hidden_size**-0.5)
+            case "none":
+                return 1.0

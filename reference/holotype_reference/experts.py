@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from holotype_reference.basics import compute_dtype
 from holotype_reference.feed_forward import ACTIVATIONS, KINDS
-from holotype_reference.normalization import compute_dtype
 from holotype_spec import schema
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from holotype_reference.linear import Linear
+from holotype_reference.basics import Linear
 from holotype_spec import schema
 
 

@@ -1,6 +1,10 @@
-"""What a model may be called with: errors say what was given, what was expected and how to mend it."""
+"""What a model reads in one call."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import repeat
+from operator import is_not
 
 import torch
 from torch import Tensor
@@ -10,62 +14,76 @@ from holotype_reference.masks import Documents, Prefix
 from holotype_spec import schema
 
 
-def check_inputs(
-    spec: schema.Spec,
-    token_ids: Tensor,
-    *,
-    attention_mask: Tensor | None,
-    position_ids: Tensor | None,
-    token_types: Tensor | None,
-    source_ids: Tensor | None,
-    source_mask: Tensor | None,
-    cache: Cache | None,
-    documents: Documents | None,
-    prefix: Prefix | None,
-    right_to_left: bool,
-    order: Tensor | None,
-) -> None:
-    """Raise ValueError unless the arguments of `Model.forward` fit the spec and each other."""
-    batch, length = _check_ids("token_ids", token_ids)
-    _check_cache(spec, batch, cache)
-    cached = 0 if cache is None else cache.length
-    _check_shape(
-        "attention_mask", attention_mask, "(batch, cached + length)", (batch, cached + length)
-    )
-    _check_documents(spec, batch, length, cache, documents)
-    _check_prefix(spec, batch, length, cache, documents, prefix)
-    _check_direction(spec, prefix, right_to_left)
-    _check_positions(spec, token_ids, position_ids, cached)
-    _check_shape("token_types", token_types, "(batch, length)", (batch, length))
-    if token_types is not None and not spec.segments:
-        raise ValueError(f"token_types was given, but {spec.name} has no token types: leave it out")
-    _check_source(spec, batch, source_ids, source_mask, cache)
-    _check_order(spec, (batch, length), order, documents)
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """The arguments of `Model.forward`, of which most calls give the first two.
+
+    Attributes:
+        token_ids: (batch, length) whole numbers; the decoder's input of an encoder-decoder.
+        attention_mask: (batch, cached + length), 1 for a real token and 0 for padding; None when all are real. What
+            a model returns at padding is finite and means nothing.
+        position_ids: (batch or 1, length). By default positions count all tokens from 0, padding and the cache
+            included: under left padding give absolute positions here. Where a token has two, (batch or 1, 2,
+            length); by default they are those of `holotype_reference.positions.two_dimensional.spans`.
+        token_types: (batch, length), by default all 0.
+        source_ids: (batch, source length), the encoder's input. With a cache that holds a source it may be left
+            out, and is not encoded again.
+        source_mask: (batch, source length), as attention_mask; the first one holds for the life of a cache.
+        cache: from `Model.new_cache`; these tokens follow those that it holds, and it is extended by them.
+        documents: the lengths of documents packed into a row, one after the other: a tuple for each row, or one for
+            all. No document sees another, and unless position_ids are given the positions start again with each:
+            it gives what it gives alone. Not with a cache, nor for an encoder-decoder.
+        prefix: so many places at the start of a row, padding included, are seen by all of its tokens: one number
+            for each row, or one for all. For models with a visible prefix, by default an empty one; and for a
+            mixture of masks, where it is the first of two segments, 0 means left to right, and by default all is
+            seen. A cache begins with the whole prefix and remembers it.
+        right_to_left: of a mixture of masks the one in which each token sees itself and those behind it.
+        order: (batch, length) the place of each position, from 0, in the order in which tokens are predicted: the
+            logits of a position are then made of those before it in the order, and of no token at the first one,
+            whose logits say nothing. Without it everything is seen. Not with documents.
+    """
+
+    token_ids: Tensor
+    attention_mask: Tensor | None = None
+    position_ids: Tensor | None = None
+    token_types: Tensor | None = None
+    source_ids: Tensor | None = None
+    source_mask: Tensor | None = None
+    cache: Cache | None = None
+    documents: Documents | None = None
+    prefix: Prefix | None = None
+    right_to_left: bool | None = None
+    order: Tensor | None = None
+
+    @property
+    def more(self) -> bool:
+        """Whether anything is given beside the token ids."""
+        _, *others = vars(self).values()
+        return any(map(is_not, others, repeat(None)))
+
+    @property
+    def cached(self) -> int:
+        """How many tokens stand in the cache before these."""
+        return 0 if self.cache is None else self.cache.length
+
+    @property
+    def padding(self) -> Tensor | None:
+        """The attention mask as booleans, true for a real token."""
+        return None if self.attention_mask is None else self.attention_mask != 0
 
 
-def _check_order(
-    spec: schema.Spec,
-    shape: tuple[int, int],
-    order: Tensor | None,
-    documents: Documents | None,
-) -> None:
-    if order is None:
-        return
-    if not spec.permuted:
-        raise ValueError(f"order was given, but {spec.name} predicts in none: leave it out")
-    if documents is not None:
-        raise ValueError(
-            "order was given with documents, each of which has one of its own: leave one out"
-        )
-    _check_shape("order", order, "(batch, length)", shape)
-    places = torch.arange(shape[1], device=order.device).expand(shape)
-    if not torch.equal(order.sort(dim=1).values, places.to(order.dtype)):
-        raise ValueError(
-            f"order must have each of the places 0 to {shape[1] - 1} once in every row, in any order"
-        )
+def restarted(documents: Documents, device: torch.device) -> Tensor:
+    """(batch or 1, length): positions that start again with each of the packed documents."""
+    rows = [[place for length in row for place in range(length)] for row in documents]
+    return torch.tensor(rows, device=device)
 
 
-def _check_ids(name: str, ids: Tensor) -> tuple[int, int]:
+def check_ids(name: str, ids: Tensor) -> tuple[int, int]:
+    """The batch and the length of token ids or positions.
+
+    Raises:
+        ValueError: they are not whole numbers of the shape (batch, length), at least one token long.
+    """
     whole = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
     if ids.dim() != 2 or ids.shape[1] == 0 or not whole:
         raise ValueError(
@@ -75,144 +93,12 @@ def _check_ids(name: str, ids: Tensor) -> tuple[int, int]:
     return ids.shape[0], ids.shape[1]
 
 
-def _check_shape(name: str, given: Tensor | None, axes: str, expected: tuple[int, ...]) -> None:
-    if given is not None and tuple(given.shape) != expected:
+def check_tokens(spec: schema.Spec, inputs: Inputs) -> None:
+    """Raise ValueError unless the token ids fit the spec; `holotype_reference.checks` has what else may be given."""
+    _, length = check_ids("token_ids", inputs.token_ids)
+    tokens = inputs.cached + length
+    if spec.learned_positions and inputs.position_ids is None and tokens > spec.max_positions:
         raise ValueError(
-            f"{name} must have the shape {axes} = {expected}, not {tuple(given.shape)}"
-        )
-
-
-def _check_documents(
-    spec: schema.Spec, batch: int, length: int, cache: Cache | None, documents: Documents | None
-) -> None:
-    if documents is None:
-        return
-    if cache is not None or spec.architecture.structure == "encoder-decoder":
-        raise ValueError(
-            "packed documents are read whole, by a single stack: leave documents out with a cache and in an"
-            " encoder-decoder"
-        )
-    if len(documents) not in (1, batch):
-        raise ValueError(
-            f"documents has lengths for {len(documents)} rows; expected one tuple of lengths for each of the {batch}"
-            " rows of the batch, or a single one for all"
-        )
-    for lengths in documents:
-        if sum(lengths) != length or min(lengths) < 1:
-            raise ValueError(
-                f"documents of the lengths {lengths} do not fill {length} tokens: every token belongs to one document"
-            )
-
-
-def _check_prefix(
-    spec: schema.Spec,
-    batch: int,
-    length: int,
-    cache: Cache | None,
-    documents: Documents | None,
-    prefix: Prefix | None,
-) -> None:
-    if prefix is None:
-        return
-    if not spec.has_prefix:
-        raise ValueError(f"prefix was given, but {spec.name} has no visible prefix: leave it out")
-    if documents is not None:
-        raise ValueError(
-            "packed documents have no prefix of their own here: leave prefix or documents out"
-        )
-    lengths = (prefix,) * batch if isinstance(prefix, int) else prefix
-    if cache is not None and cache.length:
-        held = (cache.prefix,) * batch if isinstance(cache.prefix, int) else cache.prefix
-        if lengths != held:
-            raise ValueError(
-                f"the cache began with the prefix {cache.prefix}, and now it is {prefix}: the first call with a cache"
-                " says how long the prefix is, and no later one changes it"
-            )
-        return
-    if len(lengths) != batch or not all(0 <= each <= length for each in lengths):
-        raise ValueError(
-            f"prefix is {prefix}; expected a number of tokens between 0 and {length}, which are read at once, or one"
-            f" for each of the {batch} rows of the batch"
-        )
-
-
-def _check_direction(spec: schema.Spec, prefix: Prefix | None, right_to_left: bool) -> None:
-    if not right_to_left:
-        return
-    if not spec.mixture_of_masks:
-        raise ValueError(
-            f"right_to_left was given, but {spec.name} is not trained with a mixture of masks: leave it out"
-        )
-    if prefix is not None:
-        raise ValueError("a batch has one mask: give either prefix or right_to_left")
-
-
-def _check_positions(
-    spec: schema.Spec, token_ids: Tensor, position_ids: Tensor | None, cached: int
-) -> None:
-    batch, length = token_ids.shape
-    if position_ids is not None:
-        if spec.distances_only:
-            raise ValueError(
-                f"position_ids was given, but {spec.name} knows distances only, counted from token "
-                "to token: leave it out"
-            )
-        _check_position_ids(spec, batch, length, position_ids)
-    elif spec.learned_positions and cached + length > spec.max_positions:
-        raise ValueError(
-            f"{spec.name} has {spec.max_positions} learned positions, but {cached + length} tokens "
+            f"{spec.name} has {spec.max_positions} learned positions, but {tokens} tokens "
             "were given (those in the cache included): shorten the input"
         )
-
-
-def _check_position_ids(spec: schema.Spec, batch: int, length: int, position_ids: Tensor) -> None:
-    if spec.two_positions:
-        rows = len(position_ids) if position_ids.dim() == 3 else batch
-        expected: tuple[int, ...] = (1 if rows == 1 else batch, 2, length)
-        _check_shape("position_ids", position_ids, "(batch or 1, 2, length)", expected)
-        position_ids = position_ids[:, 0]
-    rows, _ = _check_ids("position_ids", position_ids)
-    expected = (1 if rows == 1 else batch, length)
-    _check_shape("position_ids", position_ids, "(batch or 1, length)", expected)
-
-
-def _check_cache(spec: schema.Spec, batch: int, cache: Cache | None) -> None:
-    if cache is None:
-        return
-    if spec.architecture.structure == "encoder":
-        raise ValueError(
-            f"{spec.name} is an encoder: its earlier tokens see the later ones, so that nothing of "
-            "them can be kept; call it without a cache"
-        )
-    held = cache.layers[0].self_attention.keys
-    if held is not None and held.shape[0] != batch:
-        raise ValueError(f"the cache holds a batch of {held.shape[0]}, token_ids one of {batch}")
-
-
-def _check_source(
-    spec: schema.Spec,
-    batch: int,
-    source_ids: Tensor | None,
-    source_mask: Tensor | None,
-    cache: Cache | None,
-) -> None:
-    if spec.architecture.structure != "encoder-decoder":
-        if source_ids is not None or source_mask is not None:
-            raise ValueError(f"{spec.name} reads no source: leave source_ids and source_mask out")
-        return
-    held = None if cache is None else cache.source_ids
-    read = held if source_ids is None else source_ids
-    if read is None:
-        raise ValueError(
-            f"{spec.name} is an encoder-decoder: it needs source_ids, the encoder's input"
-        )
-    source_batch, length = _check_ids("source_ids", read)
-    if source_batch != batch:
-        raise ValueError(f"source_ids is a batch of {source_batch}, token_ids one of {batch}")
-    if spec.architecture.positions.trained and length > spec.max_positions:
-        raise ValueError(
-            f"{spec.name} has {spec.max_positions} learned positions, but source_ids has {length} tokens: shorten it"
-        )
-    _check_shape("source_mask", source_mask, "(batch, source length)", (batch, length))
-    if held is not None and read is not held and not torch.equal(read, held):
-        raise ValueError("the cache holds another source than source_ids: start with a new cache")

@@ -14,26 +14,23 @@ into those of queries and output instead, which gives the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from holotype_reference.attention import Attention
+from holotype_reference.attention import Attention, LayerInputs, WeightedSum
+from holotype_reference.basics import Linear, norm
 from holotype_reference.cache import KeysValues
-from holotype_reference.kernels.paths import Path
-from holotype_reference.linear import Linear
-from holotype_reference.masks import Mask
-from holotype_reference.normalization import norm
 from holotype_spec import schema
 
 
 class LatentAttention(Attention):
     """Self-attention of one sequence (see the top of this file)."""
 
-    def __init__(self, spec: schema.Spec, kind: schema.LatentAttention, *, path: Path) -> None:
-        super().__init__(spec, path=path)
+    def __init__(
+        self, spec: schema.Spec, kind: schema.LatentAttention, *, weigh: WeightedSum
+    ) -> None:
+        super().__init__(spec, weigh=weigh)
         d, queries, biases = spec.hidden_size, spec.heads * spec.head_dim, kind.biases
         read = d
         self.query_latent: Linear | None = None
@@ -52,38 +49,28 @@ class LatentAttention(Attention):
         self.heads = spec.heads
         self.turning = kind.rope_head_dim
 
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        mask: Mask,
-        turn: Callable[[Tensor], Tensor] | None,
-        sharpen: Callable[[Tensor], Tensor] | None,
-        bias: Tensor | None,
-        cache: KeysValues | None,
-        distances: None = None,
-        memory: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, given: LayerInputs, cache: KeysValues | None) -> Tensor:
         """(batch, length, hidden_size) -> the same.
 
-        `turn` rotates to the positions, `sharpen` scales queries by theirs; `cache` is extended by this sequence's
-        latent vectors and rotary keys, as if they were the keys and values of one head. They are made of `memory`
-        where that is given. Distances are rotations here, and no vectors.
+        `cache` is extended by this sequence's latent vectors and rotary keys, as if they were the keys and values of
+        one head.
         """
-        read = x if memory is None else memory
+        query, latent, rotary_key = self.placed(x, given)
+        if cache is not None:
+            latent, rotary_key = cache.extend(latent, rotary_key)
+        key, value = self.expand(latent, rotary_key)
+        return self.attend(query, key, value, given.mask, given.positions.bias(query, key))
+
+    def placed(self, x: Tensor, given: LayerInputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries by head, latent vectors and rotary keys, what turns of them turned to their positions."""
+        read = given.read(x)
         still, turning = self.parts(self.queries(x))
         latent = rearrange(
             self.latent_norm(self.latent(read)), "batch length rank -> batch 1 length rank"
         )
         rotary_key = rearrange(self.rotary_key(read), "batch length width -> batch 1 length width")
-        turning, rotary_key = self.placed(turning, rotary_key, turn)
-        if cache is not None:
-            latent, rotary_key = cache.extend(latent, rotary_key)
-        query = self.whole(still, turning)
-        if sharpen is not None:
-            query = sharpen(query)
-        key, value = self.expand(latent, rotary_key)
-        return self.attend(query, key, value, mask, bias)
+        turning, rotary_key = given.positions.rotate(turning, rotary_key)
+        return given.positions.scale(self.whole(still, turning)), latent, rotary_key
 
     def queries(self, x: Tensor) -> Tensor:
         """(batch, length, hidden_size) -> (batch, heads, length, head_dim)"""

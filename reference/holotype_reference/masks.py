@@ -15,7 +15,7 @@ reads `reach`, `prefix`, `documents` and `padding` instead, and must come to the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
@@ -60,8 +60,9 @@ class Mask:
 
     and a prefix-LM whose two rows have prefixes of 3 and 5 tokens Mask(pattern=schema.Causal(), prefix=(3, 5), …).
 
-    `is_full` and `is_causal` say what `visible` holds without building it, for kernels that need no matrix then. A
-    subclass that draws another matrix overrides `visible` or `allowed`; then nothing is inferred from the description.
+    `holotype_reference.kernels.mask_shapes` says what `visible` holds without building it, for kernels that need no
+    matrix then. A subclass that draws another matrix overrides `visible` or `allowed`; then nothing is inferred from
+    the description.
 
     Raises:
         ValueError: the documents' lengths are not those of the keys.
@@ -165,7 +166,7 @@ class Mask:
     def reach(self) -> tuple[int | None, int | None]:
         """How many keys before and after its own place a query sees by the pattern; None for all of them."""
         match self.pattern:
-            # A mixture shows everything until one of its masks is chosen, see `drawn`; an order without one: `Ordered`.
+            # A mixture shows everything until one of its masks is chosen, see `drawn`; an order has a mask of its own.
             case schema.Bidirectional() | schema.MixtureOfMasks() | schema.Permutation():
                 return None, None
             # What the prefix adds stands in `prefix`.
@@ -184,108 +185,9 @@ class Mask:
         own = type(self)
         return (own.visible, own.part, own.allowed) == (Mask.visible, Mask.part, Mask.allowed)
 
-    @property
-    def rows(self) -> int:
-        """How many rows of the batch the mask tells apart."""
-        prefixes = 1 if isinstance(self.prefix, int) else len(self.prefix)
-        return max(
-            prefixes, len(self.documents or ()), 1 if self.padding is None else len(self.padding)
-        )
-
-    @property
-    def varies(self) -> bool:
-        """Whether prefix or documents differ from row to row of the batch."""
-        return isinstance(self.prefix, tuple) or len(self.documents or ()) > 1
-
-    def row(self, index: int) -> Mask:
-        """The mask of one row of the batch."""
-        documents = self.documents
-        if documents is not None and len(documents) > 1:
-            documents = documents[index : index + 1]
-        return replace(
-            self,
-            padding=None if self.padding is None else self.padding[index : index + 1],
-            prefix=self.prefix if isinstance(self.prefix, int) else self.prefix[index],
-            documents=documents,
-        )
-
-    def by_document(self) -> tuple[Mask, ...]:
-        """The mask of each document by itself, of a mask that does not vary; documents may be without queries."""
-        assert self.documents is not None
-        lengths = self.documents[0]
-        ends = accumulate(lengths)
-        return tuple(self._document(end - n, end) for n, end in zip(lengths, ends, strict=True))
-
-    @property
-    def of_any_document(self) -> Mask | None:
-        """If the documents of a mask that does not vary are alike: that of them all, in a batch (batch documents)."""
-        assert self.documents is not None
-        length = self.documents[0][0]
-        if set(self.documents[0]) != {length} or self.prefix != 0 or self.queries != self.keys:
-            return None
-        padding = self.padding
-        if padding is not None:
-            padding = rearrange(padding, "batch (n keys) -> (batch n) keys", keys=length)
-        return replace(self, queries=length, keys=length, padding=padding, documents=None)
-
-    def _document(self, start: int, end: int) -> Mask:
-        """The mask of the document that has the keys [start, end)."""
-        assert isinstance(self.prefix, int)
-        first, last = max(start, self.cached), min(end, self.cached + self.queries)
-        return replace(
-            self,
-            queries=max(last - first, 0),
-            keys=end - start,
-            cached=max(first - start, 0),
-            padding=None if self.padding is None else self.padding[:, start:end],
-            prefix=max(self.prefix - start, 0),
-            documents=None,
-        )
-
-    @property
-    def is_full(self) -> bool:
-        """Every query sees every key, as far as this can be known without reading the padding."""
-        if not self.is_described or self.padding is not None or self.documents is not None:
-            return False
-        before, after = self.reach
-        if isinstance(self.prefix, int) and self.prefix >= self.keys:
-            return True
-        back = before is None or self.cached + self.queries - 1 <= before
-        return back and (after is None or self.keys <= self.cached + 1 + after)
-
-    @property
-    def is_causal(self) -> bool:
-        """Exactly the lower triangle of a square, which kernels know without a matrix."""
-        if not self.is_described or self.padding is not None or self.documents is not None:
-            return False
-        if self.cached or self.queries != self.keys or self.prefix != 0:
-            return False
-        before, after = self.reach
-        return after == 0 and (before is None or self.keys <= before + 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ordered(Mask):
-    """What is seen when tokens are predicted in an order of their own (Yang et al. 2019, section 2.3).
-
-    Attributes:
-        ranks: (batch, keys), the place of each position in that order.
-        own: whether a query sees its own place too, as the content stream does and the query stream does not.
-    """
-
-    ranks: Tensor
-    own: bool
-
-    def allowed(self, queries: slice | None = None, keys: slice | None = None) -> Tensor:
-        """(batch, 1, queries, keys) boolean: those that come earlier in the order, and perhaps itself."""
-        queries, keys = queries or slice(0, self.queries), keys or slice(0, self.keys)
-        of_queries = rearrange(self.ranks[:, queries], "batch i -> batch 1 i 1")
-        of_keys = rearrange(self.ranks[:, keys], "batch j -> batch 1 1 j")
-        return of_keys <= of_queries if self.own else of_keys < of_queries
-
 
 def drawn(
-    pattern: schema.Pattern, keys: int, prefix: Prefix | None, right_to_left: bool
+    pattern: schema.Pattern, keys: int, prefix: Prefix | None, right_to_left: bool | None
 ) -> schema.Pattern | Band:
     """The pattern of one batch. Of a mixture it is the mask that was chosen for it (Dong et al. 2019, section 2.2).
 

@@ -10,6 +10,7 @@ from einops import einsum
 from torch import Tensor
 
 import holotype_spec
+from holotype_reference.attention import LayerInputs, Positioning
 from holotype_reference.latent import LatentAttention
 from holotype_reference.masks import Mask
 from holotype_reference.model import Model, build
@@ -92,7 +93,8 @@ def test_the_matrices_of_keys_and_values_may_be_taken_up_by_those_of_queries_and
         pattern=schema.Causal(), queries=5, keys=5, cached=0, padding=None, device=x.device
     )
     with torch.no_grad():
-        found = block(x, mask=causal, turn=None, sharpen=None, bias=None, cache=None)
+        given = LayerInputs(mask=causal, positions=Positioning(), source=None)
+        found = block(x, given, cache=None)
         still, turning = block.parts(block.queries(x))
         latent, shared = block.latent_norm(block.latent(x)), block.rotary_key(x)
         into_keys = block.key.weight.view(5, 6, 12)

@@ -11,10 +11,12 @@ from torch import Tensor
 from holotype_conformance.deviations.deviation import patches
 from holotype_conformance.deviations.features import both, having, scaled
 from holotype_conformance.deviations.patching import layers, override, override_all
+from holotype_reference.attention import LayerInputs, Positioning
 from holotype_reference.cache import LayerCache
+from holotype_reference.inputs import Inputs
 from holotype_reference.model import Model
-from holotype_reference.positions.relative_bias import Alibi
-from holotype_reference.stack import Layer, Shared, Stack
+from holotype_reference.positions.relative_bias import Alibi, Biased
+from holotype_reference.stack import Layer
 from holotype_spec import schema
 
 _alibi = having(schema.Alibi)
@@ -155,8 +157,8 @@ def alibi_first_layer_only(model: Model) -> None:
         override(layer, forward=_unbiased)
 
 
-def _unbiased(layer: Layer, x: Tensor, shared: Shared, cache: LayerCache | None) -> Tensor:
-    return Layer.forward(layer, x, replace(shared, bias=None), cache)
+def _unbiased(layer: Layer, x: Tensor, given: LayerInputs, cache: LayerCache | None) -> Tensor:
+    return Layer.forward(layer, x, replace(given, positions=Positioning()), cache)
 
 
 @patches(
@@ -180,9 +182,8 @@ def alibi_scaled(model: Model) -> None:
     reports=("keras-team/keras-hub#2861", "keras-team/keras-hub#2977"),
 )
 def alibi_of_chunk(model: Model) -> None:
-    def bias(self: Stack, queries: int, cached: int, device: torch.device) -> Tensor | None:
-        assert isinstance(self.relative_bias, Alibi)
-        keys = torch.arange(-cached, queries, device=device).clamp(min=0)
-        return Alibi.forward(self.relative_bias, keys[cached:], keys)
+    def at(self: Alibi, x: Tensor, inputs: Inputs) -> Positioning:
+        keys = torch.arange(-inputs.cached, x.shape[1], device=x.device).clamp(min=0)
+        return Biased(added=Alibi.forward(self, keys[inputs.cached :], keys).to(x.dtype))
 
-    override(model.writer, bias=bias)
+    override_all(model, Alibi, at=at)

@@ -28,13 +28,9 @@ from holotype_conformance.deviations.patching import (
     weigh,
     wide,
 )
-from holotype_reference.attention import (
-    Attention,
-    CrossAttention,
-    MultiHeadAttention,
-    SelfAttention,
-)
-from holotype_reference.linear import Linear
+from holotype_reference.attention import Attention, MultiHeadAttention, SelfAttention
+from holotype_reference.basics import Linear
+from holotype_reference.cross_attention import CrossAttention
 from holotype_reference.masks import Mask
 from holotype_reference.model import Model
 from holotype_spec.schema import Spec

@@ -29,11 +29,14 @@ from holotype_conformance.deviations.patching import (
     real_keys,
     redraw_masks,
 )
+from holotype_reference.attention import Positioning, Source
 from holotype_reference.cache import Cache, KeysValues, LayerCache
-from holotype_reference.masks import Mask, Prefix
+from holotype_reference.inputs import Inputs
+from holotype_reference.masks import Mask
 from holotype_reference.model import Model
-from holotype_reference.positions.rotary import Rotary
-from holotype_reference.stack import Source, Stack
+from holotype_reference.positions.relative_bias import Biased, RelativeBias
+from holotype_reference.positions.rope_scaling import ScaledRotary
+from holotype_reference.stack import Stack
 from holotype_spec import schema
 
 # Positions ------------------------------------------------------------------------------------------------------
@@ -50,9 +53,7 @@ from holotype_spec import schema
 def offset_forgotten(model: Model) -> None:
     override(
         model,
-        positions=lambda self, ids, told, cached, prefix=None: Model.positions(
-            self, ids, told, 0, prefix
-        ),
+        positions=lambda self, inputs, cached: Model.positions(self, inputs, 0),
     )
 
 
@@ -65,10 +66,8 @@ def offset_forgotten(model: Model) -> None:
     reports=("ml-explore/mlx-lm#1396",),
 )
 def offset_by_one(model: Model) -> None:
-    def positions(
-        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None = None
-    ) -> Tensor:
-        return Model.positions(self, ids, told, cached + 1 if cached else 0, prefix)
+    def positions(self: Model, inputs: Inputs, cached: int) -> Tensor:
+        return Model.positions(self, inputs, cached + 1 if cached else 0)
 
     override(model, positions=positions)
 
@@ -86,10 +85,8 @@ def offset_of_retained(model: Model) -> None:
     assert isinstance(pattern, schema.SlidingWindow)
     window = pattern.window
 
-    def positions(
-        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None = None
-    ) -> Tensor:
-        return Model.positions(self, ids, told, min(cached, window), prefix)
+    def positions(self: Model, inputs: Inputs, cached: int) -> Tensor:
+        return Model.positions(self, inputs, min(cached, window))
 
     override(model, positions=positions)
 
@@ -102,10 +99,8 @@ def offset_of_retained(model: Model) -> None:
     applies=both(decodes, has_rotary),
 )
 def positions_in_bfloat16(model: Model) -> None:
-    def positions(
-        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None = None
-    ) -> Tensor:
-        counted = Model.positions(self, ids, told, cached, prefix)
+    def positions(self: Model, inputs: Inputs, cached: int) -> Tensor:
+        counted = Model.positions(self, inputs, cached)
         return counted.to(self.embeddings.token.weight.dtype).long() if cached else counted
 
     override(model, positions=positions)
@@ -120,14 +115,16 @@ def positions_in_bfloat16(model: Model) -> None:
     reports=("Xilinx/mlir-air#1948", "unslothai/unsloth#6197"),
 )
 def rotary_unscaled(model: Model) -> None:
-    def positions(
-        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None = None
-    ) -> Tensor:
-        for rotary in parts(self, Rotary):
-            override(rotary, frequencies=Rotary.unscaled if cached else Rotary.frequencies)
-        return Model.positions(self, ids, told, cached, prefix)
+    def positions(self: Model, inputs: Inputs, cached: int) -> Tensor:
+        for rotary in parts(self, ScaledRotary):
+            override(rotary, scaled=_as_they_are if cached else ScaledRotary.scaled)
+        return Model.positions(self, inputs, cached)
 
     override(model, positions=positions)
+
+
+def _as_they_are(_: ScaledRotary, frequencies: Tensor) -> Tensor:
+    return frequencies
 
 
 @patches(
@@ -138,11 +135,13 @@ def rotary_unscaled(model: Model) -> None:
     applies=both(decodes, has_buckets),
 )
 def relative_offset_forgotten(model: Model) -> None:
-    def bias(self: Stack, queries: int, cached: int, device: torch.device) -> Tensor | None:
-        first = Stack.bias(self, cached + queries, 0, device)
-        return None if first is None else first[:, :, :queries]
+    def at(self: RelativeBias, x: Tensor, inputs: Inputs) -> Positioning:
+        keys = torch.arange(inputs.cached + x.shape[1], device=x.device)
+        first: Tensor = self(keys, keys)[:, :, : x.shape[1]]
+        return Biased(added=first.to(x.dtype))
 
-    override(model.writer, bias=bias)
+    for table in parts(model.writer, RelativeBias):
+        override(table, at=at)
 
 
 @patches(
@@ -153,10 +152,10 @@ def relative_offset_forgotten(model: Model) -> None:
     reports=("NVIDIA/TensorRT-LLM#13870",),
 )
 def relative_bias_dropped(model: Model) -> None:
-    def bias(self: Stack, queries: int, cached: int, device: torch.device) -> Tensor | None:
-        return None if cached else Stack.bias(self, queries, cached, device)
+    def positioning(self: Stack, x: Tensor, inputs: Inputs) -> Positioning:
+        return Positioning() if inputs.cached else Stack.positioning(self, x, inputs)
 
-    override(model.writer, bias=bias)
+    override(model.writer, positioning=positioning)
 
 
 # Masks ----------------------------------------------------------------------------------------------------------
@@ -388,11 +387,11 @@ def cross_of_first_layer(model: Model) -> None:
     reports=("huggingface/transformers#36293",),
 )
 def source_padding_forgotten(model: Model) -> None:
-    def source(
-        self: Model, ids: Tensor | None, mask: Tensor | None, cache: Cache | None
-    ) -> Source | None:
-        held = cache is not None and cache.source_ids is not None
-        found = Model.source(self, ids, mask, cache)
-        return replace(found, padding=None) if held and found is not None else found
+    def source(self: Model, inputs: Inputs) -> Source | None:
+        held = inputs.cache is not None and inputs.cache.source_ids is not None
+        found = Model.source(self, inputs)
+        if not held or found is None:
+            return found
+        return replace(found, mask=replace(found.mask, padding=None))
 
     override(model, source=source)

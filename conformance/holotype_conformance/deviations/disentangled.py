@@ -11,11 +11,12 @@ from torch import Tensor
 from holotype_conformance.deviations.deviation import patches, respecifies
 from holotype_conformance.deviations.features import having, set_otherwise
 from holotype_conformance.deviations.patching import override, override_all, parts
-from holotype_reference.heads import EnhancedMaskDecoder
-from holotype_reference.linear import Linear
+from holotype_reference.basics import Linear
+from holotype_reference.mask_decoder import EnhancedMaskDecoder
 from holotype_reference.model import Model
 from holotype_reference.positions.disentangled import DisentangledAttention, RelativeRows
 from holotype_reference.positions.distances import Distances
+from holotype_reference.stack import Stack
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 
@@ -205,7 +206,7 @@ def _unscaled(term: str) -> Callable[..., Tensor]:
     reports=("huggingface/transformers#22790", "microsoft/DeBERTa#99"),
 )
 def mask_decoder_dropped(model: Model) -> None:
-    override(model, mask_decoder=lambda self, positions: None)
+    override(model.writer, through=Stack.through)
 
 
 @respecifies(

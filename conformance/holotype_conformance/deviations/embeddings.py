@@ -17,8 +17,8 @@ from holotype_conformance.deviations.features import (
     without,
 )
 from holotype_conformance.deviations.patching import override, override_all, parts
+from holotype_reference.basics import Linear, Table
 from holotype_reference.embeddings import Embeddings, Placement
-from holotype_reference.linear import Linear, Table
 from holotype_reference.model import Model
 from holotype_spec.schema import Spec
 

@@ -30,14 +30,14 @@ from holotype_conformance.deviations.patching import (
     weigh,
     wide,
 )
-from holotype_reference.attention import Attention
+from holotype_reference.attention import Attention, Positioning
+from holotype_reference.basics import Linear
 from holotype_reference.experts import Choice, Router
-from holotype_reference.linear import Linear
+from holotype_reference.inputs import Inputs
 from holotype_reference.masks import Mask
 from holotype_reference.model import Model
-from holotype_reference.positions.relative_bias import Alibi, RelativeBias
+from holotype_reference.positions.relative_bias import Alibi, Biased, RelativeBias
 from holotype_reference.positions.rotary import Rotary
-from holotype_reference.stack import Stack
 from holotype_spec import schema
 
 _transformer_xl = having(schema.TransformerXLPositions)
@@ -52,7 +52,7 @@ _alibi = having(schema.Alibi)
     equivalent=True,
 )
 def rotary_shifted(model: Model) -> None:
-    override_all(model, Rotary, turns=lambda self, at, *told: Rotary.turns(self, at + 3, *told))
+    override_all(model, Rotary, turns=lambda self, at, *told: type(self).turns(self, at + 3, *told))
 
 
 @patches(
@@ -136,7 +136,7 @@ def relative_constant(model: Model) -> None:
 )
 def relative_future_bucket(model: Model) -> None:
     table = model.decoder.relative_bias
-    assert table is not None
+    assert isinstance(table, RelativeBias)
 
     def bucket(self: RelativeBias, ahead: Tensor) -> Tensor:
         return RelativeBias.bucket(self, ahead).masked_fill(ahead > 0, self.buckets - 1)
@@ -174,12 +174,11 @@ def alibi_by_key(model: Model) -> None:
     equivalent=True,
 )
 def alibi_of_first_queries(model: Model) -> None:
-    def bias(self: Stack, queries: int, cached: int, device: torch.device) -> Tensor | None:
-        assert isinstance(self.relative_bias, Alibi)
-        keys = torch.arange(cached + queries, device=device)
-        return Alibi.forward(self.relative_bias, keys[:queries], keys)
+    def at(self: Alibi, x: Tensor, inputs: Inputs) -> Positioning:
+        keys = torch.arange(inputs.cached + x.shape[1], device=x.device)
+        return Biased(added=Alibi.forward(self, keys[: x.shape[1]], keys).to(x.dtype))
 
-    override(model.writer, bias=bias)
+    override_all(model, Alibi, at=at)
 
 
 @patches(

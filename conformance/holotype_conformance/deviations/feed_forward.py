@@ -13,9 +13,9 @@ from holotype_conformance.deviations.patching import (
     override_all,
     parts,
 )
+from holotype_reference.basics import Linear
 from holotype_reference.experts import Blocks
 from holotype_reference.feed_forward import FeedForward, GatedFeedForward
-from holotype_reference.linear import Linear
 from holotype_reference.model import Model
 from holotype_spec import schema
 from holotype_spec.schema import Spec

@@ -17,13 +17,9 @@ from holotype_conformance.deviations.features import (
     tied,
 )
 from holotype_conformance.deviations.patching import override, override_all, parts
-from holotype_reference.heads import (
-    MaskedLanguageModelHead,
-    Pooler,
-    ReplacedTokenHead,
-    VocabularyMatrix,
-)
-from holotype_reference.linear import Linear
+from holotype_reference.basics import Linear
+from holotype_reference.embeddings import VocabularyMatrix
+from holotype_reference.heads import MaskedLanguageModelHead, Pooler, ReplacedTokenHead
 from holotype_reference.model import Model
 from holotype_spec import schema
 from holotype_spec.schema import Spec

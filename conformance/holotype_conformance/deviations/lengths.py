@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log
 
 import torch
@@ -9,14 +10,12 @@ from torch import Tensor
 
 from holotype_conformance.deviations.deviation import patches, respecifies
 from holotype_conformance.deviations.features import having, set_otherwise, sharpened
-from holotype_conformance.deviations.patching import override, override_all
-from holotype_reference.cache import Cache
-from holotype_reference.masks import Documents
+from holotype_conformance.deviations.patching import override_all
+from holotype_reference.basics import compute_dtype
+from holotype_reference.inputs import Inputs
 from holotype_reference.model import Model
-from holotype_reference.normalization import compute_dtype
 from holotype_reference.positions.log_length import LogLength
-from holotype_reference.positions.rotary import Rotary
-from holotype_reference.stack import Stack
+from holotype_reference.positions.rope_scaling import ScaledRotary
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 
@@ -40,16 +39,10 @@ def _trained(spec: Spec) -> int:
     applies=_growing_theta,
 )
 def ntk_of_padded_length(model: Model) -> None:
-    def context(
-        self: Stack,
-        x: Tensor,
-        padding: Tensor | None,
-        cache: Cache | None,
-        documents: Documents | None,
-    ) -> Tensor | None:
-        return Stack.context(self, x, None, cache, documents)
+    def context(self: ScaledRotary, x: Tensor, inputs: Inputs) -> Tensor | None:
+        return ScaledRotary.context(self, x, replace(inputs, attention_mask=None))
 
-    override(model.writer, context=context)
+    override_all(model, ScaledRotary, context=context)
 
 
 @patches(
@@ -59,17 +52,12 @@ def ntk_of_padded_length(model: Model) -> None:
     applies=_growing_theta,
 )
 def ntk_by_chunk_alone(model: Model) -> None:
-    def context(
-        self: Stack,
-        x: Tensor,
-        padding: Tensor | None,
-        cache: Cache | None,
-        documents: Documents | None,
-    ) -> Tensor | None:
-        own = None if padding is None else padding[:, -x.shape[1] :]
-        return Stack.context(self, x, own, None, documents)
+    def context(self: ScaledRotary, x: Tensor, inputs: Inputs) -> Tensor | None:
+        mask = inputs.attention_mask
+        own = None if mask is None else mask[:, -x.shape[1] :]
+        return ScaledRotary.context(self, x, replace(inputs, attention_mask=own, cache=None))
 
-    override(model.writer, context=context)
+    override_all(model, ScaledRotary, context=context)
 
 
 @patches(
@@ -82,12 +70,12 @@ def ntk_by_chunk_alone(model: Model) -> None:
 def ntk_stays_grown(model: Model) -> None:
     most = [1.0]
 
-    def growth(self: Rotary, context: Tensor) -> Tensor:
-        found = Rotary.growth(self, context)
+    def growth(self: ScaledRotary, context: Tensor) -> Tensor:
+        found = ScaledRotary.growth(self, context)
         most[0] = max(most[0], float(found.max()))
         return found.clamp(min=most[0])
 
-    override_all(model, Rotary, growth=growth)
+    override_all(model, ScaledRotary, growth=growth)
 
 
 @patches(
@@ -100,7 +88,7 @@ def ntk_stays_grown(model: Model) -> None:
 def ntk_without_steps(model: Model) -> None:
     trained = _trained(model.spec)
     override_all(
-        model, Rotary, growth=lambda self, context: (context.double() / trained).clamp(min=1)
+        model, ScaledRotary, growth=lambda self, context: (context.double() / trained).clamp(min=1)
     )
 
 
@@ -112,7 +100,9 @@ def ntk_without_steps(model: Model) -> None:
     applies=_growing_theta,
 )
 def ntk_one_early(model: Model) -> None:
-    override_all(model, Rotary, growth=lambda self, context: Rotary.growth(self, context + 1))
+    override_all(
+        model, ScaledRotary, growth=lambda self, context: ScaledRotary.growth(self, context + 1)
+    )
 
 
 @patches(
@@ -124,11 +114,11 @@ def ntk_one_early(model: Model) -> None:
     applies=_growing_theta,
 )
 def ntk_plain_exponent(model: Model) -> None:
-    def slowed(self: Rotary, context: Tensor, like: Tensor) -> Tensor:
+    def slowed(self: ScaledRotary, context: Tensor, like: Tensor) -> Tensor:
         pairs = torch.arange(0, self.rotary_dim, 2, dtype=like.dtype, device=like.device)
         return torch.pow(self.growth(context).to(like)[..., None], -pairs / self.rotary_dim)
 
-    override_all(model, Rotary, slowed=slowed)
+    override_all(model, ScaledRotary, slowed=slowed)
 
 
 # Scores ---------------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from holotype_conformance.deviations.features import (
 )
 from holotype_conformance.deviations.patching import override, override_all, parts
 from holotype_reference.attention import MultiHeadAttention
-from holotype_reference.heads import VocabularyMatrix
-from holotype_reference.linear import Linear
+from holotype_reference.basics import Linear
+from holotype_reference.embeddings import VocabularyMatrix
 from holotype_reference.model import Model
 from holotype_reference.stack import Layer
 from holotype_spec.schema import Spec

@@ -17,7 +17,8 @@ from holotype_conformance.deviations.patching import (
     redraw_masks,
     said,
 )
-from holotype_reference.masks import Mask, Prefix
+from holotype_reference.inputs import Inputs
+from holotype_reference.masks import Mask
 from holotype_reference.model import Model, Output
 from holotype_reference.stack import Stack
 
@@ -45,12 +46,10 @@ def table_left_behind(model: Model) -> None:
     applies=lambda spec: has_learned(spec) or has_rotary(spec),
 )
 def positions_on_cpu(model: Model) -> None:
-    def positions(
-        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None
-    ) -> Tensor:
-        if told is not None:
-            return told
-        return torch.arange(cached, cached + ids.shape[1])[None]
+    def positions(self: Model, inputs: Inputs, cached: int) -> Tensor:
+        if inputs.position_ids is not None:
+            return inputs.position_ids
+        return torch.arange(cached, cached + inputs.token_ids.shape[1])[None]
 
     override(model, positions=positions)
 

@@ -30,10 +30,11 @@ from holotype_conformance.deviations.patching import (
     weigh,
     wide,
 )
+from holotype_reference.attention import LayerInputs
 from holotype_reference.cache import LayerCache
 from holotype_reference.masks import Mask
 from holotype_reference.model import Model
-from holotype_reference.stack import Layer, Shared, Stack
+from holotype_reference.stack import Layer, Stack
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 
@@ -96,8 +97,10 @@ def first_layer_only(model: Model) -> None:
         override(layer, forward=_without_pattern)
 
 
-def _without_pattern(layer: Layer, x: Tensor, shared: Shared, cache: LayerCache | None) -> Tensor:
-    return Layer.forward(layer, x, replace(shared, mask=redraw(shared.mask, real_keys)), cache)
+def _without_pattern(
+    layer: Layer, x: Tensor, given: LayerInputs, cache: LayerCache | None
+) -> Tensor:
+    return Layer.forward(layer, x, replace(given, mask=redraw(given.mask, real_keys)), cache)
 
 
 @patches(
@@ -228,14 +231,9 @@ def padding_first_layer_only(model: Model) -> None:
 
 
 def _without_padding(
-    layer: Layer,
-    x: Tensor,
-    shared: Shared,
-    cache: LayerCache | None,
-    memory: Tensor | None = None,
+    layer: Layer, x: Tensor, given: LayerInputs, cache: LayerCache | None
 ) -> Tensor:
-    unpadded = replace(shared, mask=redraw(shared.mask, allowed))
-    return Layer.forward(layer, x, unpadded, cache, memory)
+    return Layer.forward(layer, x, replace(given, mask=redraw(given.mask, allowed)), cache)
 
 
 @patches(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,14 @@ from holotype_conformance.deviations.patching import (
     redraw_masks,
     said,
 )
-from holotype_reference.attention import Attention
+from holotype_reference.attention import Attention, LayerInputs
 from holotype_reference.cache import LayerCache
 from holotype_reference.embeddings import Embeddings
-from holotype_reference.masks import Mask, Prefix
+from holotype_reference.inputs import Inputs
+from holotype_reference.masks import Mask
+from holotype_reference.memory import WithMemory
 from holotype_reference.model import Model, Output
-from holotype_reference.stack import Layer, Shared, Stack
+from holotype_reference.stack import Layer, Stack
 
 # Dropout --------------------------------------------------------------------------------------------------------
 
@@ -155,15 +158,10 @@ def block_detached(model: Model) -> None:
     " layers.",
 )
 def stream_detached(model: Model) -> None:
-    def forward(
-        self: Layer,
-        x: Tensor,
-        shared: Shared,
-        cache: LayerCache | None,
-        memory: Tensor | None = None,
-    ) -> Tensor:
-        below = None if memory is None else memory.detach()
-        return Layer.forward(self, x.detach(), shared, cache, below)
+    def forward(self: Layer, x: Tensor, given: LayerInputs, cache: LayerCache | None) -> Tensor:
+        if isinstance(given, WithMemory):
+            given = replace(given, memory=given.memory.detach())
+        return Layer.forward(self, x.detach(), given, cache)
 
     override_all(model, Layer, forward=forward)
 
@@ -203,13 +201,11 @@ def embeddings_frozen(model: Model) -> None:
 def position_counter(model: Model) -> None:
     read = [0]
 
-    def positions(
-        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None
-    ) -> Tensor:
-        found = Model.positions(self, ids, told, cached, prefix)
-        if told is None:
+    def positions(self: Model, inputs: Inputs, cached: int) -> Tensor:
+        found = Model.positions(self, inputs, cached)
+        if inputs.position_ids is None:
             found = (found + read[0]) % self.spec.max_positions
-            read[0] += ids.shape[1]
+            read[0] += inputs.token_ids.shape[1]
         return found
 
     override(model, positions=positions)

@@ -27,10 +27,11 @@ from holotype_conformance.deviations.patching import (
     rounded_sum,
     wide,
 )
+from holotype_reference.attention import LayerInputs
+from holotype_reference.basics import LayerNorm
 from holotype_reference.cache import LayerCache
 from holotype_reference.model import Model
-from holotype_reference.normalization import LayerNorm
-from holotype_reference.stack import Layer, Shared
+from holotype_reference.stack import Layer
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 
@@ -375,6 +376,6 @@ def _without_feed_forward(
     return x if block is layer.feed_forward else Layer.add(layer, x, block, its_norm)
 
 
-def _beside(layer: Layer, x: Tensor, shared: Shared, cache: LayerCache | None) -> Tensor:
+def _beside(layer: Layer, x: Tensor, given: LayerInputs, cache: LayerCache | None) -> Tensor:
     beside: Tensor = layer.dropout(layer.feed_forward(layer.feed_forward_norm(x)))
-    return Layer.forward(layer, x, shared, cache) + beside
+    return Layer.forward(layer, x, given, cache) + beside

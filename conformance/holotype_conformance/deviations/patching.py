@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from types import MethodType
 from typing import Any, TypeVar
@@ -13,15 +13,21 @@ import torch.nn.functional as F
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
-from holotype_reference.attention import Attention, CrossAttention, SelfAttention
+from holotype_reference.attention import (
+    Attention,
+    LayerInputs,
+    Positioning,
+    SelfAttention,
+    Source,
+    WeightedSum,
+    share,
+)
+from holotype_reference.basics import LayerNorm, RMSNorm, compute_dtype
 from holotype_reference.cache import KeysValues
+from holotype_reference.cross_attention import CrossAttention
 from holotype_reference.experts import Blocks
 from holotype_reference.feed_forward import FeedForward
-from holotype_reference.kernels.formula import share
-from holotype_reference.kernels.paths import WeightedSum
 from holotype_reference.masks import Mask
-from holotype_reference.normalization import LayerNorm, RMSNorm, compute_dtype
-from holotype_reference.positions.distances import Distances
 from holotype_reference.stack import Layer, Stack
 
 Part = TypeVar("Part", bound=nn.Module)
@@ -137,38 +143,51 @@ def wide(x: Tensor) -> Tensor:
     return x.to(compute_dtype(x.dtype))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Placing(Positioning):
+    """What positions do, but for what is done to queries and keys before they meet."""
+
+    inner: Positioning
+    placed: Placed
+
+    def rotate(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        return self.placed(query, key, turning(self.inner))
+
+    def scale(self, query: Tensor) -> Tensor:
+        return self.inner.scale(query)
+
+    def bias(self, query: Tensor, key: Tensor) -> Tensor | None:
+        return self.inner.bias(query, key)
+
+
+def turning(positions: Positioning) -> Turn:
+    """The rotation of queries, and of keys, to their positions."""
+    return lambda x: positions.rotate(x, x)[0]
+
+
 def place(model: nn.Module, placed: Placed) -> None:
     """Replace in every self-attention what is done to queries and keys, or what turns of them, before they meet."""
+
+    def replaced(self: Any, x: Tensor, given: LayerInputs) -> tuple[Tensor, Tensor, Tensor]:
+        found: tuple[Tensor, Tensor, Tensor] = type(self).placed(
+            self, x, replace(given, positions=Placing(inner=given.positions, placed=placed))
+        )
+        return found
+
     for module in parts(model, Attention):
         if not isinstance(module, CrossAttention):
-            override(module, placed=lambda self, q, k, turn: placed(q, k, turn or (lambda x: x)))
+            override(module, placed=replaced)
 
 
 def prepare(model: nn.Module, prepared: Prepare) -> None:
     """Replace in every self-attention what is done to queries, keys and values before they meet."""
 
-    def forward(
-        self: SelfAttention,
-        x: Tensor,
-        *,
-        mask: Mask,
-        turn: Turn | None,
-        sharpen: Turn | None,
-        bias: Tensor | None,
-        cache: KeysValues | None,
-        distances: Distances | None = None,
-        memory: Tensor | None = None,
-    ) -> Tensor:
-        read = x if memory is None else memory
-        query = self.split(self.query(x))
-        key, value = self.split(self.key(read)), self.split(self.value(read))
-        query, key, value = prepared(query, key, value, turn or (lambda unturned: unturned))
-        query = query if sharpen is None else sharpen(query)
-        if cache is not None:
-            key, value = cache.extend(key, value)
-        return self.attend(query, key, value, mask, self.score_bias(query, key, bias, distances))
+    def placed(self: SelfAttention, x: Tensor, given: LayerInputs) -> tuple[Tensor, Tensor, Tensor]:
+        heads = SelfAttention.placed(self, x, replace(given, positions=Positioning()))
+        query, key, value = prepared(*heads, turning(given.positions))
+        return given.positions.scale(query), key, value
 
-    override_all(model, SelfAttention, forward=forward)
+    override_all(model, SelfAttention, placed=placed)
 
 
 def rounded_sum(x: Tensor) -> Tensor:
@@ -208,7 +227,14 @@ def redraw_masks(stack: Stack, rule: MaskRule) -> None:
 
 def redraw_source_masks(stack: Stack, rule: MaskRule) -> None:
     """Draw the masks of a stack's cross-attention by a rule."""
-    override(stack, source_mask=lambda self, *given: redraw(Stack.source_mask(self, *given), rule))
+
+    def forward(
+        self: CrossAttention, x: Tensor, source: Source, cache: KeysValues | None
+    ) -> Tensor:
+        redrawn = replace(source, mask=redraw(source.mask, rule))
+        return CrossAttention.forward(self, x, redrawn, cache)
+
+    override_all(stack, CrossAttention, forward=forward)
 
 
 def ahead(mask: Mask) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,11 +12,13 @@ from torch import Tensor
 from holotype_conformance.deviations.deviation import patches
 from holotype_conformance.deviations.features import having, permuted, segmented
 from holotype_conformance.deviations.patching import override, override_all, parts
-from holotype_reference.attention import SelfAttention
+from holotype_reference.attention import LayerInputs, Positioning, SelfAttention
+from holotype_reference.inputs import Inputs
 from holotype_reference.model import Model
 from holotype_reference.positions.distances import Distances
 from holotype_reference.positions.transformer_xl import RelativeSinusoids, TransformerXLAttention
-from holotype_reference.stack import Shared, Stack, Streams
+from holotype_reference.stack import Layer, Stack
+from holotype_reference.two_streams import TwoStreamStack
 from holotype_spec import schema
 
 _transformer_xl = having(schema.TransformerXLPositions)
@@ -129,10 +131,10 @@ def positions_unscaled(model: Model) -> None:
     applies=segmented,
 )
 def segments_ignored(model: Model) -> None:
-    def distances(self: Stack, x: Tensor, cached: int, _types: Tensor | None) -> Distances:
-        return Stack.distances(self, x, cached, None)
+    def at(self: RelativeSinusoids, x: Tensor, inputs: Inputs) -> Positioning:
+        return RelativeSinusoids.at(self, x, replace(inputs, token_types=None))
 
-    override(model.writer, distances=distances)
+    override_all(model, RelativeSinusoids, at=at)
 
 
 @patches(
@@ -167,33 +169,6 @@ def segment_bias_dropped(model: Model) -> None:
 # Two streams ------------------------------------------------------------------------------------------------------
 
 
-def _restream(model: Model, kind: type[Streams]) -> None:
-    """Let two streams run otherwise."""
-
-    def streams(self: Model, order: Tensor) -> Streams:
-        found = Model.streams(self, order)
-        return kind(**{each.name: getattr(found, each.name) for each in fields(Streams)})
-
-    override(model, streams=streams)
-
-
-class _Leaking(Streams):
-    def masked(self, shared: Shared) -> tuple[Shared, Shared]:
-        content, _ = super().masked(shared)
-        return content, content
-
-
-class _Hiding(Streams):
-    def masked(self, shared: Shared) -> tuple[Shared, Shared]:
-        _, queries = super().masked(shared)
-        return queries, queries
-
-
-class _OfItself(Streams):
-    def advanced(self, layer: Callable[..., Tensor], shared: Shared, *, memory: Tensor) -> Streams:
-        return super().advanced(layer, shared, memory=self.queries)
-
-
 @patches(
     "permutation.query-sees-itself",
     "the query stream sees the content of its own place",
@@ -202,7 +177,11 @@ class _OfItself(Streams):
     applies=permuted,
 )
 def query_sees_itself(model: Model) -> None:
-    _restream(model, _Leaking)
+    def masked(self: TwoStreamStack, *told: Any) -> tuple[LayerInputs, LayerInputs]:
+        content, _ = TwoStreamStack.masked(self, *told)
+        return content, content
+
+    override(model.writer, masked=masked)
 
 
 @patches(
@@ -212,7 +191,11 @@ def query_sees_itself(model: Model) -> None:
     applies=permuted,
 )
 def content_hides_itself(model: Model) -> None:
-    _restream(model, _Hiding)
+    def masked(self: TwoStreamStack, *told: Any) -> tuple[LayerInputs, LayerInputs]:
+        _, queries = TwoStreamStack.masked(self, *told)
+        return queries, queries
+
+    override(model.writer, masked=masked)
 
 
 @patches(
@@ -223,11 +206,10 @@ def content_hides_itself(model: Model) -> None:
     applies=permuted,
 )
 def query_starts_from_token(model: Model) -> None:
-    def forward(self: Stack, x: Tensor, *, streams: Streams | None, **given: Any) -> Tensor:
-        started = None if streams is None else replace(streams, queries=x)
-        return Stack.forward(self, x, streams=started, **given)
+    def started(self: TwoStreamStack, x: Tensor, _inputs: Inputs) -> Tensor:
+        return x
 
-    override(model.writer, forward=forward)
+    override(model.writer, started=started)
 
 
 @patches(
@@ -237,7 +219,12 @@ def query_starts_from_token(model: Model) -> None:
     applies=permuted,
 )
 def keys_of_query_stream(model: Model) -> None:
-    _restream(model, _OfItself)
+    def asked(
+        self: TwoStreamStack, layer: Layer, queries: Tensor, given: LayerInputs, _content: Tensor
+    ) -> Tensor:
+        return TwoStreamStack.asked(self, layer, queries, given, queries)
+
+    override(model.writer, asked=asked)
 
 
 @patches(
@@ -247,4 +234,4 @@ def keys_of_query_stream(model: Model) -> None:
     applies=permuted,
 )
 def order_ignored(model: Model) -> None:
-    override(model, streams=lambda self, order: None)
+    override(model.writer, through=Stack.through)

@@ -17,13 +17,15 @@ from holotype_conformance.deviations.features import (
     set_otherwise,
 )
 from holotype_conformance.deviations.patching import layers, override, override_all, parts
-from holotype_reference.attention import Attention, CrossAttention
+from holotype_reference.attention import Attention, LayerInputs, Positioning
 from holotype_reference.cache import LayerCache
-from holotype_reference.masks import Mask, Prefix
+from holotype_reference.cross_attention import CrossAttention
+from holotype_reference.inputs import Inputs
+from holotype_reference.masks import Mask
 from holotype_reference.model import Model
 from holotype_reference.positions.learned import LearnedPositions
 from holotype_reference.positions.relative_bias import RelativeBias
-from holotype_reference.stack import Layer, Shared, Stack
+from holotype_reference.stack import Layer, Stack
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 
@@ -102,15 +104,9 @@ def learned_dropped(model: Model) -> None:
     applies=has_learned,
 )
 def from_the_end(model: Model) -> None:
-    def counted_back(
-        self: Model,
-        token_ids: Tensor,
-        told: Tensor | None,
-        cached: int,
-        prefix: Prefix | None = None,
-    ) -> Tensor:
-        positions = Model.positions(self, token_ids, told, cached, prefix)
-        return positions if told is not None else positions.flip(-1)
+    def counted_back(self: Model, inputs: Inputs, cached: int) -> Tensor:
+        positions = Model.positions(self, inputs, cached)
+        return positions if inputs.position_ids is not None else positions.flip(-1)
 
     override(model, positions=counted_back)
 
@@ -129,8 +125,8 @@ def from_the_end(model: Model) -> None:
 def ids_ignored(model: Model) -> None:
     override(
         model,
-        positions=lambda self, ids, told, cached, prefix=None: Model.positions(
-            self, ids, None, cached, prefix
+        positions=lambda self, inputs, cached: Model.positions(
+            self, replace(inputs, position_ids=None), cached
         ),
     )
 
@@ -143,15 +139,10 @@ def ids_ignored(model: Model) -> None:
     applies=has_ids,
 )
 def ids_from_one(model: Model) -> None:
-    def shifted(
-        self: Model,
-        token_ids: Tensor,
-        told: Tensor | None,
-        cached: int,
-        prefix: Prefix | None = None,
-    ) -> Tensor:
+    def shifted(self: Model, inputs: Inputs, cached: int) -> Tensor:
+        told = inputs.position_ids
         told = None if told is None else (told - 1).clamp(min=0)
-        return Model.positions(self, token_ids, told, cached, prefix)
+        return Model.positions(self, replace(inputs, position_ids=told), cached)
 
     override(model, positions=shifted)
 
@@ -163,15 +154,9 @@ def ids_from_one(model: Model) -> None:
     applies=has_ids,
 )
 def ids_of_first_row(model: Model) -> None:
-    def first(
-        self: Model,
-        token_ids: Tensor,
-        told: Tensor | None,
-        cached: int,
-        prefix: Prefix | None = None,
-    ) -> Tensor:
-        told = None if told is None else told[:1]
-        return Model.positions(self, token_ids, told, cached, prefix)
+    def first(self: Model, inputs: Inputs, cached: int) -> Tensor:
+        told = None if inputs.position_ids is None else inputs.position_ids[:1]
+        return Model.positions(self, replace(inputs, position_ids=told), cached)
 
     override(model, positions=first)
 
@@ -232,8 +217,8 @@ def relative_first_layer_only(model: Model) -> None:
             override(layer, forward=_unbiased)
 
 
-def _unbiased(layer: Layer, x: Tensor, shared: Shared, cache: LayerCache | None) -> Tensor:
-    return Layer.forward(layer, x, replace(shared, bias=None), cache)
+def _unbiased(layer: Layer, x: Tensor, given: LayerInputs, cache: LayerCache | None) -> Tensor:
+    return Layer.forward(layer, x, replace(given, positions=Positioning()), cache)
 
 
 def _wider(spec: Spec) -> str:
@@ -285,7 +270,7 @@ def relative_dropped(model: Model) -> None:
 )
 def added_to_cross(model: Model) -> None:
     table = model.decoder.relative_bias
-    assert table is not None
+    assert isinstance(table, RelativeBias)
 
     def attend(
         self: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: None

@@ -25,6 +25,7 @@ from holotype_conformance.deviations.patching import (
     real_keys,
     redraw_masks,
 )
+from holotype_reference.inputs import Inputs
 from holotype_reference.masks import Mask, Prefix
 from holotype_reference.model import Model, Output
 from holotype_reference.positions.rotary import Rotary, Turns
@@ -196,11 +197,9 @@ Places = Callable[[Model, Tensor, bool, int], Tensor]
 def _placed(model: Model, rule: Places) -> None:
     """Change the positions (batch or 1, 2, length); the rule is told whether they were given, and what is cached."""
 
-    def positions(
-        self: Model, ids: Tensor, told: Tensor | None, cached: int, prefix: Prefix | None
-    ) -> Tensor:
-        found = Model.positions(self, ids, told, cached, prefix)
-        return rule(self, found, told is not None, cached)
+    def positions(self: Model, inputs: Inputs, cached: int) -> Tensor:
+        found = Model.positions(self, inputs, cached)
+        return rule(self, found, inputs.position_ids is not None, cached)
 
     override(model, positions=positions)
 
@@ -269,15 +268,13 @@ def span_from_zero(model: Model) -> None:
     applies=_rotates_two_positions,
 )
 def whole_head(model: Model) -> None:
-    def turns(
-        self: TwoDimensionalRotary, at: Tensor, dtype: torch.dtype, context: Tensor | None
-    ) -> Turns:
-        return Rotary.turns(self, at[:, 0], dtype, context)
+    def turns(self: TwoDimensionalRotary, at: Tensor, dtype: torch.dtype) -> Turns:
+        return Rotary.turns(self, at[:, 0], dtype)
 
     override_all(
         model,
         TwoDimensionalRotary,
-        unscaled=Rotary.unscaled,
+        frequencies=Rotary.frequencies,
         turns=turns,
         pairs=Rotary.pairs,
         unpair=Rotary.unpair,
@@ -294,11 +291,11 @@ def whole_head(model: Model) -> None:
     applies=_rotates_two_positions,
 )
 def frequencies_of_whole_head(model: Model) -> None:
-    def unscaled(self: TwoDimensionalRotary, like: Tensor) -> Tensor:
-        whole = Rotary.unscaled(self, like)
+    def frequencies(self: TwoDimensionalRotary, like: Tensor) -> Tensor:
+        whole = Rotary.frequencies(self, like)
         return whole[: len(whole) // 2]
 
-    override_all(model, TwoDimensionalRotary, unscaled=unscaled)
+    override_all(model, TwoDimensionalRotary, frequencies=frequencies)
 
 
 @patches(

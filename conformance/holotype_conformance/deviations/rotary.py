@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from holotype_conformance.deviations.features import (
 )
 from holotype_conformance.deviations.patching import override_all, place, prepare
 from holotype_reference.model import Model
+from holotype_reference.positions.rope_scaling import ScaledRotary
 from holotype_reference.positions.rotary import Rotary, Turns
 from holotype_spec import schema
 from holotype_spec.schema import Spec
@@ -70,10 +72,8 @@ def reversed_turns(model: Model) -> None:
     override_all(model, Rotary, turns=_backward)
 
 
-def _backward(
-    rotary: Rotary, positions: Tensor, dtype: torch.dtype, context: Tensor | None
-) -> Turns:
-    turns = Rotary.turns(rotary, positions, dtype, context)
+def _backward(rotary: Rotary, *told: Any) -> Turns:
+    turns = type(rotary).turns(rotary, *told)
     return Turns(cos=turns.cos, sin=-turns.sin)
 
 
@@ -135,7 +135,9 @@ for _theta in (10_000.0, 500_000.0, 1_000_000.0):
     applies=has_rotary,
 )
 def exponent_by_index(model: Model) -> None:
-    override_all(model, Rotary, unscaled=lambda self, like: Rotary.unscaled(self, like).sqrt())
+    override_all(
+        model, Rotary, frequencies=lambda self, like: Rotary.frequencies(self, like).sqrt()
+    )
 
 
 @patches(
@@ -149,10 +151,10 @@ def exponent_by_index(model: Model) -> None:
 )
 def exponent_off_by_one(model: Model) -> None:
     def slower(self: Rotary, like: Tensor) -> Tensor:
-        slower: Tensor = Rotary.unscaled(self, like) * self.theta ** (-1 / self.rotary_dim)
+        slower: Tensor = Rotary.frequencies(self, like) * self.theta ** (-1 / self.rotary_dim)
         return slower
 
-    override_all(model, Rotary, unscaled=slower)
+    override_all(model, Rotary, frequencies=slower)
 
 
 @patches(
@@ -162,7 +164,9 @@ def exponent_off_by_one(model: Model) -> None:
     applies=has_rotary,
 )
 def frequencies_reversed(model: Model) -> None:
-    override_all(model, Rotary, unscaled=lambda self, like: Rotary.unscaled(self, like).flip(0))
+    override_all(
+        model, Rotary, frequencies=lambda self, like: Rotary.frequencies(self, like).flip(0)
+    )
 
 
 @patches(
@@ -174,12 +178,12 @@ def frequencies_reversed(model: Model) -> None:
 )
 def partial(model: Model) -> None:
     def slow_half_still(self: Rotary, like: Tensor) -> Tensor:
-        frequencies = Rotary.unscaled(self, like)
+        frequencies = Rotary.frequencies(self, like)
         turning = torch.arange(len(frequencies), device=like.device) < ceil(len(frequencies) / 2)
         slower: Tensor = frequencies * turning
         return slower
 
-    override_all(model, Rotary, unscaled=slow_half_still)
+    override_all(model, Rotary, frequencies=slow_half_still)
 
 
 @respecifies(
@@ -207,7 +211,9 @@ def whole_head(spec: Spec) -> Spec:
 )
 def exponent_by_head_dim(model: Model) -> None:
     part = model.spec.rotary_dim / model.spec.head_dim
-    override_all(model, Rotary, unscaled=lambda self, like: Rotary.unscaled(self, like) ** part)
+    override_all(
+        model, Rotary, frequencies=lambda self, like: Rotary.frequencies(self, like) ** part
+    )
 
 
 @patches(
@@ -221,7 +227,7 @@ def exponent_by_head_dim(model: Model) -> None:
 def along_heads(model: Model) -> None:
     def rotate(self: Rotary, x: Tensor, turns: Turns) -> Tensor:
         numbers = torch.arange(x.shape[1], device=x.device)
-        across = Rotary.turns(self, numbers[None], turns.cos.dtype)
+        across = type(self).turns(self, numbers[None], turns.cos.dtype)
         return Rotary.rotate(self, x.transpose(1, 2), across).transpose(1, 2)
 
     override_all(model, Rotary, rotate=rotate)
@@ -240,10 +246,15 @@ def rotary_without_upcast(model: Model) -> None:
     override_all(model, Rotary, turns=_narrow)
 
 
-def _narrow(rotary: Rotary, positions: Tensor, dtype: torch.dtype, context: Tensor | None) -> Turns:
+def _narrow(
+    rotary: Rotary, positions: Tensor, dtype: torch.dtype, context: Tensor | None = None
+) -> Turns:
     here = positions.to(dtype)
-    angles = here[:, None, :, None] * rotary.frequencies(here)
-    if context is not None:
+    frequencies = rotary.frequencies(here)
+    if isinstance(rotary, ScaledRotary):
+        frequencies = rotary.scaled(frequencies)
+    angles = here[:, None, :, None] * frequencies
+    if isinstance(rotary, ScaledRotary) and context is not None:
         angles = angles * rotary.slowed(context, here)[:, None]
     return Turns(cos=angles.cos(), sin=angles.sin())
 
@@ -257,9 +268,7 @@ def _narrow(rotary: Rotary, positions: Tensor, dtype: torch.dtype, context: Tens
     reports=("nntrainer/nntrainer#3982",),
 )
 def rotary_added(model: Model) -> None:
-    model.writer.rotary = Rotary(
-        model.spec.head_dim, theta=10_000.0, pairing="half-split", scaling=schema.NoScaling()
-    )
+    model.writer.positions = Rotary(model.spec.head_dim, theta=10_000.0, pairing="half-split")
 
 
 @respecifies(
@@ -281,8 +290,8 @@ def scaling_left_out(spec: Spec) -> Spec:
     applies=_slowed,
 )
 def scaling_of_all_pairs(model: Model) -> None:
-    def slower(self: Rotary, like: Tensor) -> Tensor:
+    def slower(self: ScaledRotary, frequencies: Tensor) -> Tensor:
         assert isinstance(self.scaling, schema.Llama3Scaling | schema.YarnScaling)
-        return self.unscaled(like) / self.scaling.factor
+        return frequencies / self.scaling.factor
 
-    override_all(model, Rotary, frequencies=slower)
+    override_all(model, ScaledRotary, scaled=slower)

@@ -14,10 +14,11 @@ from holotype_conformance.deviations.patching import (
     redraw_masks,
     said,
 )
+from holotype_reference.attention import LayerInputs
 from holotype_reference.cache import LayerCache
 from holotype_reference.experts import Experts
 from holotype_reference.model import Model
-from holotype_reference.stack import Layer, Shared, Stack
+from holotype_reference.stack import Layer, Stack
 
 
 @patches(
@@ -38,14 +39,8 @@ def padding_forgotten(model: Model) -> None:
     " checkpointed layer is given: a tensor that was detached, or the reentrant form with inputs without a gradient.",
 )
 def stream_detached(model: Model) -> None:
-    def forward(
-        self: Layer,
-        x: Tensor,
-        shared: Shared,
-        cache: LayerCache | None,
-        memory: Tensor | None = None,
-    ) -> Tensor:
-        return Layer.forward(self, x.detach() if self.training else x, shared, cache, memory)
+    def forward(self: Layer, x: Tensor, given: LayerInputs, cache: LayerCache | None) -> Tensor:
+        return Layer.forward(self, x.detach() if self.training else x, given, cache)
 
     override_all(model, Layer, forward=forward)
 

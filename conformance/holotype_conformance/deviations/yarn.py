@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from math import ceil, floor
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from holotype_conformance.deviations.deviation import patches
 from holotype_conformance.deviations.features import having
 from holotype_conformance.deviations.patching import override_all
 from holotype_reference.attention import Attention
 from holotype_reference.model import Model
-from holotype_reference.positions.rotary import Rotary, Turns, yarn_factor
+from holotype_reference.positions.rope_scaling import ScaledRotary, yarn_factor
+from holotype_reference.positions.rotary import Turns
 from holotype_spec import schema
 from holotype_spec.schema import Spec
 
@@ -67,13 +66,13 @@ def scores_raised_once(model: Model) -> None:
     applies=_yarn,
 )
 def raised_by_rotation(model: Model) -> None:
-    def turns(self: Rotary, positions: Tensor, dtype: torch.dtype, context: Tensor | None) -> Turns:
-        found = Rotary.turns(self, positions, dtype, context)
+    def turns(self: ScaledRotary, *told: Any) -> Turns:
+        found = ScaledRotary.turns(self, *told)
         return Turns(cos=found.cos * factor, sin=found.sin * factor)
 
     factor = _factor(model.spec)
     _multiplied(model, factor**-2)
-    override_all(model, Rotary, turns=turns)
+    override_all(model, ScaledRotary, turns=turns)
 
 
 @patches(
@@ -84,11 +83,11 @@ def raised_by_rotation(model: Model) -> None:
     applies=_yarn,
 )
 def bounds_inwards(model: Model) -> None:
-    def bounds(self: Rotary, scaling: schema.YarnScaling) -> tuple[int, int]:
+    def bounds(self: ScaledRotary, scaling: schema.YarnScaling) -> tuple[int, int]:
         low, high = (self.turning(n, scaling) for n in (scaling.beta_fast, scaling.beta_slow))
         return max(ceil(low), 0), min(floor(high), self.rotary_dim - 1)
 
-    override_all(model, Rotary, bounds=bounds)
+    override_all(model, ScaledRotary, bounds=bounds)
 
 
 @patches(
@@ -98,11 +97,11 @@ def bounds_inwards(model: Model) -> None:
     applies=_yarn,
 )
 def bounds_unrounded(model: Model) -> None:
-    def bounds(self: Rotary, scaling: schema.YarnScaling) -> tuple[float, float]:
+    def bounds(self: ScaledRotary, scaling: schema.YarnScaling) -> tuple[float, float]:
         low, high = (self.turning(n, scaling) for n in (scaling.beta_fast, scaling.beta_slow))
         return max(low, 0.0), min(high, self.rotary_dim - 1)
 
-    override_all(model, Rotary, bounds=bounds)
+    override_all(model, ScaledRotary, bounds=bounds)
 
 
 @patches(
@@ -113,4 +112,6 @@ def bounds_unrounded(model: Model) -> None:
     applies=_yarn,
 )
 def ramp_reversed(model: Model) -> None:
-    override_all(model, Rotary, ramp=lambda self, scaling: 1 - Rotary.ramp(self, scaling))
+    override_all(
+        model, ScaledRotary, ramp=lambda self, scaling: 1 - ScaledRotary.ramp(self, scaling)
+    )

@@ -1,7 +1,7 @@
 """Attention tile by tile in matrix products, so that time follows the area of the mask and memory its length.
 
 On the way back the weights are computed again instead of being kept (Dao et al. 2022, section 3.1). The formulas of the
-gradients stand in `holotype_reference.kernels.formula`.
+gradients stand in `holotype_reference.kernels.gradients`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from holotype_reference.kernels.formula import Gradients, gradients
+from holotype_reference.basics import compute_dtype
+from holotype_reference.kernels.gradients import Gradients, gradients
 from holotype_reference.kernels.tiles import Additive, Tile, area, blocks_of, tiles
 from holotype_reference.kernels.vmap import Mapped
 from holotype_reference.masks import Mask
-from holotype_reference.normalization import compute_dtype
 
 # So many scores stay in the cache between one operation on them and the next: as many heads at a time are computed.
 CACHED = 1 << 18

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from holotype_reference.kernels.formula import gradients
+from holotype_reference.basics import compute_dtype
+from holotype_reference.kernels.gradients import gradients
+from holotype_reference.kernels.mask_shapes import by_document
 from holotype_reference.kernels.tiles import Additive, Tile, halved, striped, tiles, whole
 from holotype_reference.kernels.vmap import Mapped
 from holotype_reference.masks import Mask
-from holotype_reference.normalization import compute_dtype
 
 
 def by_kernel(
@@ -39,7 +40,7 @@ def by_kernel(
     pieces: list[Piece] = []
     back: list[Piece] = []
     first, start = 0, 0  # query and key of a document
-    for part in (mask,) if mask.documents is None else mask.by_document():
+    for part in (mask,) if mask.documents is None else by_document(mask):
         if part.queries:
             parts = tiles(part, height, forwards)
             added = Additive(part, parts, query.dtype)

@@ -1,6 +1,6 @@
 """softmax(scale · q kᵀ + bias, over the visible keys) v, in three ways that agree: `PATHS`.
 
-    eager    the formula, step by step, with all scores in memory at once (`holotype_reference.kernels.formula`)
+    eager    the formula, step by step, with all scores in memory at once (`holotype_reference.attention`)
     blocks   the formula, tile by tile, forwards and backwards (`holotype_reference.kernels.blocks`)
     fused    through `torch.nn.functional.scaled_dot_product_attention`, in the cheapest way that is exact: `route`;
              on the CPU tile by tile where that is cheaper (`holotype_reference.kernels.cpu_flash`)
@@ -20,36 +20,24 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from holotype_reference.attention import WeightedSum, eager, share
+from holotype_reference.basics import compute_dtype
 from holotype_reference.kernels.blocks import by_formula
 from holotype_reference.kernels.cpu_flash import by_kernel
-from holotype_reference.kernels.formula import eager, share
+from holotype_reference.kernels.mask_shapes import (
+    by_document,
+    is_causal,
+    is_full,
+    of_any_document,
+    of_row,
+    row_count,
+    varies,
+)
 from holotype_reference.kernels.tiles import area, halved, striped, tiles
 from holotype_reference.masks import Mask
-from holotype_reference.normalization import compute_dtype
 
 Path = Literal["fused", "blocks", "eager"]
 Route = Literal["full", "causal", "rows", "documents", "tiles", "dense"]
-
-
-class WeightedSum(Protocol):
-    """softmax(scale · q kᵀ + bias, over the visible keys) v."""
-
-    def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        mask: Mask,
-        bias: Tensor | None,
-        scale: float,
-        dropout: float,
-    ) -> Tensor:
-        """Query (batch, heads, queries, head_dim), key and value (batch, kv_heads, keys, head_dim) -> as query.
-
-        bias (1, heads, queries, keys) is added to the scores; dropout is the probability with which a weight is lost.
-        """
-        ...
 
 
 class _Given(Protocol):
@@ -75,7 +63,7 @@ def blocks(
     whole = partial(blocks, bias=bias, scale=scale, dropout=dropout)
     if bias is not None or dropout or not mask.is_described:
         return eager(query, key, value, mask=mask, bias=bias, scale=scale, dropout=dropout)
-    if mask.varies:
+    if varies(mask):
         return _by_row(query, key, value, mask, whole)
     if mask.documents is not None:
         return _by_document(query, key, value, mask, whole)
@@ -134,13 +122,13 @@ def route(mask: Mask, heads: int) -> Route:
     tiles       blocks of queries against the stretches of keys that they see
     dense       all scores, and a matrix that says which of them count
     """
-    if mask.is_full:
+    if is_full(mask):
         return "full"
-    if mask.is_causal:
+    if is_causal(mask):
         return "causal"
     if not mask.is_described:
         return "dense"
-    if mask.varies:
+    if varies(mask):
         return "rows"
     if mask.documents is not None:
         return "documents"
@@ -176,13 +164,16 @@ def cost(mask: Mask, heads: int) -> float:
         case "causal" | "tiles":
             return area(tiles(mask)) / square
         case "rows":
-            return fmean(cost(mask.row(index), heads // mask.rows) for index in range(mask.rows))
+            return fmean(
+                cost(of_row(mask, index), heads // row_count(mask))
+                for index in range(row_count(mask))
+            )
         case "documents":
-            any_of_them = mask.of_any_document
+            any_of_them = of_any_document(mask)
             if any_of_them is not None:
                 number = mask.queries // any_of_them.queries
                 return cost(any_of_them, heads * number) / number
-            alone = mask.by_document()
+            alone = by_document(mask)
             return sum(cost(part, heads) * part.queries * part.keys for part in alone) / square
 
 
@@ -240,9 +231,9 @@ def _keeping_pays(side: int, heads: int) -> bool:
 
 def _tiled_alone(mask: Mask, heads: int) -> bool:
     """Whether documents that are not alike can go through the kernel by their tiles, one after the other."""
-    if mask.of_any_document is not None:
+    if of_any_document(mask) is not None:
         return False
-    return all(route(part, heads) != "dense" for part in mask.by_document() if part.queries)
+    return all(route(part, heads) != "dense" for part in by_document(mask) if part.queries)
 
 
 def _suits_flash(query: Tensor, key: Tensor, value: Tensor) -> bool:
@@ -254,7 +245,7 @@ def _suits_flash(query: Tensor, key: Tensor, value: Tensor) -> bool:
 def _by_row(query: Tensor, key: Tensor, value: Tensor, mask: Mask, attend: _Given) -> Tensor:
     """Each row of the batch by itself."""
     rows = zip(*(torch.split(x, 1) for x in (query, key, value)), strict=True)
-    found = [attend(*row, mask=mask.row(index)) for index, row in enumerate(rows)]
+    found = [attend(*row, mask=of_row(mask, index)) for index, row in enumerate(rows)]
     return _swapped(torch.cat([_swapped(x) for x in found]))
 
 
@@ -263,14 +254,14 @@ def _by_document(query: Tensor, key: Tensor, value: Tensor, mask: Mask, attend: 
 
     Split, not sliced: the gradient of each slice would be as long as the whole sequence.
     """
-    any_of_them = mask.of_any_document
+    any_of_them = of_any_document(mask)
     if any_of_them is not None:
         number = query.shape[2] // any_of_them.queries
         apart = "batch heads (number length) width -> (batch number) heads length width"
         query, key, value = (rearrange(x, apart, number=number) for x in (query, key, value))
         together = "(batch number) heads length width -> batch heads (number length) width"
         return rearrange(attend(query, key, value, mask=any_of_them), together, number=number)
-    alone = mask.by_document()
+    alone = by_document(mask)
     queries = _split(query, [part.queries for part in alone])
     keys, values = (_split(x, [part.keys for part in alone]) for x in (key, value))
     parts = zip(queries, keys, values, alone, strict=True)

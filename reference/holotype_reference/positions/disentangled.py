@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from holotype_reference.attention import SelfAttention
-from holotype_reference.kernels.formula import share
-from holotype_reference.kernels.paths import Path
-from holotype_reference.linear import Linear, Table
-from holotype_reference.positions.distances import Distances, added
+from holotype_reference.attention import LayerInputs, SelfAttention, WeightedSum, share
+from holotype_reference.basics import Linear
+from holotype_reference.cache import KeysValues
+from holotype_reference.positions.distances import Distances, Met, SharedDistances, added
 from holotype_spec import schema
 
 
-class RelativeRows(Table):
+class RelativeRows(SharedDistances):
     """2 k trained rows for distances, which all layers share (He et al. 2020, section 3.1).
 
     A query at i and a key at j have the row k + i - j, at least the first one and at most the last (their equation 3).
     """
 
     def __init__(self, spec: schema.Spec, described: schema.Disentangled) -> None:
-        super().__init__(2 * described.max_distance, spec.hidden_size)
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(2 * described.max_distance, spec.hidden_size))
         self.max_distance = described.max_distance
 
-    def distances(self, queries: Tensor, keys: Tensor, _like: Tensor) -> Distances:
+    def distances(self, queries: Tensor, keys: Tensor, like: Tensor) -> Distances:
         """Positions of queries (queries) and keys (keys) -> the rows, and which is whose."""
         behind = rearrange(queries, "queries -> queries 1") - rearrange(keys, "keys -> 1 keys")
         index = (behind + self.max_distance).clamp(0, 2 * self.max_distance - 1)
@@ -40,8 +43,10 @@ class DisentangledAttention(SelfAttention):
     (disentangled_attention.py, disentangled_att_bias), and so were the published weights trained.
     """
 
-    def __init__(self, spec: schema.Spec, described: schema.Disentangled, *, path: Path) -> None:
-        super().__init__(spec, path=path)
+    def __init__(
+        self, spec: schema.Spec, described: schema.Disentangled, *, weigh: WeightedSum
+    ) -> None:
+        super().__init__(spec, weigh=weigh)
         size = spec.heads * spec.head_dim
         self.position_key: Linear | None = None
         self.position_query: Linear | None = None
@@ -52,12 +57,15 @@ class DisentangledAttention(SelfAttention):
         # The release drops some of the rows, in each layer anew (pos_dropout).
         self.row_dropout = nn.Dropout(spec.architecture.dropout.at("embeddings"))
 
-    def score_bias(
-        self, query: Tensor, key: Tensor, bias: Tensor | None, distances: Distances | None
-    ) -> Tensor | None:
+    def forward(self, x: Tensor, given: LayerInputs, cache: KeysValues | None) -> Tensor:
+        """(batch, length, hidden_size) -> the same"""
+        met = Met(attention=self, distances=given.positions)
+        return super().forward(x, replace(given, positions=met), cache)
+
+    def score_bias(self, query: Tensor, key: Tensor, distances: Distances) -> Tensor | None:
         """Query (batch, heads, queries, head_dim), key (batch, kv_heads, keys, head_dim) -> (batch, heads, queries,
         keys)."""
-        assert distances is not None
+        bias: Tensor | None = None
         rows = self.row_dropout(distances.rows)
         if self.position_key is not None:
             bias = added(bias, self.content_to_position(query, rows, distances))

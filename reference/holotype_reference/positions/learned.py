@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from holotype_reference.linear import Table
+from holotype_reference.basics import Table
 
 
 class LearnedPositions(Table):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -10,8 +11,37 @@ import torch.nn.functional as F
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
+from holotype_reference.attention import Positioning, Positions
+from holotype_reference.inputs import Inputs
+from holotype_spec import schema
 
-class RelativeBias(nn.Module):
+
+@dataclass(frozen=True, kw_only=True)
+class Biased(Positioning):
+    """Scores with something added, the same for all layers.
+
+    Attributes:
+        added: (1, heads, queries, keys).
+    """
+
+    added: Tensor
+
+    def bias(self, query: Tensor, key: Tensor) -> Tensor:
+        return self.added
+
+
+class DistanceBias(Positions):
+    """What is added to a score for the distance of its query and its key. Padding counts as tokens do."""
+
+    name = "relative_bias"
+
+    def at(self, x: Tensor, inputs: Inputs) -> Positioning:
+        keys = torch.arange(inputs.cached + x.shape[1], device=x.device)
+        bias: Tensor = self(keys[inputs.cached :], keys)
+        return Biased(added=bias.to(x.dtype))
+
+
+class RelativeBias(DistanceBias):
     """A trained bias for each head and each bucket of distance, added to the scores (Raffel et al. 2019, section 2.1).
 
     A stack has one, shared by the self-attention of all its layers. Near distances have a bucket each, those up to
@@ -45,7 +75,7 @@ class RelativeBias(nn.Module):
         return torch.bucketize(distance, starts, right=True)
 
 
-class Alibi(nn.Module):
+class Alibi(DistanceBias):
     """Each score is lowered by the distance times the slope of its head (Press et al. 2021, section 3).
 
     It has no parameters. Distances count tokens, padding too, as those of relative biases do.
@@ -91,3 +121,15 @@ def bucket_starts(buckets: int, max_distance: int) -> tuple[int, ...]:
         return exact + bisect_left(range(exact, max_distance + 1), True, key=reached)
 
     return (*range(1, exact), *(start(k) for k in range(wide)))
+
+
+def relative_bias(
+    described: schema.RelativeBuckets, heads: int, pattern: schema.Pattern
+) -> RelativeBias:
+    """The biases of a stack whose layers see by this pattern."""
+    return RelativeBias(
+        described.buckets,
+        heads,
+        max_distance=described.max_distance,
+        bidirectional=isinstance(pattern, schema.Bidirectional),
+    )

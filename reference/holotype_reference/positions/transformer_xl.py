@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from holotype_reference.attention import SelfAttention
-from holotype_reference.kernels.paths import Path
-from holotype_reference.linear import Linear
+from holotype_reference.attention import LayerInputs, SelfAttention, WeightedSum
+from holotype_reference.basics import Linear
+from holotype_reference.cache import KeysValues
 from holotype_reference.masks import Mask
-from holotype_reference.positions.distances import Distances, added
+from holotype_reference.positions.distances import Distances, Met, SharedDistances
 from holotype_reference.positions.sinusoidal import Sinusoidal
 from holotype_spec import schema
 
 
-class RelativeSinusoids(nn.Module):
+class RelativeSinusoids(SharedDistances):
     """A sinusoid for each distance, R_(i - j) for a query at i and a key at j (Dai et al. 2019, section 3.3).
 
     They are those of absolute positions (Vaswani et al. 2017, section 3.5), all sines in front of all cosines. In
@@ -50,9 +52,9 @@ class TransformerXLAttention(SelfAttention):
     """
 
     def __init__(
-        self, spec: schema.Spec, described: schema.TransformerXLPositions, *, path: Path
+        self, spec: schema.Spec, described: schema.TransformerXLPositions, *, weigh: WeightedSum
     ) -> None:
-        super().__init__(spec, path=path)
+        super().__init__(spec, weigh=weigh)
         size = spec.heads * spec.head_dim
         self.position_key = Linear(spec.hidden_size, size, bias=False)
         self.content_bias = nn.Parameter(torch.empty(size))
@@ -69,15 +71,17 @@ class TransformerXLAttention(SelfAttention):
         """As that of all attention, the content bias added to the queries."""
         return super().attend(query + self.by_head(self.content_bias), key, value, mask, bias)
 
-    def score_bias(
-        self, query: Tensor, key: Tensor, bias: Tensor | None, distances: Distances | None
-    ) -> Tensor | None:
+    def forward(self, x: Tensor, given: LayerInputs, cache: KeysValues | None) -> Tensor:
+        """(batch, length, hidden_size) -> the same"""
+        met = Met(attention=self, distances=given.positions)
+        return super().forward(x, replace(given, positions=met), cache)
+
+    def score_bias(self, query: Tensor, key: Tensor, distances: Distances) -> Tensor:
         """Query (batch, heads, queries, head_dim) -> (batch, heads, queries, keys)"""
-        assert distances is not None
-        bias = added(bias, self.of_positions(query, distances))
+        bias = self.of_positions(query, distances)
         if distances.apart is None:  # the same for all keys, which softmax does not see
             return bias
-        return added(bias, self.of_segments(query, distances.apart))
+        return bias + self.of_segments(query, distances.apart)
 
     def of_positions(self, query: Tensor, distances: Distances) -> Tensor:
         """scale · (q_i + v) (W R_(i-j))ᵀ: (batch, heads, queries, keys)"""

@@ -6,10 +6,10 @@ import torch
 from einops import einsum, rearrange
 from torch import Tensor
 
+from holotype_reference.basics import compute_dtype
+from holotype_reference.inputs import Inputs, restarted
 from holotype_reference.masks import Prefix
-from holotype_reference.normalization import compute_dtype
 from holotype_reference.positions.rotary import Rotary, Turns
-from holotype_spec import schema
 
 
 def spans(cached: int, length: int, prefix: Prefix | None, device: torch.device) -> Tensor:
@@ -29,6 +29,14 @@ def spans(cached: int, length: int, prefix: Prefix | None, device: torch.device)
     return rearrange([first, second], "two batch length -> batch two length")
 
 
+def places(inputs: Inputs, cached: int) -> Tensor:
+    """(batch or 1, 2, length): the two places of each token behind so many cached ones, where none are given."""
+    if inputs.documents is None:
+        return spans(cached, inputs.token_ids.shape[1], inputs.prefix, inputs.token_ids.device)
+    first = restarted(inputs.documents, inputs.token_ids.device)
+    return torch.stack([first, 0 * first], dim=1)
+
+
 class TwoDimensionalRotary(Rotary):
     """The first half of a head turns by a token's first position, the second by its other one.
 
@@ -37,15 +45,15 @@ class TwoDimensionalRotary(Rotary):
     """
 
     def __init__(self, head_dim: int, *, theta: float) -> None:
-        super().__init__(head_dim, theta=theta, pairing="half-split", scaling=schema.NoScaling())
+        super().__init__(head_dim, theta=theta, pairing="half-split")
 
-    def unscaled(self, like: Tensor) -> Tensor:
+    def frequencies(self, like: Tensor) -> Tensor:
         """θ_i for each pair of one half: (rotary_dim / 4)"""
         half = self.rotary_dim // 2
         pairs = torch.arange(0, half, 2, dtype=like.dtype, device=like.device)
         return torch.pow(self.theta, -pairs / half)
 
-    def turns(self, positions: Tensor, dtype: torch.dtype, context: Tensor | None = None) -> Turns:
+    def turns(self, positions: Tensor, dtype: torch.dtype) -> Turns:
         """positions: (batch or 1, 2, length)"""
         wide = positions.to(compute_dtype(dtype))
         frequencies = self.frequencies(wide)

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from holotype_reference.attention import eager
 from holotype_reference.kernels import blocks
 from holotype_reference.kernels import paths as weighted_sum
 from holotype_reference.kernels import tiles as tiling
 from holotype_reference.kernels.blocks import by_formula
 from holotype_reference.kernels.cpu_flash import by_kernel
-from holotype_reference.kernels.formula import eager
+from holotype_reference.kernels.mask_shapes import of_row, varies
 from holotype_reference.kernels.paths import PATHS, cost, route
 from holotype_reference.kernels.tiles import Additive, Stripe, halved, striped, tiles, whole
 from holotype_reference.masks import Band, Mask
@@ -156,7 +157,7 @@ def test_every_path_is_the_formula_forwards_and_backwards(name: str, described: 
 def test_tiles_hold_exactly_what_is_visible(
     described: Mask, height: int | None, stripe: Stripe
 ) -> None:
-    described = replace(described.row(0) if described.varies else described, documents=None)
+    described = replace(of_row(described, 0) if varies(described) else described, documents=None)
     drawn = torch.zeros(len(described.visible), 1, described.queries, described.keys).bool()
     parts = tiles(described, height, stripe)
     added = Additive(described, parts, torch.float32)
@@ -180,7 +181,7 @@ def kept(*given: Tensor, mask: Mask, scale: float, height: int | None) -> Tensor
 @example(described=mask(SlidingWindow(window=3), 5, 28, cached=20), way=by_kernel)
 @example(described=mask(SlidingWindow(window=3), 5, 28, cached=20), way=by_formula)
 def test_tiles_of_any_height_give_the_same(described: Mask, way: Way) -> None:
-    described = replace(described.row(0) if described.varies else described, documents=None)
+    described = replace(of_row(described, 0) if varies(described) else described, documents=None)
     given = numbers(described, batch=1)
     expected = both_ways(eager, described, given)
     for height in (None, 7, 64):

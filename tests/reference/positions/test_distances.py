@@ -14,7 +14,8 @@ from torch import Tensor
 import holotype_spec
 from holotype_conformance.precision import Float64Throughout
 from holotype_reference import oracle
-from holotype_reference.heads import EnhancedMaskDecoder
+from holotype_reference.attention import eager
+from holotype_reference.mask_decoder import EnhancedMaskDecoder
 from holotype_reference.model import Model, build
 from holotype_reference.positions.disentangled import DisentangledAttention, RelativeRows
 from holotype_reference.positions.distances import Distances
@@ -49,7 +50,7 @@ def one_wide(terms: tuple[Any, ...]) -> DisentangledAttention:
     """One head of one dimension, in which rows are keys of positions as they are and queries plus a half."""
     spec = msgspec.structs.replace(deberta(), hidden_size=1, heads=1, kv_heads=1, head_dim=1)
     described = Disentangled(max_distance=2, terms=terms)
-    attention = DisentangledAttention(spec, described, path="eager").double().eval()
+    attention = DisentangledAttention(spec, described, weigh=eager).double().eval()
     with torch.no_grad():
         for parameter in attention.parameters():
             parameter.fill_(1.0)
@@ -65,7 +66,7 @@ def biases(terms: tuple[Any, ...]) -> Tensor:
     rows = torch.tensor([[10.0], [20.0], [30.0], [40.0]], dtype=torch.float64)
     index = torch.tensor([[2, 1], [3, 2]])
     told = Distances(rows=rows[None], index=index)
-    found = one_wide(terms).score_bias(query, key, None, told)
+    found = one_wide(terms).score_bias(query, key, told)
     assert found is not None
     return found[0, 0] * sqrt(3)
 
@@ -183,7 +184,7 @@ def test_a_query_meets_the_sinusoid_of_how_far_a_key_stands_behind_it() -> None:
 def test_three_vectors_take_the_query_s_place_each_before_its_own_rows() -> None:
     spec = msgspec.structs.replace(xlnet(), hidden_size=1, heads=1, kv_heads=1, head_dim=1)
     described = TransformerXLPositions(theta=100.0, relative_segments=True)
-    attention = TransformerXLAttention(spec, described, path="eager").double().eval()
+    attention = TransformerXLAttention(spec, described, weigh=eager).double().eval()
     with torch.no_grad():
         for name, value in {"position_key.weight": 1.0, "position_bias": 10.0}.items():
             attention.get_parameter(name).fill_(value)
@@ -194,7 +195,7 @@ def test_three_vectors_take_the_query_s_place_each_before_its_own_rows() -> None
     told = Distances(
         rows=rows, index=torch.tensor([[0, 1], [1, 0]]), apart=torch.tensor([[[0, 1], [1, 0]]])
     )
-    found = attention.score_bias(query, query, None, told)
+    found = attention.score_bias(query, query, told)
     assert found is not None
     assert found[0, 0].tolist() == [
         [12 * 7 + 102 * 3, 12 * 11 + 102 * 5],

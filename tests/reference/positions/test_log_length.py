@@ -11,10 +11,11 @@ from torch import Tensor
 
 import holotype_spec
 from holotype_reference import oracle
+from holotype_reference.attention import Positions
 from holotype_reference.model import Model, build
 from holotype_reference.oracle.positions import log_length, ntk_alpha
 from holotype_reference.positions.log_length import LogLength
-from holotype_reference.positions.rotary import Rotary
+from holotype_reference.positions.rope_scaling import ScaledRotary
 from holotype_reference.weights import random_weights
 from holotype_reference.weights.checkpoints import published
 from holotype_spec import schema
@@ -40,18 +41,23 @@ def ids(rows: int, length: int) -> Tensor:
 GROWTH = {1: 1, 8: 1, 9: 3, 16: 3, 17: 7, 32: 7, 33: 15, 64: 15, 65: 31}
 
 
+def growing(d: int, theta: float) -> ScaledRotary:
+    scaling = schema.DynamicScaling(original_max_positions=8)
+    return ScaledRotary(
+        d, schema.Rotary(theta=theta, pairing="half-split", fraction=1.0, scaling=scaling)
+    )
+
+
 @pytest.mark.parametrize(("tokens", "growth"), GROWTH.items())
 def test_theta_grows_by_1_3_7_and_15_as_the_input_doubles(tokens: int, growth: int) -> None:
-    scaling = schema.DynamicScaling(original_max_positions=8)
-    rotary = Rotary(4, theta=100.0, pairing="half-split", scaling=scaling)
+    rotary = growing(4, theta=100.0)
     assert rotary.growth(torch.tensor([[tokens]])).item() == growth
     assert ntk_alpha(tokens, 8) == growth
 
 
 def test_the_slowest_pair_slows_down_by_the_growth_and_the_fastest_not_at_all() -> None:
     # Of 6 dimensions the pairs turn by theta^(-2i / 6); theta · 3^(6 / 4) makes that theta^(-2i / 6) · 3^(-i / 2).
-    scaling = schema.DynamicScaling(original_max_positions=8)
-    rotary = Rotary(6, theta=1000.0, pairing="half-split", scaling=scaling)
+    rotary = growing(6, theta=1000.0)
     turns = rotary.turns(torch.tensor([[1]]), torch.float64, torch.tensor([[16]]))
     expected = [math.cos(1), math.cos(0.1 / math.sqrt(3)), math.cos(0.01 / 3)]
     assert turns.cos.flatten().tolist() == pytest.approx(expected, rel=1e-12)
@@ -61,7 +67,10 @@ def test_scores_grow_with_the_logarithm_of_the_number_of_keys_beyond_those_train
     # log_4 of 1, 4, 5, 8 and 16, at least 1.
     positions = torch.tensor([[0, 3, 4, 7, 15]])
     expected = pytest.approx([1, 1, math.log(5) / math.log(4), 1.5, 2], rel=1e-12)
-    assert LogLength(4).factors(positions, torch.float64).flatten().tolist() == expected
+    assert (
+        LogLength(Positions(), trained=4).factors(positions, torch.float64).flatten().tolist()
+        == expected
+    )
     assert log_length(positions.numpy(), 4).flatten().tolist() == expected
 
 

@@ -11,10 +11,11 @@ import torch
 from holotype_reference import oracle
 from holotype_reference.positions.learned import LearnedPositions
 from holotype_reference.positions.relative_bias import Alibi, RelativeBias, bucket_starts
-from holotype_reference.positions.rotary import Rotary, scaled_frequencies
+from holotype_reference.positions.rope_scaling import scaled_frequencies
+from holotype_reference.positions.rotary import Rotary
 from holotype_reference.positions.sinusoidal import Sinusoidal
 from holotype_spec import schema
-from holotype_spec.schema import Llama3Scaling, NoScaling
+from holotype_spec.schema import Llama3Scaling
 
 
 def published_bucket(distance: int, buckets: int, max_distance: int, dtype: torch.dtype) -> int:
@@ -81,7 +82,7 @@ def test_learned_position_reads_the_row_beyond_the_offset() -> None:
 
 
 def turned(pairing: str, position: int, vector: list[float], theta: float = 100.0) -> list[float]:
-    rotary = Rotary(len(vector), theta=theta, pairing=pairing, scaling=NoScaling())  # type: ignore[arg-type]  # from a table of strings
+    rotary = Rotary(len(vector), theta=theta, pairing=pairing)  # type: ignore[arg-type]  # from a table of strings
     x = torch.tensor(vector, dtype=torch.float64).view(1, 1, 1, -1)
     turns = rotary.turns(torch.tensor([[position]]), torch.float64)
     result: list[float] = rotary.rotate(x, turns).flatten().tolist()
@@ -127,7 +128,7 @@ def test_alibi_lowers_a_score_by_its_slope_for_each_token_between() -> None:
 
 
 def test_dimensions_beyond_those_that_turn_stay_as_they_are() -> None:
-    rotary = Rotary(2, theta=100.0, pairing="interleaved", scaling=NoScaling())
+    rotary = Rotary(2, theta=100.0, pairing="interleaved")
     x = torch.tensor([1.0, 0.0, 5.0, -7.0], dtype=torch.float64).view(1, 1, 1, 4)
     turned = rotary.rotate(x, rotary.turns(torch.tensor([[3]]), torch.float64)).flatten().tolist()
     assert turned == pytest.approx([math.cos(3), math.sin(3), 5.0, -7.0])
@@ -149,7 +150,7 @@ def test_position_zero_turns_nothing(pairing: str) -> None:
 def test_angles_have_at_least_single_precision_and_that_of_a_double_model(
     model: torch.dtype, tables: torch.dtype
 ) -> None:
-    rotary = Rotary(4, theta=100.0, pairing="half-split", scaling=NoScaling())
+    rotary = Rotary(4, theta=100.0, pairing="half-split")
     turns = rotary.turns(torch.tensor([[0, 1]]), model)
     assert turns.cos.dtype == tables
     assert rotary.rotate(torch.ones(1, 1, 2, 4, dtype=model), turns).dtype == model

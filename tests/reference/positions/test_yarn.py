@@ -13,7 +13,7 @@ import holotype_spec
 from holotype_reference import oracle
 from holotype_reference.model import build
 from holotype_reference.oracle.positions import mscale
-from holotype_reference.positions.rotary import Rotary, score_factor, yarn_factor
+from holotype_reference.positions.rope_scaling import ScaledRotary, yarn_factor
 from holotype_reference.weights import random_weights
 from holotype_reference.weights.checkpoints import published
 from holotype_spec import schema
@@ -30,8 +30,10 @@ DEEPSEEK = schema.YarnScaling(
 PAPER = msgspec.structs.replace(DEEPSEEK, mscale=1.0, mscale_all_dim=1e-30)
 
 
-def rotary(scaling: schema.YarnScaling, d: int = 64, theta: float = 10_000.0) -> Rotary:
-    return Rotary(d, theta=theta, pairing="half-split", scaling=scaling)
+def rotary(scaling: schema.YarnScaling, d: int = 64, theta: float = 10_000.0) -> ScaledRotary:
+    return ScaledRotary(
+        d, schema.Rotary(theta=theta, pairing="half-split", fraction=1.0, scaling=scaling)
+    )
 
 
 # By hand: pair i turns n times where i = 64 ln(4096 / 2 pi n) / (2 ln 10000), 10.47 for n = 32 and 22.51 for n = 1.
@@ -42,7 +44,8 @@ def test_of_the_32_pairs_of_deepseek_11_stay_and_9_are_slowed_down_by_40() -> No
     assert slow[23:] == [1.0] * 9
     assert slow[11:23] == pytest.approx([k / 13 for k in range(1, 13)], rel=1e-12)
     like = torch.zeros((), dtype=torch.float64)
-    kept = (rotary(DEEPSEEK).frequencies(like) / rotary(DEEPSEEK).unscaled(like)).tolist()
+    frequencies = rotary(DEEPSEEK).frequencies(like)
+    kept = (rotary(DEEPSEEK).scaled(frequencies) / frequencies).tolist()
     assert kept[10] == pytest.approx(1, rel=1e-12)
     assert kept[12] == pytest.approx(11 / 13 + 2 / 13 / 40, rel=1e-12)
     assert kept[31] == pytest.approx(1 / 40, rel=1e-12)
@@ -53,8 +56,12 @@ def test_scores_of_deepseek_are_multiplied_by_the_square_of_1_2608() -> None:
     assert yarn_factor(DEEPSEEK, 0.707) == pytest.approx(1.260_804, abs=1e-6)
     assert mscale(DEEPSEEK, 0.707) == pytest.approx(1.260_804, abs=1e-6)
     spec = holotype_spec.load("deepseek-v2-lite")
-    assert score_factor(spec) == pytest.approx(1.260_804**2, abs=1e-5)
-    assert score_factor(holotype_spec.load("llama-7b")) == 1
+    attention, plain = (
+        build(each.probe()).decoder.layers[0].self_attention  # type: ignore[union-attr]
+        for each in (spec, holotype_spec.load("llama-7b"))
+    )
+    assert attention.lifted == pytest.approx(1.260_804**2, abs=1e-5)
+    assert plain.lifted == 1
 
 
 def test_cosines_and_sines_are_multiplied_by_the_quotient_of_both_factors() -> None:
@@ -108,7 +115,8 @@ def test_frequencies_and_factor_equal_those_of_transformers(changes: dict[str, A
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     expected, factor = ROPE_INIT_FUNCTIONS["yarn"](config, torch.device("cpu"))
-    found = rotary(scaling).frequencies(torch.zeros((), dtype=torch.float64))
+    unscaled = rotary(scaling).frequencies(torch.zeros((), dtype=torch.float64))
+    found = rotary(scaling).scaled(unscaled)
     torch.testing.assert_close(found, expected.double(), rtol=1e-6, atol=0)
     assert rotary(scaling).amplitude == pytest.approx(factor, rel=1e-12)
 

@@ -1,7 +1,7 @@
-"""Normalisation: each vector of the residual stream brought to a common size.
+"""What all blocks are made of: matrices and tables, and the norms that bring vectors to a common size.
 
-The statistics are taken in at least float32, as the published codes do in half precision, and in float64 in a
-float64 model.
+Matrices and tables are left uninitialised, because `Model.reset_parameters` sets all parameters. The statistics of
+norms are taken in at least float32, as the published codes do in half precision, and in float64 in a float64 model.
 """
 
 from __future__ import annotations
@@ -11,6 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from holotype_spec import schema
+
+
+class Uninitialised:
+    """A module of `torch.nn` that leaves its memory as it finds it."""
+
+    def reset_parameters(self) -> None:
+        """Nothing: see `holotype_reference.model.Model.reset_parameters`."""
+
+
+class Linear(Uninitialised, nn.Linear):
+    """y = x Wᵀ + b with W (outputs, inputs), its memory uninitialised."""
+
+
+class Table(Uninitialised, nn.Embedding):
+    """One row (hidden_size) for each index, its memory uninitialised."""
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
