@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from runpy import run_path
@@ -148,6 +149,17 @@ def test_times_to_wait_fit_slow_disks_and_people() -> None:
     assert 60 <= supervisor.STARTING <= 1200
     assert 1 <= supervisor.GRACE <= 30
     assert 1 <= supervisor.LEAVING <= 60
+
+
+def test_nothing_that_reads_a_worker_keeps_us_from_leaving(made: Made) -> None:
+    """What a candidate has started may hold its ends of the pipes for ever."""
+    run = made("until_planned('a.b')\npasses('a.b')\nsay('done')\ntime.sleep(0.2)")
+    reading: list[threading.Thread] = []
+    before = set(threading.enumerate())
+    run.reactions["Finished"] = lambda: reading.extend({*threading.enumerate()} - before)
+    run()
+    assert len(reading) == 2
+    assert all(thread.daemon for thread in reading)
 
 
 # It cannot be run -----------------------------------------------------------------------------------------------

@@ -147,7 +147,10 @@ def test_a_norm_of_the_embeddings_alone_is_a_row_of_the_source_too() -> None:
     architecture = msgspec.structs.replace(t5.architecture, normalization=normalization)
     assert places_each_stack(msgspec.structs.replace(t5, architecture=architecture))
     architecture = msgspec.structs.replace(t5.architecture, token_types=1)
-    assert places_each_stack(msgspec.structs.replace(t5, architecture=architecture))
+    typed = msgspec.structs.replace(t5, architecture=architecture)
+    assert places_each_stack(typed)
+    types = {row.name for row in parameter_table(typed) if "token_type" in row.name}
+    assert types == {"source_embeddings.token_type.weight"}  # segments are a matter of the source
 
 
 # Positions that no complete model of the catalogue has -----------------------------------------------------------
