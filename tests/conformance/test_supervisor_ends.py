@@ -54,6 +54,11 @@ os._exit(3)
     assert run.told[3:6] == ["Started", "Trying", "Finished"]
 
 
+def test_whoever_closes_its_way_to_us_first_is_told_by_how_it_ends(made: Made) -> None:
+    found = of(made(two("os.close(1)\ntime.sleep(0.3)\nos._exit(3)"))(), "a.b")
+    assert found.reason == "the candidate's process exited with status 3 during this property"
+
+
 def test_what_printed_nothing_and_had_no_case_yet_has_neither(made: Made) -> None:
     run = made("""
 until_planned("a.b", "c.d")
