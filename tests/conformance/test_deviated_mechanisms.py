@@ -16,6 +16,7 @@ from holotype_conformance.properties.agreement import logits as agreement
 from holotype_conformance.properties.caching import ChunkCase
 from holotype_conformance.property import Violation, all_properties
 from holotype_conformance.subject import Subject
+from holotype_reference.inputs import Inputs as ModelInputs
 from holotype_reference.model import Model, build
 from holotype_reference.positions.relative_bias import Alibi
 from holotype_reference.positions.sinusoidal import Sinusoidal
@@ -79,7 +80,11 @@ def test_slopes_from_zero_and_shared_and_reversed() -> None:
 def test_alibi_of_a_chunk_of_one_token_is_nothing() -> None:
     model = build(BLOOM.probe())
     find("cache.alibi-of-chunk").patch(model)
-    bias = model.decoder.bias(1, 6, torch.device("cpu"))
+    cache = model.new_cache()
+    model(torch.ones(1, 6, dtype=torch.long), cache=cache)
+    token = ModelInputs(token_ids=torch.ones(1, 1, dtype=torch.long), cache=cache)
+    query = torch.zeros(1, 1, 1)
+    bias = model.decoder.positioning(query, token).bias(query, query)
     assert bias is not None
     assert bias.shape == (1, 11, 1, 7)
     assert not bias.any()
