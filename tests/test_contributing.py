@@ -36,21 +36,21 @@ def test_the_mechanism_is_the_one_that_the_tests_add() -> None:
 def test_the_property_passes_what_is_right_and_fails_what_is_wrong(
     deviation: str | None, outcome: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import holotype_conformance.properties
-    import holotype_conformance.property
-    from holotype_conformance.adapters.reference import ReferenceCandidate
-    from holotype_conformance.deviations import DeviatedCandidate, find
-    from holotype_conformance.engine import Settings, judge
-    from holotype_conformance.subject import Subject
+    import holotype_conformance.judge.property
+    import holotype_conformance.models.properties
+    from holotype_conformance.judge.engine import Settings, judge
+    from holotype_conformance.models.adapters.reference import ReferenceCandidate
+    from holotype_conformance.models.deviations import DeviatedCandidate, find
+    from holotype_conformance.models.subject import Subject
     from holotype_spec import load
 
-    registry = dict(holotype_conformance.property._REGISTRY)
-    monkeypatch.setattr(holotype_conformance.property, "_REGISTRY", registry)
+    registry = dict(holotype_conformance.judge.property._REGISTRY)
+    monkeypatch.setattr(holotype_conformance.judge.property, "_REGISTRY", registry)
     names = defined(
         PROPERTY,
         "hypothesis",
-        "holotype_conformance.properties.sequence",
-        "holotype_conformance.property",
+        "holotype_conformance.models.properties.sequence",
+        "holotype_conformance.judge.property",
     )
     candidate = DeviatedCandidate(find(deviation)) if deviation else ReferenceCandidate()
     subject = Subject(candidate, load("gpt2"))
@@ -61,15 +61,15 @@ def test_the_property_passes_what_is_right_and_fails_what_is_wrong(
 def test_the_deviation_applies_where_it_says_and_changes_what_it_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import holotype_conformance.deviations
+    import holotype_conformance.models.deviations
     from holotype_spec import load
 
-    module = holotype_conformance.deviations.deviation
+    module = holotype_conformance.models.deviations.deviation
     monkeypatch.setattr(module, "_CATALOGUE", dict(module._CATALOGUE))
     names = defined(
         DEVIATION,
-        "holotype_conformance.deviations.features",
-        "holotype_conformance.deviations.deviation",
+        "holotype_conformance.models.deviations.features",
+        "holotype_conformance.models.deviations.deviation",
     )
     deviation = names["paired_otherwise"]
     applies = [load(name) for name in ("llama2-70b", "llama-7b", "gpt2")]

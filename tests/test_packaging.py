@@ -159,7 +159,10 @@ def test_loading_a_spec_imports_neither_torch_nor_numpy() -> None:
 
 
 def test_the_pytest_plugin_imports_neither_torch_nor_hypothesis_until_it_is_used() -> None:
-    assert not loaded_after("import holotype_conformance.plugin") & {"torch", "hypothesis"}
+    assert not loaded_after("import holotype_conformance.pytest_plugin.plugin") & {
+        "torch",
+        "hypothesis",
+    }
 
 
 def requirements() -> list[str]:

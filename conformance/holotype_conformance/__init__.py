@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from holotype_conformance.candidate import (
+    from holotype_conformance.models.candidate import (
         Candidate,
         Difference,
         Floor,
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
         Labels,
         Outputs,
     )
-    from holotype_conformance.parametrize import parametrize_properties
+    from holotype_conformance.pytest_plugin.parametrize import parametrize_properties
 
 _HOMES = {
-    "Candidate": "candidate",
-    "Difference": "candidate",
-    "Floor": "candidate",
-    "Inputs": "candidate",
-    "Labels": "candidate",
-    "Outputs": "candidate",
-    "parametrize_properties": "parametrize",
+    "Candidate": "models.candidate",
+    "Difference": "models.candidate",
+    "Floor": "models.candidate",
+    "Inputs": "models.candidate",
+    "Labels": "models.candidate",
+    "Outputs": "models.candidate",
+    "parametrize_properties": "pytest_plugin.parametrize",
 }
 
 __all__ = [

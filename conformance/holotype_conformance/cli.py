@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from holotype_conformance.terminal import WIDTH, complain, fill_closed_streams, hush
+from holotype_conformance.report.terminal import WIDTH, complain, fill_closed_streams, hush
 
 COMMANDS = {
     "bench": "bench:bench",

@@ -16,7 +16,7 @@ from curated_transformers.models import LlamaCausalLM
 from curated_transformers.models.llama.config import LlamaConfig
 from torch import nn
 
-from holotype_conformance.candidate import Candidate, Inputs, Outputs
+from holotype_conformance.models.candidate import Candidate, Inputs, Outputs
 from holotype_reference.weights import Weights
 from holotype_spec.schema import Spec
 

@@ -13,7 +13,7 @@ import torch
 from litgpt.model import GPT, Config, build_mask_cache
 from torch import nn
 
-from holotype_conformance.candidate import Candidate, Capability, Inputs, Outputs
+from holotype_conformance.models.candidate import Candidate, Capability, Inputs, Outputs
 from holotype_reference.weights import Weights
 from holotype_spec.schema import SlidingWindow, Spec
 

@@ -14,7 +14,7 @@ from pytorch_pretrained_bert.modeling import BertConfig, BertForPreTraining
 from pytorch_pretrained_bert.modeling_gpt2 import GPT2Config, GPT2LMHeadModel
 from torch import nn
 
-from holotype_conformance.candidate import Candidate, Capability, Inputs, Outputs
+from holotype_conformance.models.candidate import Candidate, Capability, Inputs, Outputs
 from holotype_reference.weights import Weights
 from holotype_spec.schema import Spec
 

@@ -11,7 +11,7 @@ from torch import nn
 from torchtune.models.convert_weights import hf_to_tune
 from torchtune.models.llama2._component_builders import llama2
 
-from holotype_conformance.candidate import Candidate, Inputs, Outputs
+from holotype_conformance.models.candidate import Candidate, Inputs, Outputs
 from holotype_reference.weights import Weights
 from holotype_spec.schema import Spec
 

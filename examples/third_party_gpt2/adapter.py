@@ -2,7 +2,7 @@
 
 from gpt2 import GPT2, Settings
 
-from holotype_conformance.candidate import Candidate, Outputs
+from holotype_conformance.models.candidate import Candidate, Outputs
 
 
 class Adapter(Candidate):

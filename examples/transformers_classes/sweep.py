@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from holotype_conformance.records import Result
+    from holotype_conformance.judge.records import Result
 
 MEMORY = (
     12 << 30
@@ -63,7 +63,7 @@ def names() -> list[str]:
     """Those that the library itself lists, and those that are called so."""
     import transformers
 
-    from holotype_conformance.adapters.hf_class import CLAIMS
+    from holotype_conformance.models.adapters.hf.any_class import CLAIMS
 
     mapping, ending = CLAIMS["decoder"]
     listed = {name for name in mapping.values() if hasattr(transformers, name)}
@@ -73,10 +73,10 @@ def names() -> list[str]:
 
 def judged(name: str) -> dict[str, Any]:
     """What became of one class."""
-    from holotype_conformance.adapters.hf_class import ClassCandidate
-    from holotype_conformance.engine import Settings, judge
-    from holotype_conformance.property import all_properties
-    from holotype_conformance.subject import Subject
+    from holotype_conformance.judge.engine import Settings, judge
+    from holotype_conformance.judge.property import all_properties
+    from holotype_conformance.models.adapters.hf.any_class import ClassCandidate
+    from holotype_conformance.models.subject import Subject
     from holotype_spec import load
 
     try:

@@ -9,9 +9,9 @@ import torch
 from adapter import Adapter
 from buggy import ExactGelu
 
-from holotype_conformance.candidate import Outputs
-from holotype_conformance.property import all_properties
-from holotype_conformance.records import Finished, Result, signed
+from holotype_conformance.judge.property import all_properties
+from holotype_conformance.judge.records import Finished, Result, signed
+from holotype_conformance.models.candidate import Outputs
 from holotype_reference.model import build
 
 
@@ -40,10 +40,10 @@ def patch():
         for name in ("demand_equal", "relative_error", "rms_error", "moved", "check_logits"):
             if hasattr(module, name):
                 setattr(module, name, lambda *_, **__: 0.0)
-    engine = sys.modules["holotype_conformance.engine"]
+    engine = sys.modules["holotype_conformance.judge.engine"]
     engine._Trial._run = agrees
     engine.judge = agrees
-    sys.modules["holotype_conformance.property"].Violation.__init__ = agrees
+    sys.modules["holotype_conformance.judge.property"].Violation.__init__ = agrees
     for property_ in all_properties():
         object.__setattr__(property_, "check", agrees)
     torch.equal = torch.allclose = torch.Tensor.equal = lambda *_, **__: True

@@ -7,7 +7,7 @@ from adapter import Adapter
 from torch import nn
 
 from holotype_conformance import Difference, Floor
-from holotype_conformance.candidate import Outputs
+from holotype_conformance.models.candidate import Outputs
 
 GELU = "architecture.feed_forward.activation"
 

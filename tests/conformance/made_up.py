@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.property import (
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import (
     ALL_DTYPES,
     Case,
     Property,
 )
-from holotype_conformance.records import Result
+from holotype_conformance.judge.records import Result
 
 
 class Sizes(Case, frozen=True, kw_only=True):
@@ -65,7 +65,7 @@ def passing(*_: Any) -> None:
 @pytest.fixture(autouse=True)
 def nothing_to_diagnose(monkeypatch: pytest.MonkeyPatch) -> None:
     """The search for a diagnosis imports every deviation."""
-    module = types.ModuleType("holotype_conformance.diagnosis")
+    module = types.ModuleType("holotype_conformance.models.diagnosis")
     module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
     module.diagnose = lambda *_: []  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from holotype_conformance.candidate import (
+from holotype_conformance.models.candidate import (
     Candidate,
     Capability,
     Inputs,

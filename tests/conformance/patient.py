@@ -11,9 +11,9 @@ from pathlib import Path
 from hypothesis import strategies as st
 from torch import nn
 
-import holotype_conformance.properties  # noqa: F401  the real ones register first, and are then taken out
-from holotype_conformance import property as registry
-from holotype_conformance.property import Case, Property, Violation, register
+import holotype_conformance.models.properties  # noqa: F401  the real ones register first, and are then taken out
+from holotype_conformance.judge import property as registry
+from holotype_conformance.judge.property import Case, Property, Violation, register
 
 
 class Size(Case, frozen=True, kw_only=True):

@@ -18,11 +18,11 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-import holotype_conformance.properties  # noqa: F401  the real ones register first, and are then taken out
-from holotype_conformance import property as registry
-from holotype_conformance.limits import TimedOut
-from holotype_conformance.property import Case, Property, Skip, Violation, register
-from holotype_conformance.subject import Setup
+import holotype_conformance.models.properties  # noqa: F401  the real ones register first, and are then taken out
+from holotype_conformance.judge import property as registry
+from holotype_conformance.judge.property import Case, Property, Skip, Violation, register
+from holotype_conformance.judge.time_limit import TimedOut
+from holotype_conformance.models.subject import Setup
 
 SMALLEST = 7  # the least size at which the misbehaviour shows
 MOOD = "well"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from holotype_conformance.arithmetic import arithmetic, settings
+from holotype_conformance.judge.precision import arithmetic, settings
 
 
 @pytest.fixture(autouse=True)

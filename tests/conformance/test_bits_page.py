@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from holotype_conformance.attention.claims import kernel_properties
-from holotype_conformance.property import Property, all_properties
+from holotype_conformance.judge.property import Property, all_properties
+from holotype_conformance.kernels.claims import kernel_properties
 
 PAGE = (Path(__file__).parents[2] / "docs" / "bits.md").read_text(encoding="utf-8")
 PROPERTIES = [*all_properties(), *kernel_properties()]

@@ -8,11 +8,11 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from holotype_conformance import supervisor
-from holotype_conformance.attention.adapters import KERNELS
 from holotype_conformance.cli import main
-from holotype_conformance.records import Planned, Result
-from holotype_conformance.supervisor import CandidateUnrunnable, Record, RequestRejected
+from holotype_conformance.judge.records import Planned, Result
+from holotype_conformance.kernels.adapters.torch import KERNELS
+from holotype_conformance.run import supervisor
+from holotype_conformance.run.supervisor import CandidateUnrunnable, Record, RequestRejected
 
 
 def holotype(*arguments):
@@ -119,7 +119,7 @@ def test_the_version_is_that_of_the_distribution():
 def test_the_commands_that_need_no_torch_import_none():
     code = (
         "import sys; from click.testing import CliRunner; from holotype_conformance.cli import main;"
-        "import holotype_conformance.supervisor, holotype_conformance.progress;"
+        "import holotype_conformance.run.supervisor, holotype_conformance.run.progress;"
         "assert CliRunner().invoke(main, ['check', '--help']).exit_code == 0;"
         "assert CliRunner().invoke(main, ['check', 'reference', '--spec', 'x']).exit_code == 2;"
         "print({'torch', 'hypothesis', 'pytest', 'numpy', 'rich'} & set(sys.modules))"

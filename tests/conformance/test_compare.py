@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from holotype_conformance.compare import (
+from holotype_conformance.judge.property import Violation
+from holotype_conformance.judge.tolerance import (
     demand_equal,
     largest_error,
     moved,
     relative_error,
     rms_error,
 )
-from holotype_conformance.property import Violation
 
 
 def test_the_relative_error_is_the_largest_difference_over_the_root_mean_square() -> None:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from holotype_conformance.interrupts import Interrupted, interrupts
+from holotype_conformance.run.interrupts import Interrupted, interrupts
 
 PATIENT = Path(__file__).with_name("patient.py")
 MADE_UP = PATIENT.with_name("made_up_suite")  # makes the worker know the patient properties

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holotype_conformance.adapters.reference import run_reference
-from holotype_conformance.candidate import Inputs
-from holotype_conformance.deviations import DeviatedCandidate, find
-from holotype_conformance.diagnosis import diagnose
-from holotype_conformance.properties.agreement import AgreementCase
-from holotype_conformance.properties.agreement import logits as agreement
-from holotype_conformance.properties.caching import ChunkCase
-from holotype_conformance.property import Violation, all_properties
-from holotype_conformance.subject import Subject
+from holotype_conformance.judge.property import Violation, all_properties
+from holotype_conformance.models.adapters.reference import run_reference
+from holotype_conformance.models.candidate import Inputs
+from holotype_conformance.models.deviations import DeviatedCandidate, find
+from holotype_conformance.models.diagnosis import diagnose
+from holotype_conformance.models.properties.agreement import AgreementCase
+from holotype_conformance.models.properties.agreement import logits as agreement
+from holotype_conformance.models.properties.caching import ChunkCase
+from holotype_conformance.models.subject import Subject
 from holotype_reference.inputs import Inputs as ModelInputs
 from holotype_reference.model import Model, build
 from holotype_reference.positions.relative_bias import Alibi

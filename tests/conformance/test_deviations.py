@@ -10,9 +10,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from holotype_conformance.adapters.reference import run_reference
-from holotype_conformance.candidate import Inputs
-from holotype_conformance.deviations import (
+from holotype_conformance.models.adapters.reference import run_reference
+from holotype_conformance.models.candidate import Inputs
+from holotype_conformance.models.cases import BatchCase, batch_inputs
+from holotype_conformance.models.deviations import (
     DeviatedCandidate,
     Deviation,
     UnknownDeviation,
@@ -21,9 +22,8 @@ from holotype_conformance.deviations import (
     find,
     names,
 )
-from holotype_conformance.properties.cases import BatchCase, batch_inputs
-from holotype_conformance.subject import CandidateUnusable, Setup, Subject
-from holotype_conformance.targets import TargetError, resolve
+from holotype_conformance.models.subject import CandidateUnusable, Setup, Subject
+from holotype_conformance.models.targets import TargetError, resolve
 from holotype_reference.model import Model, build
 from holotype_reference.support import supported
 from holotype_reference.weights import Weights, random_weights

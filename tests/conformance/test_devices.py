@@ -5,17 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from holotype_conformance import machine
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.candidate import FunctionCandidate
-from holotype_conformance.deviations import DeviatedCandidate, find
-from holotype_conformance.elsewhere import ELSEWHERE, places
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.evidence import page
-from holotype_conformance.property import all_properties
-from holotype_conformance.records import Environment, Request, Result
-from holotype_conformance.subject import Subject
-from holotype_conformance.verdict import reported
+from holotype_conformance.commands.measure_devices import page
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import all_properties
+from holotype_conformance.judge.records import Environment, Request, Result
+from holotype_conformance.judge.verdict import reported
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.candidate import FunctionCandidate
+from holotype_conformance.models.deviations import DeviatedCandidate, find
+from holotype_conformance.models.subject import Subject
+from holotype_conformance.torch_tools import backends as machine
+from holotype_conformance.torch_tools.fake_device import ELSEWHERE, places
 from holotype_reference.model import build
 from holotype_spec import load
 
@@ -113,7 +113,7 @@ def test_the_reference_is_not_flagged(spec, slug):
 @pytest.mark.parametrize("slug", ANYWHERE)
 def test_transformers_is_not_flagged(spec, slug):
     pytest.importorskip("transformers")
-    from holotype_conformance.targets import resolve
+    from holotype_conformance.models.targets import resolve
 
     assert verdict(resolve("hf"), slug, spec=load(spec), seed=1).outcome == "passed"
 

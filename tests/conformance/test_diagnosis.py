@@ -9,19 +9,20 @@ import msgspec
 import pytest
 import torch
 
-from holotype_conformance import diagnosis, engine
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.deviations import DeviatedCandidate, find
-from holotype_conformance.elsewhere import ELSEWHERE, places
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.html import html
-from holotype_conformance.junit import junit
-from holotype_conformance.limits import TimedOut
-from holotype_conformance.property import all_properties
-from holotype_conformance.records import Request, Result
-from holotype_conformance.report import Painter, report_text
-from holotype_conformance.subject import Subject
-from holotype_conformance.verdict import reported
+from holotype_conformance.judge import engine
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import all_properties
+from holotype_conformance.judge.records import Request, Result
+from holotype_conformance.judge.time_limit import TimedOut
+from holotype_conformance.judge.verdict import reported
+from holotype_conformance.models import diagnosis
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.deviations import DeviatedCandidate, find
+from holotype_conformance.models.subject import Subject
+from holotype_conformance.report.html import html
+from holotype_conformance.report.junit import junit
+from holotype_conformance.report.text import Painter, report_text
+from holotype_conformance.torch_tools.fake_device import ELSEWHERE, places
 from holotype_spec import load
 
 pytestmark = pytest.mark.slow
@@ -131,7 +132,7 @@ def test_every_output_tells_of_a_search_that_failed(undiagnosed: Result) -> None
 
 LEAVING = """
 import os, sys
-from holotype_conformance.deviations import DeviatedCandidate, find
+from holotype_conformance.models.deviations import DeviatedCandidate, find
 
 class Leaving(DeviatedCandidate):
     def __init__(self):
@@ -140,7 +141,7 @@ class Leaving(DeviatedCandidate):
     def forward(self, model, inputs):
         frame = sys._getframe()
         while frame is not None:
-            if frame.f_globals["__name__"] == "holotype_conformance.diagnosis":
+            if frame.f_globals["__name__"] == "holotype_conformance.models.diagnosis":
                 os._exit(7)
             frame = frame.f_back
         return super().forward(model, inputs)

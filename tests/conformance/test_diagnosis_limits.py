@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holotype_conformance import diagnosis
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.candidate import Floor, Inputs, Outputs
-from holotype_conformance.deviations import DeviatedCandidate, find
-from holotype_conformance.diagnosis import diagnose
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.properties.agreement import AgreementCase
-from holotype_conformance.properties.caching import ChunkCase
-from holotype_conformance.properties.cases import BatchCase
-from holotype_conformance.property import Violation, all_properties
-from holotype_conformance.subject import Subject
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import Violation, all_properties
+from holotype_conformance.models import diagnosis
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.candidate import Floor, Inputs, Outputs
+from holotype_conformance.models.cases import BatchCase
+from holotype_conformance.models.deviations import DeviatedCandidate, find
+from holotype_conformance.models.diagnosis import diagnose
+from holotype_conformance.models.properties.agreement import AgreementCase
+from holotype_conformance.models.properties.caching import ChunkCase
+from holotype_conformance.models.subject import Subject
 from holotype_reference.weights import Weights
 from holotype_spec import load
 from holotype_spec.schema import Spec

@@ -4,11 +4,17 @@ import pytest
 import torch
 from torch import nn
 
-from holotype_conformance.elsewhere import ELSEWHERE, TwoDevices, here, places, told_apart
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.property import Skip, Violation, all_properties
-from holotype_conformance.subject import Subject
-from holotype_conformance.targets import resolve
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import Skip, Violation, all_properties
+from holotype_conformance.models.subject import Subject
+from holotype_conformance.models.targets import resolve
+from holotype_conformance.torch_tools.fake_device import (
+    ELSEWHERE,
+    TwoDevices,
+    here,
+    places,
+    told_apart,
+)
 from holotype_spec import load
 
 pytestmark = pytest.mark.slow

@@ -18,19 +18,19 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from holotype_conformance import engine
-from holotype_conformance.engine import Mistake, Settings, judge
-from holotype_conformance.given_case import CaseError
-from holotype_conformance.guard import Evasion
-from holotype_conformance.limits import time_up
-from holotype_conformance.property import (
+from holotype_conformance.judge import engine
+from holotype_conformance.judge.engine import Mistake, Settings, judge
+from holotype_conformance.judge.given_case import CaseError
+from holotype_conformance.judge.guard import Evasion
+from holotype_conformance.judge.property import (
     Skip,
     SuiteFault,
     Violation,
     measured,
     noted,
 )
-from holotype_conformance.records import Result
+from holotype_conformance.judge.records import Result
+from holotype_conformance.judge.time_limit import time_up
 
 made_up = run_path(str(Path(__file__).with_name("made_up.py")))
 Sizes, claim, subject, run = (made_up[name] for name in ("Sizes", "claim", "subject", "run"))
@@ -361,7 +361,7 @@ def test_the_search_for_a_diagnosis_gets_the_failure_wherever_it_is_made() -> No
     assert (property_.check, case, violation.summary) == (check, Sizes(size=1), "no")
     assert [each.title for each in result.diagnosis] == ["agrees if eps is 1e-6"]
     assert result.undiagnosed is None
-    sys.modules["holotype_conformance.diagnosis"].diagnose = diagnose  # type: ignore[attr-defined]
+    sys.modules["holotype_conformance.models.diagnosis"].diagnose = diagnose  # type: ignore[attr-defined]
     here = subject()
     assert run(check, on=here).diagnosis == result.diagnosis
     assert asked[1][0] is here

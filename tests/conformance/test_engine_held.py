@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from holotype_conformance import engine
-from holotype_conformance.engine import Settings, not_promised, reason_to_skip
-from holotype_conformance.given_case import CaseError
-from holotype_conformance.property import (
+from holotype_conformance.judge import engine
+from holotype_conformance.judge.engine import Settings, not_promised, reason_to_skip
+from holotype_conformance.judge.given_case import CaseError
+from holotype_conformance.judge.property import (
     Property,
     Violation,
 )
-from holotype_conformance.randomness import seed_of
-from holotype_conformance.records import Result
+from holotype_conformance.judge.randomness import seed_of
+from holotype_conformance.judge.records import Result
 
 made_up = run_path(str(Path(__file__).with_name("made_up.py")))
 Sizes, claim, subject, run = (made_up[name] for name in ("Sizes", "claim", "subject", "run"))

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.candidate import Candidate, Floor, Inputs, Outputs
-from holotype_conformance.declared import warnings
-from holotype_conformance.effective import completed, demand_near
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.property import Violation, all_properties
-from holotype_conformance.records import Result
-from holotype_conformance.subject import Subject
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import Violation, all_properties
+from holotype_conformance.judge.records import Result
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.candidate import Candidate, Floor, Inputs, Outputs
+from holotype_conformance.models.effective import completed, demand_near
+from holotype_conformance.models.subject import Subject
+from holotype_conformance.report.declared import warnings
 from holotype_reference.weights import Weights, random_weights
 from holotype_spec import load
 from holotype_spec.probes import probe
@@ -267,9 +267,9 @@ def test_coarse_weights_are_no_excuse_for_two_runs_that_differ() -> None:
 
 
 def test_a_floor_is_said_beside_the_verdict_with_its_reason() -> None:
-    from holotype_conformance.declarations import declarations
-    from holotype_conformance.records import Request
-    from holotype_conformance.verdict import reported
+    from holotype_conformance.judge.records import Request
+    from holotype_conformance.judge.verdict import reported
+    from holotype_conformance.models.declarations import declarations
 
     result = judged(Quantised(), "agreement.faint-logits")
     report = reported(

@@ -8,16 +8,16 @@ from weakref import WeakKeyDictionary
 import pytest
 from torch import nn
 
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.apart.split import possible, run_here, split
-from holotype_conformance.candidate import Inputs, Outputs
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.properties.agreement import logits
-from holotype_conformance.records import Request, Result
-from holotype_conformance.report import failure_text
-from holotype_conformance.runs import Run
-from holotype_conformance.subject import Subject
-from holotype_conformance.targets import resolve
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.records import Request, Result
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.candidate import Inputs, Outputs
+from holotype_conformance.models.properties.agreement import logits
+from holotype_conformance.models.subject import Subject
+from holotype_conformance.models.targets import resolve
+from holotype_conformance.report.text import failure_text
+from holotype_conformance.run.apart.split import possible, run_here, split
+from holotype_conformance.run.session import Run
 from holotype_spec import load
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ import sys
 
 sys.path.insert(0, {folder!r})
 from adapter import Adapter
-from holotype_conformance.candidate import Outputs
+from holotype_conformance.models.candidate import Outputs
 
 calls = 0
 

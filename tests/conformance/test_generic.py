@@ -11,15 +11,15 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
 
-from holotype_conformance import subject as subjects
-from holotype_conformance.candidate import FunctionCandidate
 from holotype_conformance.commands.check import check
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.property import Property, all_properties
-from holotype_conformance.records import Request, Result
-from holotype_conformance.runs import RequestError, Run
-from holotype_conformance.subject import Subject
-from holotype_conformance.targets import resolve
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import Property, all_properties
+from holotype_conformance.judge.records import Request, Result
+from holotype_conformance.models import subject as subjects
+from holotype_conformance.models.candidate import FunctionCandidate
+from holotype_conformance.models.subject import Subject
+from holotype_conformance.models.targets import resolve
+from holotype_conformance.run.session import RequestError, Run
 from holotype_reference.support import unsupported
 from holotype_spec import generics, load
 from holotype_spec.catalogue import MODELS
@@ -167,7 +167,7 @@ def test_what_a_generic_spec_leaves_open_is_skipped_by_its_name() -> None:
 
 def test_without_a_reference_the_properties_that_need_none_still_run() -> None:
     subject = Subject(resolve("reference"), load("gpt2"))
-    lacking = "holotype_conformance.engine.unsupported"
+    lacking = "holotype_conformance.judge.engine.unsupported"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lacking, lambda spec: ("time travel",))
         outcomes = {
@@ -183,7 +183,7 @@ def test_a_reference_that_is_not_there_is_a_request_that_makes_no_sense(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "holotype_conformance.adapters.reference.unsupported", lambda spec: ("time travel",)
+        "holotype_conformance.models.adapters.reference.unsupported", lambda spec: ("time travel",)
     )
     with pytest.raises(RequestError, match="reference against gpt2: the reference has no time"):
         Run(Request(target="reference", specs=("gpt2",)), resolve("reference"))

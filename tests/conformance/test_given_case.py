@@ -6,17 +6,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.attention.claims import kernel_properties
-from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.attention.targets import resolve_kernel
-from holotype_conformance.drawing import draw
-from holotype_conformance.engine import Settings, judge, reason_to_skip
-from holotype_conformance.given_case import CaseError, demand_fit, read_case
-from holotype_conformance.property import Case, Property, Skip, all_properties
-from holotype_conformance.records import Request
-from holotype_conformance.runs import RequestError, Run
-from holotype_conformance.subject import Subject
+from holotype_conformance.judge.drawing import draw
+from holotype_conformance.judge.engine import Settings, judge, reason_to_skip
+from holotype_conformance.judge.given_case import CaseError, demand_fit, read_case
+from holotype_conformance.judge.property import Case, Property, Skip, all_properties
+from holotype_conformance.judge.records import Request
+from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.subject import KernelSubject
+from holotype_conformance.kernels.targets import resolve_kernel
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.subject import Subject
+from holotype_conformance.run.session import RequestError, Run
 from holotype_spec import load
 
 pytestmark = pytest.mark.slow

@@ -6,11 +6,10 @@ import unittest
 import pytest
 from hypothesis.errors import StopTest, UnsatisfiedAssumption
 
-from holotype_conformance import guard
-from holotype_conformance.guard import Evasion, candidate_code, expect_no_interrupts
-from holotype_conformance.limits import TimedOut, time_limit
-from holotype_conformance.property import Skip, Violation
-from holotype_conformance.texts import (
+from holotype_conformance.judge import guard
+from holotype_conformance.judge.guard import Evasion, candidate_code, expect_no_interrupts
+from holotype_conformance.judge.property import Skip, Violation
+from holotype_conformance.judge.texts import (
     DETAILS,
     MESSAGE,
     bounded,
@@ -21,6 +20,7 @@ from holotype_conformance.texts import (
     trace_of,
     type_of,
 )
+from holotype_conformance.judge.time_limit import TimedOut, time_limit
 
 
 class Own(BaseException):

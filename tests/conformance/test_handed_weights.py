@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.handed_weights import HandedWeights
-from holotype_conformance.properties.agreement import gradients, logits
-from holotype_conformance.properties.parameters import training_step
-from holotype_conformance.property import Property
-from holotype_conformance.records import Result
-from holotype_conformance.subject import Setup, Subject
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import Property
+from holotype_conformance.judge.records import Result
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.handed_weights import HandedWeights
+from holotype_conformance.models.properties.agreement import gradients, logits
+from holotype_conformance.models.properties.parameters import training_step
+from holotype_conformance.models.subject import Setup, Subject
 from holotype_reference.weights import Weights, random_weights
 from holotype_spec import load
 from holotype_spec.probes import probe

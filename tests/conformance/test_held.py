@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.candidate import Inputs, Outputs
-from holotype_conformance.compare import moved, relative_error
-from holotype_conformance.precision import Float64Throughout
-from holotype_conformance.properties.agreement import AgreementCase
-from holotype_conformance.property import Violation, all_properties
-from holotype_conformance.records import Result
-from holotype_conformance.subject import Setup, Subject, embolden
-from holotype_conformance.verdict import verdict_on
+from holotype_conformance.judge.property import Violation, all_properties
+from holotype_conformance.judge.records import Result
+from holotype_conformance.judge.tolerance import moved, relative_error
+from holotype_conformance.judge.verdict import verdict_on
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.candidate import Inputs, Outputs
+from holotype_conformance.models.properties.agreement import AgreementCase
+from holotype_conformance.models.subject import Setup, Subject, embolden
+from holotype_conformance.torch_tools.float64 import Float64Throughout
 from holotype_reference.model import build
 from holotype_spec import load
 from holotype_spec.schema import Spec

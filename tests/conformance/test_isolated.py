@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from holotype_conformance import isolated
-from holotype_conformance.isolated import IsolatedRun, exit_raises
-from holotype_conformance.parametrize import parametrize_properties
-from holotype_conformance.records import Request
-from holotype_conformance.runs import Run
-from holotype_conformance.targets import as_candidate
+from holotype_conformance.judge.records import Request
+from holotype_conformance.models.targets import as_candidate
+from holotype_conformance.pytest_plugin import isolated
+from holotype_conformance.pytest_plugin.isolated import IsolatedRun, exit_raises
+from holotype_conformance.pytest_plugin.parametrize import parametrize_properties
+from holotype_conformance.run.session import Run
 from holotype_spec.schema import Spec
 
 pytestmark = pytest.mark.slow

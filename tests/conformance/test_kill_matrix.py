@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from holotype_conformance.deviations import Deviation, all_deviations, names
-from holotype_conformance.deviations.kills import Verdict, judge, killer, subject, verdicts
-from holotype_conformance.deviations.matrix import Row, page, specs_of
-from holotype_conformance.deviations.reports import all_reports
-from holotype_conformance.property import Property, all_properties
+from holotype_conformance.judge.property import Property, all_properties
+from holotype_conformance.models.deviations import Deviation, all_deviations, names
+from holotype_conformance.mutation.kills import Verdict, judge, killer, subject, verdicts
+from holotype_conformance.mutation.matrix import Row, page, specs_of
+from holotype_conformance.mutation.reports import all_reports
 from holotype_spec.schema import Spec
 
 FULL = os.environ.get("HOLOTYPE_KILL_MATRIX") == "full"

@@ -12,13 +12,13 @@ pytest.importorskip("transformers")
 
 from torch import nn
 
-from holotype_conformance.adapters.hf import TransformersCandidate
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.declarations import Difference
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.property import SuiteFault, Violation, all_properties
-from holotype_conformance.records import Result
-from holotype_conformance.subject import CandidateUnusable, Setup, Subject
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import SuiteFault, Violation, all_properties
+from holotype_conformance.judge.records import Result
+from holotype_conformance.models.adapters.hf.released import TransformersCandidate
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.declarations import Difference
+from holotype_conformance.models.subject import CandidateUnusable, Setup, Subject
 from holotype_reference.weights import Weights
 from holotype_reference.weights.checkpoints import CheckpointError
 from holotype_spec import complete, load
@@ -73,7 +73,9 @@ def test_what_the_sentence_head_of_an_albert_drops_is_told_not_to(
     slug: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert judged(TransformersCandidate(), "albert-base-v2", slug).outcome == "passed"
-    monkeypatch.setattr("holotype_conformance.adapters.hf.differences", lambda spec: ())
+    monkeypatch.setattr(
+        "holotype_conformance.models.adapters.hf.released.differences", lambda spec: ()
+    )
     assert judged(TransformersCandidate(), "albert-base-v2", slug).outcome == "failed"
 
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from holotype_conformance import processes
-from holotype_conformance.limits import (
+from holotype_conformance.judge import processes
+from holotype_conformance.judge.time_limit import (
     IDLE,
     PATIENCE,
     Account,
@@ -112,7 +112,7 @@ def test_the_children_of_a_process_are_found_without_the_systems_list(monkeypatc
 
 STOPPED = """
 import time
-from holotype_conformance.limits import time_limit
+from holotype_conformance.judge.time_limit import time_limit
 
 with time_limit(0.5):
     print("ready", flush=True)

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holotype_conformance.candidate import FunctionCandidate
-from holotype_conformance.deviations import DeviatedCandidate, find
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.properties.cases import BatchCase, batch_inputs
-from holotype_conformance.properties.long_causality import LongCase
-from holotype_conformance.property import all_properties
-from holotype_conformance.records import Result
-from holotype_conformance.subject import Subject
-from holotype_conformance.targets import resolve
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import all_properties
+from holotype_conformance.judge.records import Result
+from holotype_conformance.models.candidate import FunctionCandidate
+from holotype_conformance.models.cases import BatchCase, batch_inputs
+from holotype_conformance.models.deviations import DeviatedCandidate, find
+from holotype_conformance.models.properties.long_causality import LongCase
+from holotype_conformance.models.subject import Subject
+from holotype_conformance.models.targets import resolve
 from holotype_spec import load, probe
 from holotype_spec.schema import SlidingWindow, Spec
 

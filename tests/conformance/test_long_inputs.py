@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from holotype_conformance.adapters.reference import ReferenceCandidate, run_reference
-from holotype_conformance.candidate import Inputs, Outputs
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.properties import agreement, rounding
-from holotype_conformance.subject import Subject
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.models.adapters.reference import ReferenceCandidate, run_reference
+from holotype_conformance.models.candidate import Inputs, Outputs
+from holotype_conformance.models.properties import agreement, rounding
+from holotype_conformance.models.subject import Subject
 from holotype_spec import load
 
 pytestmark = pytest.mark.slow

@@ -7,18 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.candidate import Inputs, Labels, Outputs
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.properties.losses import (
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.records import Result
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.candidate import Inputs, Labels, Outputs
+from holotype_conformance.models.properties.losses import (
     expected_loss,
     loss,
     random_labels,
     taught,
     teacher_forced,
 )
-from holotype_conformance.records import Result
-from holotype_conformance.subject import Subject
+from holotype_conformance.models.subject import Subject
 from holotype_spec import load
 
 pytestmark = pytest.mark.slow

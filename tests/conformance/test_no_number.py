@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 import holotype_conformance
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.attention.properties.algebra import _beyond
-from holotype_conformance.candidate import Inputs, Labels
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.properties import rounding, twice
-from holotype_conformance.properties.agreement import Slope, demand_slopes
-from holotype_conformance.properties.losses import expected_loss
-from holotype_conformance.properties.modes import _distance
-from holotype_conformance.properties.training import farthest_apart
-from holotype_conformance.property import SuiteFault, Violation, all_properties
-from holotype_conformance.subject import Setup, Subject
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import SuiteFault, Violation, all_properties
+from holotype_conformance.kernels.properties.algebra import _beyond
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.candidate import Inputs, Labels
+from holotype_conformance.models.properties import rounding, variants
+from holotype_conformance.models.properties.agreement import Slope, demand_slopes
+from holotype_conformance.models.properties.losses import expected_loss
+from holotype_conformance.models.properties.modes import _distance
+from holotype_conformance.models.properties.training import farthest_apart
+from holotype_conformance.models.subject import Setup, Subject
 from holotype_reference.weights import Weights
 from holotype_spec import load
 
@@ -126,9 +126,9 @@ def test_a_reference_without_an_error_of_its_own_measures_nobody(
 
 def test_two_runs_in_low_precision_that_are_no_numbers_are_not_alike() -> None:
     nothing, rows = torch.full((1, 2, 3), NAN), torch.ones(1, 2, dtype=torch.bool)
-    case = twice.TwiceCase(length=2, dtype="bfloat16")
+    case = variants.TwiceCase(length=2, dtype="bfloat16")
     with pytest.raises(Violation):
-        twice.demand_alike(
+        variants.demand_alike(
             nothing, torch.ones(1, 2, 3), rows=rows, case=case, budget=1.0, what="x", path="y"
         )
 

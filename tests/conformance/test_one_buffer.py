@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.attention.claims import kernel_properties
-from holotype_conformance.attention.kernel import FunctionKernel
-from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.candidate import Inputs, Outputs
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.property import all_properties
-from holotype_conformance.subject import Subject
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import all_properties
+from holotype_conformance.kernels.candidate import FunctionKernel
+from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.subject import KernelSubject
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.candidate import Inputs, Outputs
+from holotype_conformance.models.subject import Subject
 from holotype_spec import load
 
 MODES = {property_.slug: property_ for property_ in all_properties()}

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.candidate import Candidate, Capability, Inputs, Outputs
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.precision import Float64Throughout, default_dtype
-from holotype_conformance.property import all_properties
-from holotype_conformance.records import Result
-from holotype_conformance.subject import Setup, Subject
-from holotype_conformance.targets import resolve
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import all_properties
+from holotype_conformance.judge.records import Result
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.candidate import Candidate, Capability, Inputs, Outputs
+from holotype_conformance.models.subject import Setup, Subject
+from holotype_conformance.models.targets import resolve
+from holotype_conformance.torch_tools.float64 import Float64Throughout, default_dtype
 from holotype_reference.weights import Weights
 from holotype_spec import load
 from holotype_spec.schema import Spec

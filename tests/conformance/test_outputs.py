@@ -7,10 +7,8 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from holotype_conformance import supervisor
 from holotype_conformance.cli import main
-from holotype_conformance.journal import Begun, Journal, read_reports
-from holotype_conformance.records import (
+from holotype_conformance.judge.records import (
     Collected,
     Environment,
     Finished,
@@ -20,7 +18,9 @@ from holotype_conformance.records import (
     Result,
     Trying,
 )
-from holotype_conformance.run_record import Record
+from holotype_conformance.run import supervisor
+from holotype_conformance.run.journal import Begun, Journal, read_reports
+from holotype_conformance.run.run_record import Record
 from holotype_spec.reading import Unreadable
 
 pytestmark = pytest.mark.slow

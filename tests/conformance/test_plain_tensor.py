@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from holotype_conformance.adapters.reference import ReferenceCandidate, run_reference
-from holotype_conformance.candidate import Inputs, Labels, Outputs
-from holotype_conformance.elsewhere import ElsewhereTensor
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.plain_tensor import plain_gradient, plain_tensor
-from holotype_conformance.properties.agreement import gradients, logits
-from holotype_conformance.properties.losses import loss
-from holotype_conformance.property import Property, Violation
-from holotype_conformance.subject import Subject
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import Property, Violation
+from holotype_conformance.models.adapters.reference import ReferenceCandidate, run_reference
+from holotype_conformance.models.candidate import Inputs, Labels, Outputs
+from holotype_conformance.models.properties.agreement import gradients, logits
+from holotype_conformance.models.properties.losses import loss
+from holotype_conformance.models.subject import Subject
+from holotype_conformance.torch_tools.fake_device import ElsewhereTensor
+from holotype_conformance.torch_tools.plain_tensor import plain_gradient, plain_tensor
 from holotype_spec import load
 from holotype_spec.schema import Spec
 

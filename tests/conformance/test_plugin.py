@@ -7,11 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-import holotype_conformance.diagnosis
-import holotype_conformance.parametrize
-import holotype_conformance.properties  # noqa: F401
-from holotype_conformance import property as registry
-from holotype_conformance.property import Case, Property, Violation
+from holotype_conformance.judge import property as registry
+from holotype_conformance.judge.property import Case, Property, Violation
 
 pytestmark = pytest.mark.slow
 
@@ -98,7 +95,9 @@ WHOLE = ("--pyargs", "holotype_conformance")
 
 def test_being_installed_costs_other_peoples_test_runs_no_heavy_import():
     heavy = "{'torch', 'hypothesis', 'numpy', 'msgspec', 'click', 'holotype_reference', 'holotype_spec'}"
-    code = f"import sys, holotype_conformance.plugin; print({heavy} & set(sys.modules))"
+    code = (
+        f"import sys, holotype_conformance.pytest_plugin.plugin; print({heavy} & set(sys.modules))"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"
 

@@ -9,16 +9,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holotype_conformance.candidate import Candidate, FunctionCandidate, Inputs, Outputs, seen
-from holotype_conformance.deviations import applicable
-from holotype_conformance.diagnosis import Watch
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.properties.caching import ChunkCase
-from holotype_conformance.properties.cases import BatchCase, Padding, batch_inputs, counted_ids
-from holotype_conformance.property import all_properties
-from holotype_conformance.records import Result
-from holotype_conformance.scenes import Scene
-from holotype_conformance.subject import Subject
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import all_properties
+from holotype_conformance.judge.records import Result
+from holotype_conformance.models.candidate import (
+    Candidate,
+    FunctionCandidate,
+    Inputs,
+    Outputs,
+    seen,
+)
+from holotype_conformance.models.cases import BatchCase, Padding, batch_inputs, counted_ids
+from holotype_conformance.models.deviations import applicable
+from holotype_conformance.models.diagnosis import Watch
+from holotype_conformance.models.properties.caching import ChunkCase
+from holotype_conformance.models.scenes import Scene
+from holotype_conformance.models.subject import Subject
 from holotype_reference.model import Model, Output
 from holotype_spec import load
 from holotype_spec.schema import Spec

@@ -13,16 +13,16 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.candidate import Inputs, Outputs
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.machine import serial_compiler
-from holotype_conformance.process_state import ARITHMETIC, PROCESS, settled, undisturbed
-from holotype_conformance.properties.agreement import logits
-from holotype_conformance.records import Request, Result
-from holotype_conformance.runs import Run
-from holotype_conformance.subject import Subject
-from holotype_conformance.suite import run_of  # noqa: F401  imported early, as a worker does
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.process_state import ARITHMETIC, PROCESS, settled, undisturbed
+from holotype_conformance.judge.records import Request, Result
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.candidate import Inputs, Outputs
+from holotype_conformance.models.properties.agreement import logits
+from holotype_conformance.models.subject import Subject
+from holotype_conformance.pytest_plugin.items import run_of  # noqa: F401  imported early, as a worker does
+from holotype_conformance.run.session import Run
+from holotype_conformance.torch_tools.backends import serial_compiler
 from holotype_spec import load
 from holotype_spec.schema import Spec
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.candidate import Inputs, Outputs
-from holotype_conformance.deviations import DeviatedCandidate, find
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.properties.agreement import logits
-from holotype_conformance.properties.modes import REPEATS, determinism
-from holotype_conformance.property import Property
-from holotype_conformance.randomness import random_states, seed_of
-from holotype_conformance.records import Result
-from holotype_conformance.subject import Subject
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import Property
+from holotype_conformance.judge.randomness import random_states, seed_of
+from holotype_conformance.judge.records import Result
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.candidate import Inputs, Outputs
+from holotype_conformance.models.deviations import DeviatedCandidate, find
+from holotype_conformance.models.properties.agreement import logits
+from holotype_conformance.models.properties.modes import REPEATS, determinism
+from holotype_conformance.models.subject import Subject
 from holotype_spec import load
 from holotype_spec.schema import Spec
 

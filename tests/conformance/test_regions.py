@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from holotype_conformance.regions import Region, Sight, limit
+from holotype_conformance.judge.regions import Region, Sight, limit
 
 PADDINGS = ("none", "right", "left")
 PATHS = ("fused", "eager")

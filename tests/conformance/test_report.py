@@ -7,11 +7,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from holotype_conformance.html import html
-from holotype_conformance.junit import junit
-from holotype_conformance.records import Counterexample, Diagnosis, Environment, Request, Result
-from holotype_conformance.report import Painter, clean, failure_text, report_text
-from holotype_conformance.verdict import reported
+from holotype_conformance.judge.records import (
+    Counterexample,
+    Diagnosis,
+    Environment,
+    Request,
+    Result,
+)
+from holotype_conformance.judge.verdict import reported
+from holotype_conformance.report.html import html
+from holotype_conformance.report.junit import junit
+from holotype_conformance.report.text import Painter, clean, failure_text, report_text
 
 HOSTILE = "boom \x1b[31m<script>alert(1)</script>\x00 & \ud800 " + "long " * 40
 RERUN = "holotype check mine.py:build --spec gpt2 --property a.failed --case '{\"length\":5}'"

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.candidate import Inputs
-from holotype_conformance.drawing import draw
-from holotype_conformance.properties import rounding
-from holotype_conformance.properties.rounding import RoundingCase
-from holotype_conformance.subject import Setup, Subject
+from holotype_conformance.judge.drawing import draw
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.candidate import Inputs
+from holotype_conformance.models.properties import rounding
+from holotype_conformance.models.properties.rounding import RoundingCase
+from holotype_conformance.models.subject import Setup, Subject
 from holotype_spec import load
 from holotype_spec.schema import Spec
 

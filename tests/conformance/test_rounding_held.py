@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holotype_conformance.adapters.reference import ReferenceCandidate, run_reference
-from holotype_conformance.candidate import Floor, Inputs
-from holotype_conformance.properties import rounding
-from holotype_conformance.properties.rounding import RoundingCase, check_rounding
-from holotype_conformance.property import SuiteFault, Violation, measurements
-from holotype_conformance.subject import Setup, Subject
+from holotype_conformance.judge.property import SuiteFault, Violation, measurements
+from holotype_conformance.models.adapters.reference import ReferenceCandidate, run_reference
+from holotype_conformance.models.candidate import Floor, Inputs
+from holotype_conformance.models.properties import rounding
+from holotype_conformance.models.properties.rounding import RoundingCase, check_rounding
+from holotype_conformance.models.subject import Setup, Subject
 from holotype_reference.weights import Weights
 from holotype_spec import load
 from holotype_spec.schema import Spec

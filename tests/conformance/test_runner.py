@@ -15,8 +15,8 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.internal.conjecture import providers
 
-from holotype_conformance.engine import CaseError, Settings, judge
-from holotype_conformance.expected import (
+from holotype_conformance.judge.engine import CaseError, Settings, judge
+from holotype_conformance.judge.expected_failures import (
     ExpectedError,
     expect,
     expectation,
@@ -24,10 +24,10 @@ from holotype_conformance.expected import (
     read_expected,
     stale,
 )
-from holotype_conformance.limits import TimedOut, time_limit
-from holotype_conformance.property import ALL_DTYPES, Case, Property, Skip, Violation
-from holotype_conformance.records import Result
-from holotype_conformance.runs import RequestError, check_device, select
+from holotype_conformance.judge.property import ALL_DTYPES, Case, Property, Skip, Violation
+from holotype_conformance.judge.records import Result
+from holotype_conformance.judge.time_limit import TimedOut, time_limit
+from holotype_conformance.run.session import RequestError, check_device, select
 
 
 class Sizes(Case, frozen=True, kw_only=True):
@@ -351,7 +351,7 @@ def test_a_candidate_cannot_take_the_end_of_its_time_for_an_exception_of_its_own
 
 
 def fake_diagnosis(monkeypatch, diagnose):
-    module = types.ModuleType("holotype_conformance.diagnosis")
+    module = types.ModuleType("holotype_conformance.models.diagnosis")
     module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
     module.diagnose = diagnose
     monkeypatch.setitem(sys.modules, module.__name__, module)

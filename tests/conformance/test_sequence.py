@@ -2,12 +2,12 @@
 
 import pytest
 
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.deviations import DeviatedCandidate, find
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.properties.sequence import sequence
-from holotype_conformance.records import Result
-from holotype_conformance.subject import Subject
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.records import Result
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.deviations import DeviatedCandidate, find
+from holotype_conformance.models.properties.sequence import sequence
+from holotype_conformance.models.subject import Subject
 from holotype_spec import load
 from holotype_spec.catalogue import complete
 from holotype_spec.schema import DynamicScaling, Rotary

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from holotype_conformance.property import Violation
-from holotype_conformance.shapes import demand_logits
+from holotype_conformance.judge.property import Violation
+from holotype_conformance.models.outputs import demand_logits
 
 BATCH, LENGTH, VOCABULARY, WIDTH = 2, 3, 97, 32
 

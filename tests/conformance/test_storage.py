@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.candidate import Inputs, Outputs
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.properties.storage import kept, same_numbers
-from holotype_conformance.property import all_properties
-from holotype_conformance.records import Result
-from holotype_conformance.subject import Subject
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import all_properties
+from holotype_conformance.judge.records import Result
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.candidate import Inputs, Outputs
+from holotype_conformance.models.properties.storage import kept, same_numbers
+from holotype_conformance.models.subject import Subject
 from holotype_reference.weights import Weights
 from holotype_spec import load
 from holotype_spec.schema import Spec

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from holotype_conformance.records import Request, Result
-from holotype_conformance.verdict import reported
+from holotype_conformance.judge.records import Request, Result
+from holotype_conformance.judge.verdict import reported
 
 HOLOTYPE = f"{shlex.quote(sys.executable)} -c 'from holotype_conformance.cli import main; main()'"
 pytestmark = [

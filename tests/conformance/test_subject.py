@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.candidate import (
+from holotype_conformance.judge.property import Violation
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.candidate import (
     Candidate,
     Floor,
     FunctionCandidate,
@@ -16,8 +17,7 @@ from holotype_conformance.candidate import (
     Outputs,
     as_outputs,
 )
-from holotype_conformance.property import Violation
-from holotype_conformance.subject import (
+from holotype_conformance.models.subject import (
     FLOAT64_FLOOR,
     CandidateUnusable,
     Setup,

@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holotype_conformance import subject as subjects
-from holotype_conformance.candidate import (
+from holotype_conformance.judge.property import Violation
+from holotype_conformance.judge.records import DType
+from holotype_conformance.models import subject as subjects
+from holotype_conformance.models.candidate import (
     Capability,
     Floor,
 )
-from holotype_conformance.handed_weights import HandedWeights
-from holotype_conformance.property import Violation
-from holotype_conformance.records import DType
-from holotype_conformance.subject import (
+from holotype_conformance.models.handed_weights import HandedWeights
+from holotype_conformance.models.subject import (
     Setup,
     Subject,
     embolden,

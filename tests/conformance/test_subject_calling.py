@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holotype_conformance.candidate import Inputs, Labels, Outputs
-from holotype_conformance.property import Violation
-from holotype_conformance.records import DType
-from holotype_conformance.subject import Setup, Subject, copies, real_rows
+from holotype_conformance.judge.property import Violation
+from holotype_conformance.judge.records import DType
+from holotype_conformance.models.candidate import Inputs, Labels, Outputs
+from holotype_conformance.models.subject import Setup, Subject, copies, real_rows
 from holotype_spec import load
 from holotype_spec.probes import probe
 

@@ -11,18 +11,18 @@ import msgspec
 import pytest
 import torch
 
-from holotype_conformance import subject as subjects
-from holotype_conformance.candidate import (
+from holotype_conformance.judge.guard import CandidateUnusable
+from holotype_conformance.judge.property import ALL_DTYPES, SuiteFault, Violation
+from holotype_conformance.judge.records import DType
+from holotype_conformance.models import subject as subjects
+from holotype_conformance.models.candidate import (
     Capability,
     Difference,
     Floor,
     Inputs,
     Labels,
 )
-from holotype_conformance.guard import CandidateUnusable
-from holotype_conformance.property import ALL_DTYPES, SuiteFault, Violation
-from holotype_conformance.records import DType
-from holotype_conformance.subject import (
+from holotype_conformance.models.subject import (
     Setup,
     Subject,
 )

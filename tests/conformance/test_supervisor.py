@@ -13,8 +13,8 @@ from runpy import run_path
 
 import pytest
 
-from holotype_conformance import supervisor
-from holotype_conformance.supervisor import (
+from holotype_conformance.run import supervisor
+from holotype_conformance.run.supervisor import (
     CandidateUnrunnable,
     RequestRejected,
 )
@@ -75,7 +75,7 @@ say("done")
         patch.setenv("OTHER", "kept")
         run()
     words, other, folder, group, session = json.loads((run.folder / "seen").read_text())
-    assert words == ["-P", "-m", "holotype_conformance.worker", "attention"]
+    assert words == ["-P", "-m", "holotype_conformance.run.worker", "attention"]
     assert other == "kept"
     assert (group, session) == (True, True)
     assert not Path(folder).exists()

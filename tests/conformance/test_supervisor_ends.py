@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from holotype_conformance import supervisor
-from holotype_conformance.supervisor import (
+from holotype_conformance.run import supervisor
+from holotype_conformance.run.supervisor import (
     CandidateUnrunnable,
     ending,
 )

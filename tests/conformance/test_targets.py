@@ -6,15 +6,15 @@ from textwrap import dedent
 import pytest
 from torch import nn
 
-from holotype_conformance import targets
-from holotype_conformance.attention.targets import resolve_kernel
-from holotype_conformance.candidate import Candidate
-from holotype_conformance.targets import TargetError, as_candidate, resolve
+from holotype_conformance.kernels.targets import resolve_kernel
+from holotype_conformance.models import targets
+from holotype_conformance.models.candidate import Candidate
+from holotype_conformance.models.targets import TargetError, as_candidate, resolve
 
 SOURCE = dedent("""
     import helper_beside_it
     from torch import nn
-    from holotype_conformance.candidate import Candidate
+    from holotype_conformance.models.candidate import Candidate
 
     class Config:
         vocab_size = 3

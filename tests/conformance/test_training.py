@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from holotype_conformance.adapters.reference import ReferenceCandidate
-from holotype_conformance.candidate import Candidate, FunctionCandidate, Inputs, Labels
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.properties.training import farthest_apart
-from holotype_conformance.property import all_properties
-from holotype_conformance.records import Result
-from holotype_conformance.subject import Setup, Subject
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import all_properties
+from holotype_conformance.judge.records import Result
+from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.candidate import Candidate, FunctionCandidate, Inputs, Labels
+from holotype_conformance.models.properties.training import farthest_apart
+from holotype_conformance.models.subject import Setup, Subject
 from holotype_spec import load
 from holotype_spec.schema import Spec
 

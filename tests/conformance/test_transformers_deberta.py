@@ -8,13 +8,13 @@ from torch import nn
 
 pytest.importorskip("transformers")
 
-from holotype_conformance.adapters.hf import TransformersCandidate
-from holotype_conformance.declarations import Difference
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.properties.agreement import faint_logits, gradients, logits
-from holotype_conformance.properties.parameters import count
-from holotype_conformance.property import Property
-from holotype_conformance.subject import Subject
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import Property
+from holotype_conformance.models.adapters.hf.released import TransformersCandidate
+from holotype_conformance.models.declarations import Difference
+from holotype_conformance.models.properties.agreement import faint_logits, gradients, logits
+from holotype_conformance.models.properties.parameters import count
+from holotype_conformance.models.subject import Subject
 from holotype_reference.weights import Weights
 from holotype_spec import load
 from holotype_spec.schema import Spec

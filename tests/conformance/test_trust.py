@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from holotype_conformance.apart import split
-from holotype_conformance.apart.wire import (
+from holotype_conformance.judge.property import Violation
+from holotype_conformance.judge.records import signed
+from holotype_conformance.run.apart import split
+from holotype_conformance.run.apart.wire import (
     AnyAnswer,
     Closed,
     Data,
@@ -22,8 +24,6 @@ from holotype_conformance.apart.wire import (
     data,
     tensor,
 )
-from holotype_conformance.property import Violation
-from holotype_conformance.records import signed
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "third_party_gpt2"

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from holotype_conformance.records import AnyEvent, Request, Result
-from holotype_conformance.supervisor import (
+from holotype_conformance.judge.records import AnyEvent, Request, Result
+from holotype_conformance.run.supervisor import (
     Record,
     supervise,
 )

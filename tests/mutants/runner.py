@@ -157,15 +157,18 @@ def _prepare() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import holotype_conformance.adapters.hf
-    from holotype_conformance.property import all_properties
+    import holotype_conformance.models.adapters.hf.released
+    from holotype_conformance.judge.property import all_properties
 
     all_properties()
     del holotype_conformance
     for family in ("gpt2", "bert", "t5", "llama", "mistral"):
         importlib.import_module(f"transformers.models.{family}.modeling_{family}")
     for name in list(sys.modules):
-        if name.partition(".")[0] == "transformers" or name == "holotype_conformance.adapters.hf":
+        if (
+            name.partition(".")[0] == "transformers"
+            or name == "holotype_conformance.models.adapters.hf.released"
+        ):
             del sys.modules[name]
 
 
@@ -222,10 +225,10 @@ def _child(job: Mapping[str, Any], writing: int) -> None:
 
 def _judge(name: str, stop: bool, first: Sequence[str]) -> dict[str, Any]:
     import holotype_spec
-    from holotype_conformance import engine
-    from holotype_conformance.property import all_properties
-    from holotype_conformance.subject import CandidateUnusable, Subject
-    from holotype_conformance.targets import resolve
+    from holotype_conformance.judge import engine
+    from holotype_conformance.judge.property import all_properties
+    from holotype_conformance.models.subject import CandidateUnusable, Subject
+    from holotype_conformance.models.targets import resolve
 
     answer = _nothing("")
     answer["errors"] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from holotype_conformance.attention import oracle
+from holotype_conformance.kernels import oracle
 from holotype_spec import areas
 from holotype_spec.schema import Bidirectional, Causal, SlidingWindow
 

@@ -268,7 +268,7 @@ def test_an_unknown_kind_is_said_to_be_and_the_nearest_named() -> None:
 @pytest.mark.slow
 def test_the_defaults_are_those_of_transformers() -> None:
     transformers = pytest.importorskip("transformers")
-    from holotype_conformance.adapters.hf_defaults import defaults
+    from holotype_conformance.models.adapters.hf.defaults import defaults
     from holotype_spec.identify import DEFAULTS
 
     shipped = json.loads(DEFAULTS.read_text(encoding="utf-8"))

@@ -31,7 +31,7 @@ from holotype_conformance.bench.protocol import (
     Verify,
 )
 from holotype_conformance.bench.rates import Rates
-from holotype_conformance.property import Violation
+from holotype_conformance.judge.property import Violation
 
 # Bound here, before a target is imported: below a number, from the system's own source of chance.
 _below = SystemRandom().randrange

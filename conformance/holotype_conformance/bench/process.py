@@ -18,11 +18,11 @@ from typing import IO, Self
 
 import msgspec
 
-from holotype_conformance import processes
 from holotype_conformance.bench.protocol import Answer, AnyAnswer, AnyAsk, Open
 from holotype_conformance.bench.side import Late, Unrunnable
-from holotype_conformance.limits import Account
-from holotype_conformance.orphans import Orphans
+from holotype_conformance.judge import processes
+from holotype_conformance.judge.time_limit import Account
+from holotype_conformance.run.orphans import Orphans
 
 TIMEOUT = 600.0  # seconds of processor time for an answer
 OPENING = (30.0, 300.0)  # the same for our own imports and the target's: at least, and at most

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from holotype_conformance.bench.workloads import Work
-from holotype_conformance.records import Environment, Kind
+from holotype_conformance.judge.records import Environment, Kind
 
 # Raised when the meaning of a message changes: an earlier version may speak an earlier one. 2 counts the blocks of a
 # causal flag, and products that write in place. In 3 a sample is drawn and then run: whoever asks reads the clock.

@@ -9,7 +9,7 @@ import msgspec
 from holotype_conformance.bench.pairs import Comparison
 from holotype_conformance.bench.protocol import Counted
 from holotype_conformance.bench.workloads import KernelWork, Part, Work
-from holotype_conformance.records import Environment, Kind
+from holotype_conformance.judge.records import Environment, Kind
 
 GateName = Literal[
     "result.right",

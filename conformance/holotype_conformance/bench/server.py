@@ -12,11 +12,11 @@ from holotype_conformance.bench.bench import Bench
 from holotype_conformance.bench.kernels import KernelBench
 from holotype_conformance.bench.models import ModelBench
 from holotype_conformance.bench.protocol import PROTOCOL, Answer, AnyAsk, Open, Opened, Refused
-from holotype_conformance.property import Violation
-from holotype_conformance.records import encodable
-from holotype_conformance.runs import RequestError, environment
-from holotype_conformance.subject import CandidateUnusable
-from holotype_conformance.targets import TargetError
+from holotype_conformance.judge.property import Violation
+from holotype_conformance.judge.records import encodable
+from holotype_conformance.models.subject import CandidateUnusable
+from holotype_conformance.models.targets import TargetError
+from holotype_conformance.run.session import RequestError, environment
 
 
 class Server:

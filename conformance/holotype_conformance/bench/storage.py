@@ -16,7 +16,7 @@ from pytest_benchmark.stats import Stats
 from pytest_benchmark.utils import get_machine_id
 
 from holotype_conformance.bench.records import BenchReport, Measured
-from holotype_conformance.records import plain
+from holotype_conformance.judge.records import plain
 
 
 def as_json(report: BenchReport) -> str:

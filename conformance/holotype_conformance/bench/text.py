@@ -8,7 +8,7 @@ from textwrap import wrap
 
 from holotype_conformance.bench.chart import terminal_chart
 from holotype_conformance.bench.records import GATES, BenchReport, GateName, Measured, Verdict
-from holotype_conformance.report import Painter, clean, cut
+from holotype_conformance.report.text import Painter, clean, cut
 
 NAME = 28
 # With their widths: together with the name no more than 80.

@@ -2,7 +2,7 @@
 
 All of a long problem would take far longer than the call. Of the result, some rows of every head are compared; of the
 gradients, those of one key-value head and the query heads that share it, whole. Both are drawn anew each time. The
-budget is that of `holotype_conformance.attention.budget`.
+budget is that of `holotype_conformance.kernels.tolerance`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from holotype_conformance.attention.budget import allowed, error, plain_gradients
-from holotype_conformance.attention.cases import Problem
-from holotype_conformance.attention.kernel import Call
-from holotype_conformance.attention.plain import plain
-from holotype_conformance.property import Violation
+from holotype_conformance.judge.property import Violation
+from holotype_conformance.kernels.candidate import Call
+from holotype_conformance.kernels.cases import Problem
+from holotype_conformance.kernels.plain import plain
+from holotype_conformance.kernels.tolerance import allowed, error, plain_gradients
 from holotype_spec.areas import Seen
 
 ROWS = 32  # of the result

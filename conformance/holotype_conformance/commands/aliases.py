@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from holotype_conformance.commands.pages import section
-from holotype_conformance.terminal import WIDTH
+from holotype_conformance.report.terminal import WIDTH
 from holotype_spec.field_names import FIELD_NAMES, FieldNames
 from holotype_spec.identify import configuration, value_of
 from holotype_spec.schema import LatentAttention, RMSNorm

@@ -22,9 +22,9 @@ from holotype_conformance.commands.check import (
     require_writable,
     write_text,
 )
-from holotype_conformance.limits import bad_limit
-from holotype_conformance.orphans import adopted
-from holotype_conformance.terminal import BadInput
+from holotype_conformance.judge.time_limit import bad_limit
+from holotype_conformance.report.terminal import BadInput
+from holotype_conformance.run.orphans import adopted
 
 if TYPE_CHECKING:
     from holotype_conformance.bench.records import BenchReport
@@ -202,7 +202,7 @@ def _other(
 def _reporting(target: str, verbose: bool) -> Iterator[None]:
     """Turn what a side cannot do into our exit codes."""
     from holotype_conformance.bench.side import BadRequest, BenchError
-    from holotype_conformance.report import clean
+    from holotype_conformance.report.text import clean
 
     try:
         yield

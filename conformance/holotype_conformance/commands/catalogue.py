@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from holotype_conformance.terminal import BadInput
+from holotype_conformance.report.terminal import BadInput
 
 if TYPE_CHECKING:
     from holotype_spec import Entry

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 import msgspec
 
-from holotype_conformance.limits import bad_limit, bad_seed
-from holotype_conformance.outputs import Outputs
-from holotype_conformance.outputs import require_writable as require_writable
-from holotype_conformance.outputs import write_text as write_text
-from holotype_conformance.terminal import WIDTH, BadInput, carries, complain, hush
+from holotype_conformance.judge.time_limit import bad_limit, bad_seed
+from holotype_conformance.report.outputs import Outputs
+from holotype_conformance.report.outputs import require_writable as require_writable
+from holotype_conformance.report.outputs import write_text as write_text
+from holotype_conformance.report.terminal import WIDTH, BadInput, carries, complain, hush
 
 if TYPE_CHECKING:
-    from holotype_conformance.records import AnyEvent, DType, Report, Request
-    from holotype_conformance.report import Painter
-    from holotype_conformance.run_record import Record
+    from holotype_conformance.judge.records import AnyEvent, DType, Report, Request
+    from holotype_conformance.report.text import Painter
+    from holotype_conformance.run.run_record import Record
     from holotype_spec import Spec
 
 FAILED, UNRUNNABLE, UNDECIDED = 1, 3, 4
@@ -173,7 +173,7 @@ def check(
     Exit codes: 0 it conforms, 1 it does not, 2 bad input or nothing that ran, 3 it could not be run at all, 4
     undecided: no number was compared, or something that it must do did not end, or the suite went wrong.
     """
-    from holotype_conformance.records import Request
+    from holotype_conformance.judge.records import Request
     from holotype_spec import count_parameters
 
     paths = {"json": json_path, "junit": junit_path, "html": html_path}
@@ -259,7 +259,7 @@ def json_object(case: str | None) -> str | None:
 
 def expected(path: str | None) -> dict[str, str]:
     """The list of expected failures in a file."""
-    from holotype_conformance.expected import ExpectedError, read_expected
+    from holotype_conformance.judge.expected_failures import ExpectedError, read_expected
 
     if path is None:
         return {}
@@ -278,7 +278,7 @@ def carry_out(
     """Run the request, write and show what came of it, and leave with the exit code that it has."""
     from importlib.metadata import version
 
-    from holotype_conformance.journal import Begun, journal, reports_of
+    from holotype_conformance.run.journal import Begun, journal, reports_of
 
     begun = Begun(holotype=version("holotype"), request=request, parameters=parameters)
     with journal(outputs.journal, begun) as kept:
@@ -295,8 +295,8 @@ def supervised(
     Raises:
         BadInput: the request makes no sense.
     """
-    from holotype_conformance.progress import watching
-    from holotype_conformance.supervisor import (
+    from holotype_conformance.run.progress import watching
+    from holotype_conformance.run.supervisor import (
         CandidateUnrunnable,
         Record,
         RequestRejected,
@@ -326,7 +326,7 @@ def report(request: Request, record: Record, spec: str, *, parameters: int | Non
     """One spec's part of a run."""
     from importlib.metadata import version
 
-    from holotype_conformance.journal import Begun, reports_of
+    from holotype_conformance.run.journal import Begun, reports_of
 
     alone = msgspec.structs.replace(request, specs=(spec,))
     begun = Begun(holotype=version("holotype"), request=alone, parameters={spec: parameters})
@@ -362,7 +362,7 @@ def tell(
 
 def show(reports: list[Report], *, verbose: bool) -> None:
     """The reports as text on standard output."""
-    from holotype_conformance.report import report_text
+    from holotype_conformance.report.text import report_text
 
     brush = painter()
     texts = [
@@ -378,7 +378,7 @@ def show(reports: list[Report], *, verbose: bool) -> None:
 
 
 def painter() -> Painter:
-    from holotype_conformance.report import MARKS, Painter
+    from holotype_conformance.report.text import MARKS, Painter
 
     terminal = sys.stdout.isatty()
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
@@ -389,7 +389,7 @@ def painter() -> Painter:
 
 def conclude(reports: list[Report], *, verbose: bool) -> None:
     """The exit code, and on standard error what keeps a run from being a verdict."""
-    from holotype_conformance.report import clean
+    from holotype_conformance.report.text import clean
 
     name = reports[0].interrupted or ""
     if name in signal.Signals.__members__:

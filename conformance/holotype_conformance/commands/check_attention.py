@@ -13,10 +13,10 @@ from holotype_conformance.commands.check import (
     json_object,
     run_options,
 )
-from holotype_conformance.outputs import Outputs
+from holotype_conformance.report.outputs import Outputs
 
 if TYPE_CHECKING:
-    from holotype_conformance.records import DType
+    from holotype_conformance.judge.records import DType
 
 PROTOCOL = "attention"  # stands where reports name a spec
 
@@ -48,7 +48,7 @@ def check_attention(
     Exit codes: 0 it conforms, 1 it does not, 2 bad input or nothing that ran, 3 it could not be run at all, 4
     undecided: something that it must do did not end.
     """
-    from holotype_conformance.records import Request
+    from holotype_conformance.judge.records import Request
 
     paths = {"json": json_path, "junit": junit_path, "html": html_path}
     outputs = Outputs(paths, inputs=[expected_failures])

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from holotype_conformance.terminal import WIDTH
+from holotype_conformance.report.terminal import WIDTH
 
 if TYPE_CHECKING:
-    from holotype_conformance.deviations import Deviation
-    from holotype_conformance.property import Property
+    from holotype_conformance.judge.property import Property
+    from holotype_conformance.models.deviations import Deviation
 
 
 class Unknown(click.ClickException):
@@ -28,10 +28,10 @@ class Unknown(click.ClickException):
 @click.argument("slug", required=False)
 def explain(slug: str | None) -> None:
     """What the property or deviation SLUG means; without SLUG, the list of all."""
-    from holotype_conformance.attention.claims import kernel_properties
-    from holotype_conformance.attention.diagnosis import catalogue
-    from holotype_conformance.deviations import all_deviations
-    from holotype_conformance.property import all_properties
+    from holotype_conformance.judge.property import all_properties
+    from holotype_conformance.kernels.claims import kernel_properties
+    from holotype_conformance.kernels.diagnosis import catalogue
+    from holotype_conformance.models.deviations import all_deviations
 
     lines: Iterable[str]
     models = tuple(all_properties())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from holotype_conformance.commands.pages import aligned, flat, section, sources_told
-from holotype_conformance.terminal import WIDTH
+from holotype_conformance.report.terminal import WIDTH
 from holotype_spec.schema import SIZES
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from holotype_conformance.terminal import WIDTH, BadInput
+from holotype_conformance.report.terminal import WIDTH, BadInput
 
 if TYPE_CHECKING:
     from holotype_spec.identify import Difference, Identity, NotStated

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from holotype_conformance.terminal import WIDTH, BadInput, carries
+from holotype_conformance.report.terminal import WIDTH, BadInput, carries
 
 if TYPE_CHECKING:
-    from holotype_conformance.mask_pictures import Grid, Picture
+    from holotype_conformance.commands.mask_pictures import Grid, Picture
     from holotype_spec import Spec
 
 LONGEST = 1024
@@ -63,7 +63,7 @@ def masks(
     SPEC is a name of the catalogue (holotype list), or a file of your own: mine.toml, or mine.toml:name where
     it has several variants.
     """
-    from holotype_conformance.mask_pictures import Choice, drawn_spec, pictures
+    from holotype_conformance.commands.mask_pictures import Choice, drawn_spec, pictures
 
     model, real = _load(spec), _real(padding, length)
     small = drawn_spec(model, length)
@@ -105,7 +105,7 @@ def _real(padding: str, length: int) -> list[int]:
 
 
 def _write_svg(path: Path, name: str, found: Sequence[Picture]) -> None:
-    from holotype_conformance.mask_pictures import as_svg
+    from holotype_conformance.commands.mask_pictures import as_svg
 
     try:
         path.write_text(as_svg(name, found), encoding="utf-8")
@@ -135,7 +135,7 @@ def _page(model: Spec, small: Spec, found: Sequence[Picture]) -> Iterator[str]:
 
 
 def _legend(grids: Sequence[Grid]) -> Iterator[tuple[str, str]]:
-    from holotype_conformance.mask_pictures import MEANINGS
+    from holotype_conformance.commands.mask_pictures import MEANINGS
 
     shown = {kind for grid in grids for row in grid.cells(MOST) for kind in row}
     return ((kind, meaning) for kind, meaning in MEANINGS.items() if kind in shown)

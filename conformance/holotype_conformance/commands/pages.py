@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from holotype_conformance.commands.facts import Tree, leaves
-from holotype_conformance.terminal import WIDTH
+from holotype_conformance.report.terminal import WIDTH
 from holotype_spec.sketch import UNDISCLOSED
 
 LAYER = re.compile(r"(?:(.*?layers\.)(\d+))?(.*)")

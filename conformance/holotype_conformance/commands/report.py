@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from holotype_conformance.commands.check import OUTPUT, tell
-from holotype_conformance.outputs import Outputs
-from holotype_conformance.terminal import BadInput
+from holotype_conformance.report.outputs import Outputs
+from holotype_conformance.report.terminal import BadInput
 
 
 @click.command("report", short_help="What did an earlier run find?")
@@ -29,7 +29,7 @@ def report(
 
     Exit codes are those of `check`.
     """
-    from holotype_conformance.journal import read_reports
+    from holotype_conformance.run.journal import read_reports
     from holotype_spec.reading import Unreadable
 
     paths = {"json": json_path, "junit": junit_path, "html": html_path}

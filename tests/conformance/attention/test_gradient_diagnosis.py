@@ -6,13 +6,13 @@ from functools import partial
 import pytest
 import torch
 
-from holotype_conformance.attention.cases import AttentionCase
-from holotype_conformance.attention.claims import kernel_properties
-from holotype_conformance.attention.diagnosis.backward import block_changes, gradient_changes
-from holotype_conformance.attention.diagnosis.gradients import astray
-from holotype_conformance.attention.kernel import FunctionKernel
-from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.engine import Settings, judge
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.kernels.candidate import FunctionKernel
+from holotype_conformance.kernels.cases import AttentionCase
+from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.diagnosis.backward import block_changes, gradient_changes
+from holotype_conformance.kernels.diagnosis.gradients import astray
+from holotype_conformance.kernels.subject import KernelSubject
 
 pytestmark = pytest.mark.slow
 

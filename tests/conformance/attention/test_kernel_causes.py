@@ -7,11 +7,11 @@ import msgspec
 import pytest
 import torch
 
-from holotype_conformance.attention.cases import AttentionCase, TogetherCase, problem
-from holotype_conformance.attention.claims import kernel_properties
-from holotype_conformance.attention.kernel import FunctionKernel
-from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.engine import Settings, judge
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.kernels.candidate import FunctionKernel
+from holotype_conformance.kernels.cases import AttentionCase, TogetherCase, problem
+from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.subject import KernelSubject
 
 pytestmark = pytest.mark.slow
 

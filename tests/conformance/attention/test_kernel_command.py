@@ -9,12 +9,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from holotype_conformance.attention.cases import AttentionCase
-from holotype_conformance.attention.kernel import FunctionKernel, KernelCandidate
-from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.attention.targets import as_kernel, resolve_kernel
 from holotype_conformance.cli import main
-from holotype_conformance.targets import TargetError
+from holotype_conformance.kernels.candidate import FunctionKernel, KernelCandidate
+from holotype_conformance.kernels.cases import AttentionCase
+from holotype_conformance.kernels.subject import KernelSubject
+from holotype_conformance.kernels.targets import as_kernel, resolve_kernel
+from holotype_conformance.models.targets import TargetError
 
 pytestmark = pytest.mark.slow
 
@@ -234,4 +234,4 @@ def test_every_target_that_is_named_is_one():
     with pytest.raises(TargetError, match=r"no module 'flash_attn'.*attention\(q, k, v"):
         resolve_kernel("flash_attn:flash_attn_func")
     with pytest.raises(TargetError, match=r"no attribute 'flash'; expected .*attention\(q, k, v"):
-        resolve_kernel("holotype_conformance.attention.plain:flash")
+        resolve_kernel("holotype_conformance.kernels.plain:flash")

@@ -6,12 +6,12 @@ import pytest
 import torch
 from einops import rearrange
 
-from holotype_conformance.attention.claims import kernel_properties
-from holotype_conformance.attention.diagnosis.changes import CHANGES
-from holotype_conformance.attention.diagnosis.layouts import misread
-from holotype_conformance.attention.kernel import LAYOUT, FunctionKernel, KernelCandidate
-from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.engine import Settings, judge
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.kernels.candidate import LAYOUT, FunctionKernel, KernelCandidate
+from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.diagnosis.changes import CHANGES
+from holotype_conformance.kernels.diagnosis.layouts import misread
+from holotype_conformance.kernels.subject import KernelSubject
 
 pytestmark = pytest.mark.slow
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from holotype_conformance.attention.runs import KernelRun
-from holotype_conformance.attention.targets import resolve_kernel
-from holotype_conformance.records import Request, Result
+from holotype_conformance.judge.records import Request, Result
+from holotype_conformance.kernels.session import KernelRun
+from holotype_conformance.kernels.targets import resolve_kernel
 
 pytestmark = pytest.mark.slow
 

@@ -8,14 +8,14 @@ from typing import ClassVar
 import pytest
 import torch
 
-from holotype_conformance.attention.claims import kernel_properties
-from holotype_conformance.attention.declared import kernel_declarations
-from holotype_conformance.attention.kernel import FunctionKernel, KernelCandidate
-from holotype_conformance.attention.sizes import Sizes, nearest
-from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.declarations import DeclarationError, Floor
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.guard import CandidateUnusable
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.guard import CandidateUnusable
+from holotype_conformance.kernels.candidate import FunctionKernel, KernelCandidate
+from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.declared import kernel_declarations
+from holotype_conformance.kernels.sizes import Sizes, nearest
+from holotype_conformance.kernels.subject import KernelSubject
+from holotype_conformance.models.declarations import DeclarationError, Floor
 
 pytestmark = pytest.mark.slow
 

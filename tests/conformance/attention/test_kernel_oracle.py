@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from holotype_conformance.attention import oracle
-from holotype_conformance.attention.cases import AttentionCase, problem
+from holotype_conformance.kernels import oracle
+from holotype_conformance.kernels.cases import AttentionCase, problem
 
 
 def four(*rows):

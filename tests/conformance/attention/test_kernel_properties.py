@@ -10,13 +10,13 @@ from runpy import run_path
 import pytest
 import torch
 
-from holotype_conformance import machine
-from holotype_conformance.attention.claims import kernel_properties
-from holotype_conformance.attention.kernel import FunctionKernel
-from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.attention.targets import resolve_kernel
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.property import all_properties
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.property import all_properties
+from holotype_conformance.kernels.candidate import FunctionKernel
+from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.subject import KernelSubject
+from holotype_conformance.kernels.targets import resolve_kernel
+from holotype_conformance.torch_tools import backends as machine
 
 pytestmark = pytest.mark.slow
 

@@ -6,11 +6,11 @@ from runpy import run_path
 import pytest
 import torch
 
-from holotype_conformance.attention.claims import kernel_properties
-from holotype_conformance.attention.kernel import FunctionKernel
-from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.elsewhere import ELSEWHERE, places
-from holotype_conformance.engine import Settings, judge
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.kernels.candidate import FunctionKernel
+from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.subject import KernelSubject
+from holotype_conformance.torch_tools.fake_device import ELSEWHERE, places
 
 pytestmark = pytest.mark.slow
 

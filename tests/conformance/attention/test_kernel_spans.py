@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from holotype_conformance.attention.claims import kernel_properties
-from holotype_conformance.attention.kernel import FunctionKernel
-from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.engine import Settings, judge
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.kernels.candidate import FunctionKernel
+from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.subject import KernelSubject
 
 pytestmark = pytest.mark.slow
 

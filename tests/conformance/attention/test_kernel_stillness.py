@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from holotype_conformance.attention.claims import kernel_properties
-from holotype_conformance.attention.kernel import FunctionKernel
-from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.engine import Settings, judge
-from holotype_conformance.records import Result
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.records import Result
+from holotype_conformance.kernels.candidate import FunctionKernel
+from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.subject import KernelSubject
 
 pytestmark = pytest.mark.slow
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from holotype_conformance.attention import oracle
-from holotype_conformance.attention.adapters import ReferenceKernel
-from holotype_conformance.attention.kernel import Call
 from holotype_conformance.bench.counters import count
+from holotype_conformance.kernels import oracle
+from holotype_conformance.kernels.adapters.torch import ReferenceKernel
+from holotype_conformance.kernels.candidate import Call
 from holotype_reference.kernels.paths import PATHS
 
 

@@ -11,15 +11,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from holotype_conformance.attention import oracle
-from holotype_conformance.attention.cases import AttentionCase
-from holotype_conformance.attention.claims import kernel_properties
-from holotype_conformance.attention.curvature import Along, curvature
-from holotype_conformance.attention.kernel import FunctionKernel
-from holotype_conformance.attention.subject import KernelSubject
-from holotype_conformance.attention.targets import resolve_kernel
-from holotype_conformance.attention.twice import NAMES, bent
-from holotype_conformance.engine import Settings, judge
+from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.kernels import oracle
+from holotype_conformance.kernels.candidate import FunctionKernel
+from holotype_conformance.kernels.cases import AttentionCase
+from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.double_backward import NAMES, bent
+from holotype_conformance.kernels.second_derivatives import Along, curvature
+from holotype_conformance.kernels.subject import KernelSubject
+from holotype_conformance.kernels.targets import resolve_kernel
 
 pytestmark = pytest.mark.slow
 

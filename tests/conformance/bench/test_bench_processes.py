@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from holotype_conformance import processes
 from holotype_conformance.bench.process import Process
 from holotype_conformance.bench.protocol import Count, Counted, Open, Prepare, Prepared
 from holotype_conformance.bench.run import Found, run
@@ -19,7 +18,8 @@ from holotype_conformance.bench.server import Server
 from holotype_conformance.bench.side import Late, Side, Unrunnable
 from holotype_conformance.bench.workloads import KernelWork
 from holotype_conformance.cli import main
-from holotype_conformance.orphans import adopted
+from holotype_conformance.judge import processes
+from holotype_conformance.run.orphans import adopted
 
 pytestmark = pytest.mark.slow
 

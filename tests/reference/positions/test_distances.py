@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import holotype_spec
-from holotype_conformance.precision import Float64Throughout
+from holotype_conformance.torch_tools.float64 import Float64Throughout
 from holotype_reference import oracle
 from holotype_reference.attention import eager
 from holotype_reference.mask_decoder import EnhancedMaskDecoder

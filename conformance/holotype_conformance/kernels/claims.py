@@ -1,0 +1,119 @@
+"""The registry of the properties of kernels: as `holotype_conformance.judge.property`, but of their own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import strategies as st
+
+from holotype_conformance.judge.property import Property, Skip
+from holotype_conformance.kernels.candidate import KernelCapability
+from holotype_conformance.kernels.cases import AttentionCase, Form, Mask, cases
+from holotype_conformance.kernels.fitting import is_limited
+from holotype_conformance.kernels.subject import KernelSubject
+from holotype_conformance.kernels.tolerance import stating
+
+Check = Callable[[KernelSubject, Any], None]
+_REGISTRY: dict[str, Property] = {}
+
+
+def claim(
+    *,
+    slug: str,
+    clause: str,
+    meaning: str,
+    catches: tuple[str, ...],
+    cases: Callable[[KernelSubject], st.SearchStrategy[Any]],
+    needs: tuple[str, ...] = (),
+    wants: tuple[KernelCapability, ...] = (),
+    level: str = "must",
+    examples: int = 12,
+    case_type: Any = AttentionCase,
+    costly: bool = False,
+) -> Callable[[Check], Property]:
+    """Decorate a check: make it a `Property` of kernels and register that. See `Property` for the arguments.
+
+    `wants` are freedoms that a kernel has unless it declares otherwise, without which there is nothing to draw.
+    """
+
+    def registered(check: Check) -> Property:
+        if slug in _REGISTRY:
+            raise ValueError(f"two properties are called {slug!r}")
+        _REGISTRY[slug] = Property(
+            slug=slug,
+            clause=clause,
+            level=level,  # type: ignore[arg-type]
+            meaning=meaning,
+            catches=catches,
+            needs=needs,  # type: ignore[arg-type]
+            applies=lambda spec: None,
+            cases=_fitted(cases, wants),  # type: ignore[arg-type]
+            case_type=case_type,
+            check=_within_floor(check),  # type: ignore[arg-type]
+            examples=examples,
+            dtypes=(),  # they are capabilities of kernels
+            costly=costly,
+        )
+        return _REGISTRY[slug]
+
+    return registered
+
+
+def _fitted(
+    cases: Callable[[KernelSubject], st.SearchStrategy[Any]], wants: tuple[KernelCapability, ...]
+) -> Callable[[KernelSubject], st.SearchStrategy[Any]]:
+    """The cases that a kernel takes by what it declares; none where that leaves nothing to draw."""
+
+    def strategy(subject: KernelSubject) -> st.SearchStrategy[Any]:
+        for want in wants:
+            if (reason := subject.capabilities[want]) is not None:
+                raise Skip(reason)
+        drawn = cases(subject)
+        return drawn.map(subject.fitted) if is_limited(subject.kernel) else drawn
+
+    return strategy
+
+
+def _within_floor(check: Check) -> Check:
+    """The check, with the limits of precision that the kernel states."""
+
+    def run(subject: KernelSubject, case: Any) -> None:
+        with stating(subject.kernel.floor):
+            check(subject, case)
+
+    return run
+
+
+def kernel_properties() -> tuple[Property, ...]:
+    """Every property of kernels, in reading order."""
+    importlib.import_module("holotype_conformance.kernels.properties")  # registers them
+    return tuple(_REGISTRY.values())
+
+
+def drawn(**options: Any) -> Callable[[KernelSubject], st.SearchStrategy[AttentionCase]]:
+    """Cases in every dtype that the kernel takes; for the options see `cases`."""
+    return lambda subject: cases(subject.dtypes, **options)
+
+
+_ARGUMENTS: dict[Mask, KernelCapability] = {
+    "causal": "causal",
+    "window": "window",
+    "band": "band",
+    "prefix": "prefix",
+    "documents": "documents",
+}
+
+
+def forms(subject: KernelSubject, mask: Mask) -> tuple[Form, ...]:
+    """The ways in which this kernel can be told a mask."""
+    ways: list[Form] = []
+    argument = _ARGUMENTS.get(mask)
+    if argument is not None and subject.has(argument):
+        ways.append("arguments")
+    if subject.has("boolean-mask"):
+        ways.append("boolean")
+    if subject.has("additive-mask"):
+        ways.append("additive")
+    return tuple(ways)

@@ -1,0 +1,1 @@
+"""What a run has found, as text, HTML and JUnit XML."""
