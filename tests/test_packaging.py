@@ -95,6 +95,7 @@ def test_the_wheel_carries(wheel_names: set[str], name: str) -> None:
     assert name in wheel_names
 
 
+@pytest.mark.slow
 def test_the_sdist_carries_tests_examples_and_licence(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}

@@ -347,6 +347,7 @@ def test_what_does_not_apply_to_a_spec_is_skipped_there_with_a_reason(whole):
     assert outcomes[1]["padding.source"] == ("passed", None)
 
 
+@pytest.mark.slow
 def test_the_header_has_the_exact_parameters_and_the_seed(whole):
     run, reports, _ = whole
     assert reports[0]["parameters"] == 124_439_808  # the published checkpoint, its tied matrix once

@@ -14,6 +14,13 @@ from holotype_spec.schema import Spec
 ModelMaker = Callable[..., torch.nn.Module]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that builds a model of `transformers` waits for its import, and is slow."""
+    for item in items:
+        if "their_model" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 def config_values(spec: Spec) -> dict[str, Any]:
     """The keyword arguments of the configuration class; a dot in a key is a nested table."""
     table = spec.family.transformers

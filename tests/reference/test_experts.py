@@ -227,6 +227,7 @@ def test_a_capacity_is_for_training_alone() -> None:
 
 
 @pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.slow
 def test_a_block_of_experts_is_that_of_deepseek_in_transformers(version: int) -> None:
     transformers = pytest.importorskip("transformers")
     spec = FORMS["grouped-sigmoid" if version == 3 else "grouped-softmax"]

@@ -51,6 +51,7 @@ def seen(prefix: list[int], length: int) -> Tensor:
     return torch.tensor(rows)
 
 
+@pytest.mark.slow
 def test_glm_is_gpt2_of_transformers_with_a_prefix_in_its_mask_and_a_second_row_of_positions() -> (
     None
 ):

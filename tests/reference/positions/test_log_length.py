@@ -78,6 +78,7 @@ def test_scores_grow_with_the_logarithm_of_the_number_of_keys_beyond_those_train
 
 
 @pytest.mark.parametrize("length", [5, 9, 18, 36])
+@pytest.mark.slow
 def test_theta_grows_as_in_transformers_at_lengths_where_both_formulas_agree(length: int) -> None:
     """Theirs ("dynamic") follows the length exactly; with factor 2 both give 1, 3 and 7 at 9, 18 and 36 tokens."""
     transformers = pytest.importorskip("transformers")

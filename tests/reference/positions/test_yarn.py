@@ -109,6 +109,7 @@ def theirs(scaling: schema.YarnScaling, **sizes: Any) -> Any:
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_frequencies_and_factor_equal_those_of_transformers(changes: dict[str, Any]) -> None:
     scaling = msgspec.structs.replace(PAPER, **changes)
     config = theirs(scaling, head_dim=64)
@@ -122,6 +123,7 @@ def test_frequencies_and_factor_equal_those_of_transformers(changes: dict[str, A
 
 
 @pytest.mark.parametrize("length", [5, 90])
+@pytest.mark.slow
 def test_a_llama_with_yarn_equals_that_of_transformers_and_the_oracle(length: int) -> None:
     transformers = pytest.importorskip("transformers")
     llama = holotype_spec.load("llama-7b").probe()
