@@ -190,3 +190,37 @@ def test_outputs_may_have_several_axes_behind_the_position() -> None:
     actual = expected.clone()
     actual[1, 0, 3, 2] = 0.0
     assert worst(actual, expected, torch.ones(2, 3, dtype=torch.bool)) == (1, 0)
+
+
+# Off by one number at each position -------------------------------------------------------------------------------
+
+
+def is_told_as_shifted(expected: torch.Tensor, change: torch.Tensor, budget: float) -> bool:
+    """Whether two positions of logits that are off by `change` (2, vocabulary) are said to be off by one number."""
+    rows = torch.ones(1, 2, dtype=torch.bool)
+    actual = (expected + change)[None]
+    with pytest.raises(Violation) as caught:
+        demand_equal(actual, expected[None], rows=rows, budget=budget, what="these and those")
+    return "so that a softmax over them gives the same probabilities" in caught.value.summary
+
+
+ONES = torch.ones(2, 3, dtype=torch.float64)
+
+
+def test_logits_that_are_off_by_one_number_at_each_position_are_told_as_such() -> None:
+    each = torch.tensor([[5.0], [-7.0]]).double()
+    assert is_told_as_shifted(ONES, each.expand(2, 3), 1e-12)
+    assert not is_told_as_shifted(ONES, torch.tensor([[5.0, 5.0, 5.0], [1.0, 2.0, 3.0]]), 1e-12)
+    assert not is_told_as_shifted(ONES, torch.tensor([5.0, -7.0, 1.0]).expand(2, 3), 1e-12)
+    assert not is_told_as_shifted(ONES[:, :2], each.expand(2, 2), 1e-12)  # two say little
+    uneven = each + torch.tensor([0.25, -0.25, 0.0])  # what is left has the size of a quarter
+    assert is_told_as_shifted(ONES, uneven, 0.25)
+    assert not is_told_as_shifted(ONES, uneven, 0.2)
+    assert is_told_as_shifted(4 * ONES, uneven, 0.0625)  # relative to what was expected
+
+
+def test_what_is_left_of_a_shift_is_seen_behind_the_rounding_of_half_precision() -> None:
+    close = torch.tensor([[1.0, 1.0078125, 1.0]] * 2, dtype=torch.bfloat16)
+    # 101 for each of them, in steps of half a unit: off by 100, and once by a hundredth less
+    assert not is_told_as_shifted(close, torch.full((2, 3), 100.0).bfloat16(), 1e-3)
+    assert is_told_as_shifted(close, torch.full((2, 3), 100.0).bfloat16(), 1e-2)

@@ -256,6 +256,32 @@ def test_a_run_in_which_nothing_gets_done_ends(made: Made) -> None:
     assert [each.outcome for each in record.of("gpt2")] == ["error"]
 
 
+def test_a_run_in_which_nothing_gets_done_after_an_unusable_spec_ends_too(made: Made) -> None:
+    run = made("""
+say("ready", environment=environment)
+say("resolved", title="mine")
+names = ("spec", "property", "level", "clause", "meaning")
+plan = [(spec, "a.b", "must", "A clause.", "A meaning.") for spec in ("gpt2", "t5-small")]
+say("collected", plan=[dict(zip(names, each)) for each in plan], environment=environment)
+if not finished:
+    say("smoke", spec="gpt2")
+    os._exit(6)
+if len(open(HERE + "/jobs").readlines()) > 4:
+    passes("a.b", spec="t5-small")
+os._exit(7)
+""")
+    record = run()
+    assert len(run.jobs) == 2
+    assert [each.outcome for each in record.of("t5-small")] == ["error"]
+
+
+def test_whoever_is_done_with_some_is_not_asked_for_the_rest(made: Made) -> None:
+    run = made('until_planned("a.b", "c.d")\npasses("a.b")\nsay("done")')
+    record = run()
+    assert len(run.jobs) == 1
+    assert [entry.property for entry in record.open] == ["c.d"]
+
+
 def test_a_worker_that_only_leaves_after_its_last_property_is_not_tried_again(made: Made) -> None:
     run = made('until_planned("a.b")\npasses("a.b")\nos._exit(3)')
     assert of(run(), "a.b").outcome == "passed"

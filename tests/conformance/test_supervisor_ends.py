@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from runpy import run_path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,8 +40,6 @@ os._exit(3)
     assert found.reason == "the candidate's process exited with status 3 during this property"
     assert (found.clause, found.meaning) == ("A clause.", "A meaning.")
     assert found.details == "first\nsecond �"
-    assert 0.05 <= found.seconds < 60
-    assert found.seconds == round(found.seconds, 3)
     assert found.counterexample is not None
     assert found.counterexample.case == {"size": 7}
     assert found.counterexample.facts == {}
@@ -57,6 +57,23 @@ os._exit(3)
 def test_whoever_closes_its_way_to_us_first_is_told_by_how_it_ends(made: Made) -> None:
     found = of(made(two("os.close(1)\ntime.sleep(0.3)\nos._exit(3)"))(), "a.b")
     assert found.reason == "the candidate's process exited with status 3 during this property"
+
+
+def test_whoever_closes_its_way_to_us_and_stays_is_killed(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "LEAVING", 0.1)
+    found = of(made(two("os.close(1)\nleft_alone()"))(), "a.b")
+    assert (found.reason or "").startswith("the candidate's process crashed (SIGKILL: ")
+
+
+def test_the_seconds_of_a_lost_property_are_those_since_it_began(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: 1.23456 * next(ticks))
+    monkeypatch.setattr(supervisor, "time", clock)
+    assert of(made(two("os._exit(3)"))(), "a.b").seconds == 1.235
 
 
 def test_what_printed_nothing_and_had_no_case_yet_has_neither(made: Made) -> None:
@@ -184,6 +201,7 @@ os._exit(3)
     [
         (0, "exited with status 0"),
         (3, "exited with status 3"),
+        (129, "exited with status 129, as a shell tells of one that SIGHUP ended"),
         (139, "exited with status 139, as a shell tells of one that SIGSEGV ended"),
         (70, "exited with status 70, as ours does when its way to us is cut"),
         (255, "exited with status 255"),
