@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from holotype_conformance.judge.declaring import MOST, DeclarationError
 from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.judge.property import all_properties
 from holotype_conformance.judge.records import Result
@@ -25,12 +26,7 @@ from holotype_conformance.models.candidate import (
     Inputs,
     Outputs,
 )
-from holotype_conformance.models.declarations import (
-    CAPABILITIES,
-    MOST,
-    DeclarationError,
-    declarations,
-)
+from holotype_conformance.models.declarations import CAPABILITIES, declarations
 from holotype_conformance.models.subject import CandidateUnusable, Subject
 from holotype_reference.weights import Weights
 from holotype_spec import load

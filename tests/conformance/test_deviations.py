@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from holotype_conformance.judge.importing import TargetError
 from holotype_conformance.models.adapters.reference import run_reference
 from holotype_conformance.models.candidate import Inputs
 from holotype_conformance.models.cases import BatchCase, batch_inputs
@@ -23,7 +24,7 @@ from holotype_conformance.models.deviations import (
     names,
 )
 from holotype_conformance.models.subject import CandidateUnusable, Setup, Subject
-from holotype_conformance.models.targets import TargetError, resolve
+from holotype_conformance.models.targets import resolve
 from holotype_reference.model import Model, build
 from holotype_reference.support import supported
 from holotype_reference.weights import Weights, random_weights

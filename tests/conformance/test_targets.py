@@ -6,10 +6,11 @@ from textwrap import dedent
 import pytest
 from torch import nn
 
+from holotype_conformance.judge.importing import TargetError
 from holotype_conformance.kernels.targets import resolve_kernel
 from holotype_conformance.models import targets
 from holotype_conformance.models.candidate import Candidate
-from holotype_conformance.models.targets import TargetError, as_candidate, resolve
+from holotype_conformance.models.targets import as_candidate, resolve
 
 SOURCE = dedent("""
     import helper_beside_it

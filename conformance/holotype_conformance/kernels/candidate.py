@@ -33,8 +33,8 @@ from typing import Any, Literal
 from einops import rearrange
 from torch import Tensor
 
+from holotype_conformance.judge.declaring import Floor
 from holotype_conformance.kernels.sizes import Axis, Sizes
-from holotype_conformance.models.declarations import Floor
 
 KernelCapability = Literal[
     "boolean-mask",

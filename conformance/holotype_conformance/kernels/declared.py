@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
-from holotype_conformance.judge.records import Declaration
-from holotype_conformance.kernels.candidate import (
-    DERIVED,
-    KernelCandidate,
-    KernelCapability,
-    Required,
-)
-from holotype_conformance.kernels.sizes import Axis, Sizes, nearest
-from holotype_conformance.models.declarations import (
+from holotype_conformance.judge.declaring import (
     DTYPE_NAMES,
     DeclarationError,
     floors,
@@ -22,6 +14,14 @@ from holotype_conformance.models.declarations import (
     required_floor,
     shown,
 )
+from holotype_conformance.judge.records import Declaration
+from holotype_conformance.kernels.candidate import (
+    DERIVED,
+    KernelCandidate,
+    KernelCapability,
+    Required,
+)
+from holotype_conformance.kernels.sizes import Axis, Sizes, nearest
 
 CAPABILITIES = tuple(name for name in get_args(KernelCapability) if name not in DERIVED)
 AXES: tuple[Axis, ...] = get_args(Axis)

@@ -7,9 +7,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
+from holotype_conformance.judge.importing import TargetError, find, let_through, said
 from holotype_conformance.kernels.adapters.torch import KERNELS
 from holotype_conformance.kernels.candidate import FunctionKernel, KernelCandidate, Required
-from holotype_conformance.models.targets import TargetError, find, let_through, said
 
 EXPECTED = (
     "expected package.module:attribute or path/to/file.py:attribute, where the attribute is a function"

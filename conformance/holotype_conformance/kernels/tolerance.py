@@ -26,12 +26,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from holotype_conformance.judge.declaring import Floor
 from holotype_conformance.judge.property import Violation, measured
 from holotype_conformance.kernels.cases import DTYPES, Problem, as_array
 from holotype_conformance.kernels.oracle import Attended
 from holotype_conformance.kernels.plain import plain
 from holotype_conformance.kernels.subject import KernelSubject
-from holotype_conformance.models.declarations import Floor
 
 FACTOR = 2.0
 # The floor in units of rounding. In full precision the powers cost most: exp(score - log of the sum), which backward

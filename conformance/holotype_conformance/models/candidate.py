@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from holotype_conformance.judge.declaring import Floor
 from holotype_conformance.models.capabilities import ARGUMENT_NAMES, INPUT_NAMES, found_capabilities
 from holotype_conformance.models.capabilities import absolute_positions as absolute_positions
 from holotype_conformance.models.counting import parameter_count
-from holotype_conformance.models.declarations import Capability, Difference, Floor, Form
+from holotype_conformance.models.declarations import Capability, Difference, Form
 from holotype_conformance.models.exchange import (
     Inputs,
     Labels,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from holotype_conformance.models.declarations import DTYPE_NAMES, Capability
+from holotype_conformance.judge.declaring import DTYPE_NAMES
+from holotype_conformance.models.declarations import Capability
 from holotype_conformance.models.exchange import Inputs
 from holotype_reference.weights import random_weights
 from holotype_reference.weights.checkpoints import CheckpointError

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from holotype_conformance.judge.declaring import DTYPE_NAMES, MOST
 from holotype_conformance.judge.records import DType
 from holotype_conformance.judge.tolerance import relative_error
 from holotype_conformance.models.adapters.reference import run_reference
-from holotype_conformance.models.declarations import DTYPE_NAMES, MOST
 from holotype_reference.support import unsupported
 from holotype_reference.weights import Weights
 

@@ -19,6 +19,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from holotype_conformance.judge.declaring import Floor
 from holotype_conformance.judge.guard import CandidateUnusable as CandidateUnusable
 from holotype_conformance.judge.guard import candidate_code as candidate_code
 from holotype_conformance.judge.property import ALL_DTYPES, SuiteFault, Violation
@@ -27,7 +28,6 @@ from holotype_conformance.judge.records import DType
 from holotype_conformance.models.candidate import Candidate, Capability, Inputs, Labels, Outputs
 from holotype_conformance.models.declarations import (
     CAPABILITIES,
-    Floor,
     as_it_has_it,
     declaring,
     inference_only,

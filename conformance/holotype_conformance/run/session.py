@@ -15,6 +15,7 @@ import msgspec
 import torch
 
 import holotype_spec
+from holotype_conformance.judge.declaring import DeclarationError
 from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.judge.expected_failures import expect, expectation
 from holotype_conformance.judge.given_case import CaseError, read_case
@@ -42,7 +43,7 @@ from holotype_conformance.judge.records import (
 from holotype_conformance.judge.texts import REASON, bounded, message_of, type_of
 from holotype_conformance.judge.time_limit import bad_limit, bad_seed, is_time_up, time_limit
 from holotype_conformance.models.candidate import Candidate
-from holotype_conformance.models.declarations import DeclarationError, declarations
+from holotype_conformance.models.declarations import declarations
 from holotype_conformance.models.subject import Subject
 from holotype_spec.schema import Spec
 

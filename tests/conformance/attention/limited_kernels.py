@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from holotype_conformance.judge.declaring import Floor
 from holotype_conformance.kernels.candidate import KernelCandidate
 from holotype_conformance.kernels.sizes import Sizes
-from holotype_conformance.models.declarations import Floor
 
 
 def scored(q, k, *, mask, causal, window, scale):

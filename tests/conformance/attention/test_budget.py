@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from holotype_conformance.judge.declaring import Floor
 from holotype_conformance.judge.property import Violation, measurements
 from holotype_conformance.kernels import tolerance as budget
 from holotype_conformance.kernels.cases import AttentionCase, Problem, problem
 from holotype_conformance.kernels.oracle import Attended
 from holotype_conformance.kernels.plain import plain
-from holotype_conformance.models.declarations import Floor
 
 EPS = {torch.float64: 2**-52, torch.float32: 2**-23, torch.bfloat16: 2**-7, torch.float16: 2**-10}
 UNITS = {torch.float64: 64, torch.float32: 64, torch.bfloat16: 4, torch.float16: 4}

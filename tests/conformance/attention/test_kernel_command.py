@@ -10,11 +10,11 @@ import torch
 from click.testing import CliRunner
 
 from holotype_conformance.cli import main
+from holotype_conformance.judge.importing import TargetError
 from holotype_conformance.kernels.candidate import FunctionKernel, KernelCandidate
 from holotype_conformance.kernels.cases import AttentionCase
 from holotype_conformance.kernels.subject import KernelSubject
 from holotype_conformance.kernels.targets import as_kernel, resolve_kernel
-from holotype_conformance.models.targets import TargetError
 
 pytestmark = pytest.mark.slow
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 import pytest
 import torch
 
+from holotype_conformance.judge.declaring import DeclarationError, Floor
 from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.judge.guard import CandidateUnusable
 from holotype_conformance.kernels.candidate import FunctionKernel, KernelCandidate
@@ -15,7 +16,6 @@ from holotype_conformance.kernels.claims import kernel_properties
 from holotype_conformance.kernels.declared import kernel_declarations
 from holotype_conformance.kernels.sizes import Sizes, nearest
 from holotype_conformance.kernels.subject import KernelSubject
-from holotype_conformance.models.declarations import DeclarationError, Floor
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
+from holotype_conformance.judge.declaring import Floor
 from holotype_conformance.kernels.candidate import KernelCandidate
-from holotype_conformance.models.declarations import Floor
 
 
 def right(q, k, v, *, mask=None, causal=False):

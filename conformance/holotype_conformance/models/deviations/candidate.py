@@ -6,9 +6,9 @@ from typing import cast
 
 from torch import nn
 
+from holotype_conformance.judge.importing import TargetError
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.deviations.deviation import Deviation, UnknownDeviation, find
-from holotype_conformance.models.targets import TargetError
 from holotype_reference.kernels.paths import Path
 from holotype_reference.model import build
 from holotype_spec.schema import Spec

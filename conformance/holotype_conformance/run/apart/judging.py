@@ -17,10 +17,11 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from holotype_conformance.judge.declaring import Floor
 from holotype_conformance.judge.process_state import note_changes
 from holotype_conformance.judge.property import Property, Violation, measured, noted
 from holotype_conformance.models.candidate import Candidate
-from holotype_conformance.models.declarations import Capability, Difference, Floor, Form
+from holotype_conformance.models.declarations import Capability, Difference, Form
 from holotype_conformance.models.exchange import Inputs, Labels, Outputs
 from holotype_conformance.models.subject import Setup, Subject
 from holotype_conformance.run.apart.outcomes import raise_answer

@@ -17,9 +17,9 @@ import msgspec
 import torch
 from torch import Tensor
 
+from holotype_conformance.judge.declaring import Floor
 from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.records import Environment, Request, plain
-from holotype_conformance.models.declarations import Floor
 from holotype_conformance.models.subject import Setup
 from holotype_spec.schema import Spec
 

@@ -19,6 +19,7 @@ import transformers
 from torch import nn
 from transformers.models.auto import modeling_auto
 
+from holotype_conformance.judge.importing import TargetError
 from holotype_conformance.models.adapters.hf.released import (
     EXPERTS,
     TransformersCandidate,
@@ -26,7 +27,6 @@ from holotype_conformance.models.adapters.hf.released import (
 )
 from holotype_conformance.models.adapters.hf.shrinking import Sizes, attempts, small
 from holotype_conformance.models.candidate import ARGUMENT_NAMES, Capability
-from holotype_conformance.models.targets import TargetError
 from holotype_spec.schema import Spec
 
 # What turns a model of theirs causal, where its configuration has it: "is_decoder" of BERT and its kin, "causal" of
