@@ -53,6 +53,22 @@ def query_norm_dropped(model: Model) -> None:
 
 
 @patches(
+    "latent.norm-eps",
+    lambda spec: (
+        f"the eps of the latent norms alone is 1e-5 instead of {spec.architecture.normalization.eps:g}"
+    ),
+    "The norms of a layer are given the model's eps, and those inside attention the default of their class. Ordinary"
+    " activations hide it.",
+    applies=both(_latent, lambda spec: spec.architecture.normalization.eps != 1e-5),
+)
+def norm_eps(model: Model) -> None:
+    for attention in parts(model, LatentAttention):
+        for norm in (attention.latent_norm, attention.query_norm):
+            if norm is not None:
+                norm.eps = 1e-5  # type: ignore[assignment]
+
+
+@patches(
     "latent.rotary-key-of-first-head",
     "the rotary key belongs to the first head alone, not to all of them",
     "Other heads know no position of their keys. The one rotary key of a token is shared: expand it,"
