@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -181,6 +182,18 @@ say("done")
     assert len(run.jobs) == 3
 
 
+def test_what_it_printed_last_is_waited_for(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = supervisor._Worker._read_printed
+
+    def late(worker: Any, stream: Any) -> None:
+        time.sleep(0.2)
+        read(worker, stream)
+
+    monkeypatch.setattr(supervisor._Worker, "_read_printed", late)
+    found = of(made(two('os.write(2, b"why\\n")\nos._exit(3)'))(), "a.b")
+    assert found.details == "why"
+
+
 def test_only_the_last_lines_of_what_it_printed_are_kept(made: Made) -> None:
     printing = """
 os.write(2, b"".join(b"%d\\n" % each for each in range(1000)))
@@ -205,6 +218,7 @@ os._exit(3)
         (139, "exited with status 139, as a shell tells of one that SIGSEGV ended"),
         (70, "exited with status 70, as ours does when its way to us is cut"),
         (255, "exited with status 255"),
+        (-1, "crashed (SIGHUP)"),
         (-11, "crashed (SIGSEGV)"),
         (-9, "crashed (SIGKILL: killed from outside, as systems do when memory runs out)"),
         (-250, "crashed (signal 250)"),
