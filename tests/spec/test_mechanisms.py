@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 import holotype_spec.schema as schema
-from holotype_spec import count_parameters, load, parameter_table, probe
+from holotype_spec import complete, count_parameters, load, parameter_table, probe
 from holotype_spec.costs import flops_per_token, kv_cache_bytes, kv_cache_bytes_per_token
 from holotype_spec.dependencies import dependencies
 from holotype_spec.parameters import Parameter
@@ -207,3 +207,15 @@ def test_every_mechanism_of_the_schema_answers_for_itself(kind: type) -> None:
     assert issubclass(kind, Mechanism)
     assert kind.__struct_config__.tag_field == "kind"
     assert kind.__doc__
+
+
+@pytest.mark.parametrize("kind", get_args(schema.Pattern), ids=lambda kind: kind.__name__)
+def test_every_pattern_has_words_for_what_a_query_sees(kind: type[AttentionPattern]) -> None:
+    # No model whose band is disclosed has one.
+    patterns: set[Any] = {schema.AlternatingBanded(first="dense", window=5)}
+    patterns |= {spec.architecture.attention.pattern for spec in complete()}
+    assert kind in map(type, patterns)
+    for pattern in (each for each in patterns if isinstance(each, kind)):
+        assert pattern.in_words.endswith(".")
+        first, behind = pattern.keys_seen(3, 9, prefix=None, right_to_left=False)
+        assert first <= 3 < behind

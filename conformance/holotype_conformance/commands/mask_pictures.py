@@ -12,19 +12,7 @@ import numpy as np
 
 from holotype_spec import probe
 from holotype_spec.dependencies import Matrix, dependencies, layer_mask, source_dependencies
-from holotype_spec.schema import (
-    Alibi,
-    Bidirectional,
-    Causal,
-    GatedRelativeBuckets,
-    MixtureOfMasks,
-    Pattern,
-    Permutation,
-    PrefixCausal,
-    RelativeBuckets,
-    SlidingWindow,
-    Spec,
-)
+from holotype_spec.schema import LARGEST, Bidirectional, Pattern, SlidingWindow, Spec
 
 Cell = Literal["seen", "some", "hidden", "unclaimed"]
 MEANINGS: dict[Cell, str] = {
@@ -33,7 +21,6 @@ MEANINGS: dict[Cell, str] = {
     "hidden": "hidden",
     "unclaimed": "padding, anything goes",
 }
-BIASED = (RelativeBuckets, GatedRelativeBuckets, Alibi)
 ROUTES = {
     "full": "with no mask at all",
     "causal": "as a triangle that kernels know by a flag",
@@ -138,7 +125,7 @@ class Choice:
 
 def chosen(spec: Spec, length: int, choice: Choice) -> Choice:
     """What was chosen; a visible prefix of which nothing was said is drawn a third long, to be seen."""
-    unsaid = choice.prefix is None and isinstance(spec.architecture.attention.pattern, PrefixCausal)
+    unsaid = choice.prefix is None and spec.has_prefix and not spec.mixture_of_masks
     return replace(choice, prefix=length // 3) if unsaid else choice
 
 
@@ -229,28 +216,20 @@ def _grid(matrix: Matrix, real: Sequence[int] | None) -> Grid:
 def described(pattern: Pattern, drawn: Pattern, choice: Choice | None = None) -> str:
     """Which keys a query sees, in words; of a window, a prefix or a mixture also what is drawn of it."""
     choice = choice or Choice()
-    match pattern, drawn:
-        case Bidirectional(), _:
-            return "A query sees every key."
-        case Causal(), _:
-            return "A query sees its own place and those before it."
-        case SlidingWindow(window=window), SlidingWindow(window=shown):
-            scaled = (
-                ""
-                if window == shown
-                else f" Drawn: a window of {shown} and 2 layers, as in a probe."
-            )
-            return f"A query sees its own place and the {window - 1:,} before it.{scaled}"
-        case PrefixCausal(), _:
-            return (
-                "A query sees its own place, those before it and the whole prefix, whose length belongs to the input."
-                f" Drawn: a prefix of {choice.prefix or 0}."
-            )
-        case Permutation(), _:
-            return "The order of prediction is drawn anew for each text; without one all is seen."
-        case MixtureOfMasks(), _:
-            return f"Each text has one of four masks. Drawn: {_of_mixture(choice)}."
-    raise NotImplementedError(f"no words for {type(pattern).__name__}")
+    if drawn != pattern:
+        shown = f" Drawn: a window of {_window(drawn)} and 2 layers, as in a probe."
+    elif pattern.mixed:
+        shown = f" Drawn: {_of_mixture(choice)}."
+    elif pattern.has_prefix:
+        shown = f" Drawn: a prefix of {choice.prefix or 0}."
+    else:
+        shown = ""
+    return pattern.in_words + shown
+
+
+def _window(pattern: Pattern) -> int:
+    """The most keys that a query of a pattern with a window sees."""
+    return max(pattern.kept(LARGEST, layers=1))
 
 
 def _of_mixture(choice: Choice) -> str:
@@ -288,7 +267,7 @@ def _route(
         device=torch.device("cpu"),
         prefix=choice.prefix or 0,
     )
-    if biased and isinstance(spec.architecture.positions, BIASED):
+    if biased and spec.architecture.positions.biases_scores:
         way, share = "dense", 1.0  # a bias is a matrix of all scores
     else:
         way, share = route(mask, spec.heads), cost(mask, spec.heads)

@@ -20,6 +20,11 @@ class AttentionPattern(Mechanism):
     mixed: ClassVar[bool] = False  # a caller may say which of several masks a batch has
     permuted: ClassVar[bool] = False  # a caller may say in which order tokens are predicted
 
+    @property
+    def in_words(self) -> str:
+        """The keys that a query sees, as sentences; what belongs to the input is left out."""
+        raise NotImplementedError
+
     def keys_seen(
         self, query: int, length: int, *, prefix: int | None, right_to_left: bool
     ) -> tuple[int, int]:
@@ -45,9 +50,17 @@ class AttentionPattern(Mechanism):
 class Bidirectional(AttentionPattern, tag="bidirectional", tag_field="kind"):
     """Every position attends to every position (Devlin et al. 2018, section 3)."""
 
+    @property
+    def in_words(self) -> str:
+        return "A query sees every key."
+
 
 class Causal(AttentionPattern, tag="causal", tag_field="kind"):
     """Position i attends to the keys 0 … i (Vaswani et al. 2017, section 3.1)."""
+
+    @property
+    def in_words(self) -> str:
+        return "A query sees its own place and those before it."
 
     def keys_seen(
         self, query: int, length: int, *, prefix: int | None, right_to_left: bool
@@ -59,6 +72,10 @@ class SlidingWindow(AttentionPattern, tag="sliding-window", tag_field="kind"):
     """Position i attends to the ``window`` keys i-window+1 … i (Jiang et al. 2023, section 2)."""
 
     window: Count
+
+    @property
+    def in_words(self) -> str:
+        return f"A query sees its own place and the {self.window - 1:,} before it."
 
     def kept(self, length: int, layers: int) -> dict[int, int]:
         return {min(length, self.window): layers}
@@ -82,6 +99,10 @@ class Permutation(AttentionPattern, tag="permutation", tag_field="kind"):
 
     permuted: ClassVar[bool] = True
 
+    @property
+    def in_words(self) -> str:
+        return "The order of prediction is drawn anew for each text; without one all is seen."
+
     def parameters(self, sizes: Sizes) -> Iterator[Parameter]:
         yield table("embeddings.query_stream", 1, sizes.hidden_size, "query stream")
 
@@ -101,6 +122,10 @@ class MixtureOfMasks(AttentionPattern, tag="mixture", tag_field="kind"):
     has_prefix: ClassVar[bool] = True
     mixed: ClassVar[bool] = True
 
+    @property
+    def in_words(self) -> str:
+        return "Each text has one of four masks."
+
     def keys_seen(
         self, query: int, length: int, *, prefix: int | None, right_to_left: bool
     ) -> tuple[int, int]:
@@ -117,6 +142,13 @@ class PrefixCausal(AttentionPattern, tag="prefix-causal", tag_field="kind"):
 
     has_prefix: ClassVar[bool] = True
 
+    @property
+    def in_words(self) -> str:
+        return (
+            "A query sees its own place, those before it and the whole prefix,"
+            " whose length belongs to the input."
+        )
+
     def keys_seen(
         self, query: int, length: int, *, prefix: int | None, right_to_left: bool
     ) -> tuple[int, int]:
@@ -132,6 +164,13 @@ class AlternatingBanded(AttentionPattern, tag="alternating-banded", tag_field="k
 
     first: Literal["dense", "banded"]
     window: Count
+
+    @property
+    def in_words(self) -> str:
+        return (
+            "A query sees its own place and those before it, or in every second layer its own place"
+            f" and the {self.window - 1:,} before it."
+        )
 
     def kept(self, length: int, layers: int) -> dict[int, int]:
         if self.window >= length:
