@@ -88,3 +88,13 @@ def test_bad_input_has_its_exit_code_where_it_cannot_be_told(folder, command, st
 
 def test_a_page_that_nobody_reads_to_its_end_is_no_error(folder):
     assert shell("list | head -c 1", folder) in (0, 141)  # as fast as its reader is
+
+
+def test_a_file_never_takes_the_number_of_a_closed_stream(tmp_path: Path) -> None:
+    code = (
+        "import sys; from holotype_conformance.report.terminal import fill_closed_streams;"
+        " fill_closed_streams(); sys.exit(open(sys.argv[1], 'w').fileno() <= 2)"
+    )
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code, "kept"]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
+    assert (tmp_path / "kept").read_text() == ""
