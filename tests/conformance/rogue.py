@@ -22,7 +22,7 @@ import holotype_conformance.models.properties  # noqa: F401  the real ones regis
 from holotype_conformance.judge import property as registry
 from holotype_conformance.judge.property import Case, Property, Skip, Violation, register
 from holotype_conformance.judge.time_limit import TimedOut
-from holotype_conformance.models.subject import Setup
+from holotype_conformance.models.setup import Setup
 
 SMALLEST = 7  # the least size at which the misbehaviour shows
 MOOD = "well"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from holotype_conformance.judge.declaring import MOST, DeclarationError
 from holotype_conformance.judge.engine import Settings, judge
+from holotype_conformance.judge.guard import CandidateUnusable
 from holotype_conformance.judge.property import all_properties
 from holotype_conformance.judge.records import Result
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
@@ -27,7 +28,7 @@ from holotype_conformance.models.candidate import (
     Outputs,
 )
 from holotype_conformance.models.declarations import CAPABILITIES, declarations
-from holotype_conformance.models.subject import CandidateUnusable, Subject
+from holotype_conformance.models.subject import Subject
 from holotype_reference.weights import Weights
 from holotype_spec import load
 from holotype_spec.schema import Spec

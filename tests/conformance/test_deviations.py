@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from holotype_conformance.judge.guard import CandidateUnusable
 from holotype_conformance.judge.importing import TargetError
 from holotype_conformance.models.adapters.reference import run_reference
 from holotype_conformance.models.candidate import Inputs
@@ -23,7 +24,8 @@ from holotype_conformance.models.deviations import (
     find,
     names,
 )
-from holotype_conformance.models.subject import CandidateUnusable, Setup, Subject
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_conformance.models.targets import resolve
 from holotype_reference.model import Model, build
 from holotype_reference.support import supported

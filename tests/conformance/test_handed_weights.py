@@ -13,7 +13,8 @@ from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.handed_weights import HandedWeights
 from holotype_conformance.models.properties.agreement import gradients, logits
 from holotype_conformance.models.properties.parameters import training_step
-from holotype_conformance.models.subject import Setup, Subject
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_reference.weights import Weights, random_weights
 from holotype_spec import load
 from holotype_spec.probes import probe

@@ -13,9 +13,11 @@ from holotype_conformance.judge.records import Result
 from holotype_conformance.judge.tolerance import moved, relative_error
 from holotype_conformance.judge.verdict import verdict_on
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.bold_weights import embolden
 from holotype_conformance.models.candidate import Inputs, Outputs
 from holotype_conformance.models.properties.agreement import AgreementCase
-from holotype_conformance.models.subject import Setup, Subject, embolden
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_conformance.torch_tools.float64 import Float64Throughout
 from holotype_reference.model import build
 from holotype_spec import load

@@ -24,7 +24,8 @@ from holotype_conformance.models.properties.agreement import Slope, demand_slope
 from holotype_conformance.models.properties.losses import expected_loss
 from holotype_conformance.models.properties.modes import _distance
 from holotype_conformance.models.properties.training import farthest_apart
-from holotype_conformance.models.subject import Setup, Subject
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_reference.weights import Weights
 from holotype_spec import load
 

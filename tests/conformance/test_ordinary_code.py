@@ -16,7 +16,8 @@ from holotype_conformance.judge.property import all_properties
 from holotype_conformance.judge.records import Result
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.candidate import Candidate, Capability, Inputs, Outputs
-from holotype_conformance.models.subject import Setup, Subject
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_conformance.models.targets import resolve
 from holotype_conformance.torch_tools.float64 import Float64Throughout, default_dtype
 from holotype_reference.weights import Weights

@@ -14,7 +14,8 @@ from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.candidate import Inputs
 from holotype_conformance.models.properties import rounding
 from holotype_conformance.models.properties.rounding import RoundingCase
-from holotype_conformance.models.subject import Setup, Subject
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_spec import load
 from holotype_spec.schema import Spec
 

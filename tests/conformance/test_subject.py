@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from holotype_conformance.judge.guard import CandidateUnusable
 from holotype_conformance.judge.property import Violation
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.bold_weights import embolden
 from holotype_conformance.models.candidate import (
     Candidate,
     Floor,
@@ -17,14 +19,9 @@ from holotype_conformance.models.candidate import (
     Outputs,
     as_outputs,
 )
-from holotype_conformance.models.subject import (
-    FLOAT64_FLOOR,
-    CandidateUnusable,
-    Setup,
-    Subject,
-    embolden,
-    real_rows,
-)
+from holotype_conformance.models.exchange import real_rows
+from holotype_conformance.models.setup import FLOAT64_FLOOR, Setup
+from holotype_conformance.models.subject import Subject
 from holotype_reference.model import build
 from holotype_reference.weights import Weights, random_weights
 from holotype_spec import load

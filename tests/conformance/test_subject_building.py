@@ -15,17 +15,14 @@ from torch import Tensor, nn
 from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.records import DType
 from holotype_conformance.models import subject as subjects
+from holotype_conformance.models.bold_weights import embolden
 from holotype_conformance.models.candidate import (
     Capability,
     Floor,
 )
 from holotype_conformance.models.handed_weights import HandedWeights
-from holotype_conformance.models.subject import (
-    Setup,
-    Subject,
-    embolden,
-    undropped,
-)
+from holotype_conformance.models.setup import Setup, undropped
+from holotype_conformance.models.subject import Subject
 from holotype_spec import load
 from holotype_spec.probes import probe
 from holotype_spec.schema import Spec

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.records import DType
 from holotype_conformance.models.candidate import Inputs, Labels, Outputs
-from holotype_conformance.models.subject import Setup, Subject, copies, real_rows
+from holotype_conformance.models.exchange import copies, real_rows
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_spec import load
 from holotype_spec.probes import probe
 

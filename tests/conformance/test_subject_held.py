@@ -22,10 +22,8 @@ from holotype_conformance.models.candidate import (
     Inputs,
     Labels,
 )
-from holotype_conformance.models.subject import (
-    Setup,
-    Subject,
-)
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_reference.weights import random_weights
 from holotype_spec import load
 from holotype_spec.probes import probe

@@ -17,7 +17,8 @@ from holotype_conformance.judge.records import Result
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.candidate import Candidate, FunctionCandidate, Inputs, Labels
 from holotype_conformance.models.properties.training import farthest_apart
-from holotype_conformance.models.subject import Setup, Subject
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_spec import load
 from holotype_spec.schema import Spec
 

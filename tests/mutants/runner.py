@@ -226,8 +226,9 @@ def _child(job: Mapping[str, Any], writing: int) -> None:
 def _judge(name: str, stop: bool, first: Sequence[str]) -> dict[str, Any]:
     import holotype_spec
     from holotype_conformance.judge import engine
+    from holotype_conformance.judge.guard import CandidateUnusable
     from holotype_conformance.judge.property import all_properties
-    from holotype_conformance.models.subject import CandidateUnusable, Subject
+    from holotype_conformance.models.subject import Subject
     from holotype_conformance.models.targets import resolve
 
     answer = _nothing("")

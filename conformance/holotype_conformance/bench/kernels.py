@@ -14,6 +14,7 @@ from holotype_conformance.bench.bench import Bench
 from holotype_conformance.bench.protocol import Open, Prepared, Role
 from holotype_conformance.bench.truth import demand_gradients, demand_result, visible
 from holotype_conformance.bench.workloads import KernelWork
+from holotype_conformance.judge.guard import candidate_code
 from holotype_conformance.kernels.adapters.torch import ReferenceKernel
 from holotype_conformance.kernels.candidate import Call, KernelCandidate
 from holotype_conformance.kernels.cases import DTYPES
@@ -21,7 +22,6 @@ from holotype_conformance.kernels.returned import checked, checked_gradient
 from holotype_conformance.kernels.subject import KernelSubject
 from holotype_conformance.kernels.targets import resolve_kernel
 from holotype_conformance.kernels.tolerance import stating
-from holotype_conformance.models.subject import candidate_code
 from holotype_conformance.run.session import check_device
 from holotype_conformance.torch_tools.plain_tensor import plain_tensor
 

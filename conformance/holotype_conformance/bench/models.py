@@ -14,10 +14,12 @@ from holotype_conformance.bench.bench import Bench
 from holotype_conformance.bench.protocol import Open, Prepared, Role
 from holotype_conformance.bench.sizes import scaled
 from holotype_conformance.bench.workloads import ModelWork
+from holotype_conformance.judge.guard import candidate_code
 from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.tolerance import rms_error
 from holotype_conformance.models.candidate import Inputs
-from holotype_conformance.models.subject import Setup, Subject, candidate_code
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_conformance.models.targets import resolve
 from holotype_conformance.run.session import RequestError, check_device
 from holotype_reference.support import unsupported

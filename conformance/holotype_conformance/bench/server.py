@@ -12,10 +12,10 @@ from holotype_conformance.bench.bench import Bench
 from holotype_conformance.bench.kernels import KernelBench
 from holotype_conformance.bench.models import ModelBench
 from holotype_conformance.bench.protocol import PROTOCOL, Answer, AnyAsk, Open, Opened, Refused
+from holotype_conformance.judge.guard import CandidateUnusable
 from holotype_conformance.judge.importing import TargetError
 from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.records import encodable
-from holotype_conformance.models.subject import CandidateUnusable
 from holotype_conformance.run.session import RequestError, environment
 
 

@@ -15,7 +15,9 @@ from torch import Tensor
 from holotype_conformance.judge.property import Case, Skip
 from holotype_conformance.judge.records import DType
 from holotype_conformance.models.candidate import Inputs
-from holotype_conformance.models.subject import Setup, Subject, real_rows
+from holotype_conformance.models.exchange import real_rows
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_spec.probes import LONG, POSITIONS, ROWS
 from holotype_spec.schema import (
     Spec,

@@ -141,3 +141,38 @@ def named_arguments(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
 def present(arguments: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
     """Those arguments that are not None."""
     return {name: value for name, value in arguments.items() if value is not None}
+
+
+def copies(inputs: Inputs) -> Inputs:
+    """The same inputs in tensors of their own, so that a candidate which writes into them harms no one else."""
+    return Inputs(**{name: tensor.clone() for name, tensor in inputs.tensors().items()})
+
+
+def owned(outputs: Outputs) -> Outputs:
+    """The outputs in memory of their own: a candidate that answers in one buffer would agree with its next answer."""
+    sentence = outputs.next_sentence
+    return Outputs(
+        logits=outputs.logits.clone(),
+        next_sentence=None if sentence is None else sentence.clone(),
+        cache=outputs.cache,
+    )
+
+
+def real_rows(inputs: Inputs) -> Tensor:
+    """(batch, length) bool: the positions whose output means something."""
+    length = inputs.token_ids.shape[1]
+    if inputs.attention_mask is None:
+        real = torch.ones_like(inputs.token_ids, dtype=torch.bool)
+    else:
+        real = inputs.attention_mask[:, -length:].bool()
+    return real if inputs.order is None else real & _follows_any(real, inputs.order)
+
+
+def _follows_any(real: Tensor, order: Tensor) -> Tensor:
+    """(batch, length) bool: the positions that have a real one before them in the order of prediction.
+
+    From no token nothing is predicted: what a model makes of none is its own affair (Yang et al. 2019, section 2.3,
+    predict only the last ones).
+    """
+    first = order.masked_fill(~real, order.shape[1]).amin(dim=1, keepdim=True)
+    return order > first

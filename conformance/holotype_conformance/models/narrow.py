@@ -20,7 +20,8 @@ from holotype_reference.support import unsupported
 from holotype_reference.weights import Weights
 
 if TYPE_CHECKING:
-    from holotype_conformance.models.subject import Setup, Subject
+    from holotype_conformance.models.setup import Setup
+    from holotype_conformance.models.subject import Subject
 
 UNLUCKY = 8.0  # times the largest error of the reference in nine models; the largest of a thousand is twice that
 # What is equal to rounding where there is no reference to measure: as many units in the last place as in float64.

@@ -21,10 +21,12 @@ from holotype_conformance.models.cases import (
     can_pad_left,
     shortest_alike,
 )
+from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.properties.agreement import AgreementCase, agreement_inputs
 from holotype_conformance.models.properties.caching import ChunkCase, read_in_chunks
 from holotype_conformance.models.properties.causality import decodes
-from holotype_conformance.models.subject import Setup, Subject, real_rows
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_reference.weights import Regime
 from holotype_spec.probes import ROWS
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from holotype_conformance.judge.tolerance import moved
 from holotype_conformance.models.candidate import Inputs, Outputs
-from holotype_conformance.models.subject import Subject, real_rows
+from holotype_conformance.models.exchange import real_rows
+from holotype_conformance.models.subject import Subject
 
 AGAIN = 8  # calls: of an output that rounds in two ways by turns, seven in eight are seen to in three of them
 

@@ -20,11 +20,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from holotype_conformance.judge.declaring import Floor
-from holotype_conformance.judge.guard import CandidateUnusable as CandidateUnusable
-from holotype_conformance.judge.guard import candidate_code as candidate_code
+from holotype_conformance.judge.guard import CandidateUnusable, candidate_code
 from holotype_conformance.judge.property import ALL_DTYPES, SuiteFault, Violation
 from holotype_conformance.judge.randomness import random_states
 from holotype_conformance.judge.records import DType
+from holotype_conformance.models.bold_weights import embolden
 from holotype_conformance.models.candidate import Candidate, Capability, Inputs, Labels, Outputs
 from holotype_conformance.models.declarations import (
     CAPABILITIES,
@@ -34,9 +34,11 @@ from holotype_conformance.models.declarations import (
     stated_floor,
 )
 from holotype_conformance.models.effective import completed, demand_near
+from holotype_conformance.models.exchange import copies, owned, real_rows
 from holotype_conformance.models.handed_weights import HandedWeights, demand_unwritten
 from holotype_conformance.models.narrow import measured_floor, rounded, stand_in
 from holotype_conformance.models.outputs import demand_logits, demand_tensor
+from holotype_conformance.models.setup import DTYPES, FLOAT64_FLOOR, Setup, undropped
 from holotype_conformance.torch_tools.float64 import Float64Throughout, default_dtype
 from holotype_conformance.torch_tools.plain_tensor import plain_tensor
 from holotype_reference.kernels.paths import Path as AttentionPath
@@ -45,38 +47,6 @@ from holotype_reference.model import build as build_reference
 from holotype_reference.weights import Regime, Weights, random_weights
 from holotype_spec.probes import LONG, ROWS, WINDOW, probe
 from holotype_spec.schema import Spec
-
-DTYPES: dict[DType, torch.dtype] = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-FLOAT64_FLOOR = (
-    1e-12  # what "equal to rounding" means between two float64 computations of one formula
-)
-
-
-class Setup(msgspec.Struct, frozen=True, kw_only=True):
-    """One built probe: how many layers, which code path, which weights, in which dtype, whether for long inputs, and
-    whether it drops in train mode."""
-
-    layers: int = 2
-    path: str = "default"
-    weights: int = 0
-    regime: Regime = "bold"
-    dtype: DType = "float64"
-    long: bool = False
-    dropping: bool = True
-
-    @property
-    def drawn(self) -> Regime:
-        """The regime of its weights: where a dtype rounds, bold ones in which that turns no choice of experts."""
-        return "steady" if self.regime == "bold" and self.dtype != "float64" else self.regime
-
-    def on_any_path(self) -> Setup:
-        """The same probe for the reference, which need not take the candidate's paths."""
-        return msgspec.structs.replace(self, path="default")
 
 
 class Subject:
@@ -371,7 +341,7 @@ class Subject:
         """The candidate's outputs, of the promised shape and dtype and finite at real positions."""
         with self._named(model), torch.set_grad_enabled(grad):
             outputs = self.call(model, copies(inputs))
-            return _own(self._checked(model, inputs, outputs))
+            return owned(self._checked(model, inputs, outputs))
 
     def forward_cached(self, model: nn.Module, inputs: Inputs, cache: Any) -> Outputs:
         """The same for one step with a cache."""
@@ -381,7 +351,7 @@ class Subject:
                 raise Violation(
                     "forward_cached returned no cache; expected the one to hand to the next call"
                 )
-            return _own(self._checked(model, inputs, outputs))
+            return owned(self._checked(model, inputs, outputs))
 
     def call(self, model: nn.Module, inputs: Inputs) -> Outputs:
         """Whatever the candidate makes of exactly these tensors, unchecked."""
@@ -466,61 +436,3 @@ class Subject:
                 raise Violation("the outputs have no next-sentence logits; expected (batch, 2)")
             demand_tensor("next-sentence logits", outputs.next_sentence, (batch, 2), dtype)
         return outputs
-
-
-def undropped(spec: Spec) -> Spec:
-    """The spec with a dropout rate of zero."""
-    dropout = msgspec.structs.replace(spec.architecture.dropout, rate=0.0)
-    architecture = msgspec.structs.replace(spec.architecture, dropout=dropout)
-    return msgspec.structs.replace(spec, architecture=architecture)
-
-
-def copies(inputs: Inputs) -> Inputs:
-    """The same inputs in tensors of their own, so that a candidate which writes into them harms no one else."""
-    return Inputs(**{name: tensor.clone() for name, tensor in inputs.tensors().items()})
-
-
-def _own(outputs: Outputs) -> Outputs:
-    """The outputs in memory of their own: a candidate that answers in one buffer would agree with its next answer."""
-    sentence = outputs.next_sentence
-    return Outputs(
-        logits=outputs.logits.clone(),
-        next_sentence=None if sentence is None else sentence.clone(),
-        cache=outputs.cache,
-    )
-
-
-def real_rows(inputs: Inputs) -> Tensor:
-    """(batch, length) bool: the positions whose output means something."""
-    length = inputs.token_ids.shape[1]
-    if inputs.attention_mask is None:
-        real = torch.ones_like(inputs.token_ids, dtype=torch.bool)
-    else:
-        real = inputs.attention_mask[:, -length:].bool()
-    return real if inputs.order is None else real & _follows_any(real, inputs.order)
-
-
-def _follows_any(real: Tensor, order: Tensor) -> Tensor:
-    """(batch, length) bool: the positions that have a real one before them in the order of prediction.
-
-    From no token nothing is predicted: what a model makes of none is its own affair (Yang et al. 2019, section 2.3,
-    predict only the last ones).
-    """
-    first = order.masked_fill(~real, order.shape[1]).amin(dim=1, keepdim=True)
-    return order > first
-
-
-def embolden(model: nn.Module, seed: int) -> None:
-    """Give a model whose parameters we cannot name weights that hide nothing.
-
-    Matrices and tables are drawn at 1.5/√(inputs), vectors half a unit around what they were initialised to, so
-    that gains stay near one and biases near zero but none is the neutral element.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            if parameter.ndim < 2:
-                parameter.add_(0.4 * noise.to(parameter))
-            else:
-                parameter.copy_(1.5 * noise / parameter.shape[-1] ** 0.5)

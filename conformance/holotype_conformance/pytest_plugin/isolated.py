@@ -26,10 +26,10 @@ import msgspec
 import torch
 
 from holotype_conformance.judge.expected_failures import expect, expectation
+from holotype_conformance.judge.guard import CandidateUnusable
 from holotype_conformance.judge.property import Property
 from holotype_conformance.judge.records import Counterexample, Result
 from holotype_conformance.judge.time_limit import Account
-from holotype_conformance.models.subject import CandidateUnusable
 from holotype_conformance.run.run_record import blank
 from holotype_conformance.run.session import RequestError, Run, plan
 from holotype_conformance.run.supervisor import GRACE

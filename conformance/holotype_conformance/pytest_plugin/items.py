@@ -13,10 +13,10 @@ from typing import Any, NoReturn
 import pytest
 
 from holotype_conformance.judge.expected_failures import ExpectedError, read_expected
+from holotype_conformance.judge.guard import CandidateUnusable
 from holotype_conformance.judge.importing import TargetError
 from holotype_conformance.judge.property import Property
 from holotype_conformance.judge.records import Request, Result
-from holotype_conformance.models.subject import CandidateUnusable
 from holotype_conformance.models.targets import resolve
 from holotype_conformance.pytest_plugin.isolated import IsolatedRun, exit_raises
 from holotype_conformance.pytest_plugin.plugin import RESULT

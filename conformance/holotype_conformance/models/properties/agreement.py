@@ -28,8 +28,10 @@ from holotype_conformance.models.cases import (
     paddings,
     random_order,
 )
+from holotype_conformance.models.exchange import copies, real_rows
 from holotype_conformance.models.narrow import UNLUCKY
-from holotype_conformance.models.subject import Setup, Subject, copies, real_rows
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_conformance.torch_tools.plain_tensor import plain_gradient, plain_tensor
 from holotype_reference.model import Model, Output
 from holotype_reference.weights import Weights

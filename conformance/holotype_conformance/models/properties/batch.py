@@ -12,6 +12,7 @@ from holotype_conformance.judge.property import Violation, claim
 from holotype_conformance.judge.tolerance import demand_equal
 from holotype_conformance.models.candidate import Inputs
 from holotype_conformance.models.cases import BatchCase, always, batch_cases, batch_inputs
+from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.properties.variants import (
     TwiceCase,
     allowance,
@@ -19,7 +20,7 @@ from holotype_conformance.models.properties.variants import (
     twice_cases,
 )
 from holotype_conformance.models.stillness import leaks
-from holotype_conformance.models.subject import Subject, real_rows
+from holotype_conformance.models.subject import Subject
 
 
 def _select(inputs: Inputs, index: Tensor) -> Inputs:

@@ -22,8 +22,9 @@ from holotype_conformance.models.cases import (
     lengths,
     shortest_alike,
 )
+from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.properties.causality import decodes
-from holotype_conformance.models.subject import Subject, real_rows
+from holotype_conformance.models.subject import Subject
 
 
 class ChunkCase(BatchCase, frozen=True, kw_only=True):

@@ -24,8 +24,9 @@ from holotype_conformance.models.cases import (
     random_order,
     shortest_alike,
 )
+from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.stillness import leaks
-from holotype_conformance.models.subject import Subject, real_rows
+from holotype_conformance.models.subject import Subject
 from holotype_spec.dependencies import dependencies, source_dependencies
 from holotype_spec.schema import Spec
 

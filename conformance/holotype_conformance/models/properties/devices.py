@@ -22,13 +22,14 @@ from holotype_conformance.models.cases import (
     batch_cases,
     batch_inputs,
 )
+from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.properties.variants import (
     TwiceCase,
     allowance,
     demand_alike,
     twice_cases,
 )
-from holotype_conformance.models.subject import Subject, real_rows
+from holotype_conformance.models.subject import Subject
 from holotype_conformance.torch_tools import backends as machine
 from holotype_conformance.torch_tools.fake_device import ELSEWHERE, here, places, told_apart
 from holotype_conformance.torch_tools.float64 import default_dtype

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from holotype_conformance.judge.property import Violation
 from holotype_conformance.models.counting import distinct
-from holotype_conformance.models.subject import Setup, Subject
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_spec.parameters import parameter_table
 from holotype_spec.schema import Spec
 

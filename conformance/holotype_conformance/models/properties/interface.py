@@ -26,7 +26,9 @@ from holotype_conformance.models.cases import (
     layer_counts,
     misfit_of_input,
 )
-from holotype_conformance.models.subject import Setup, Subject, copies, real_rows
+from holotype_conformance.models.exchange import copies, real_rows
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 
 EVERYDAY: tuple[DType, ...] = ("float32", "float64", "bfloat16")
 

@@ -29,9 +29,10 @@ from holotype_conformance.models.cases import (
     misfit_of_input,
     paddings,
 )
+from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.properties.causality import another, told
 from holotype_conformance.models.stillness import leaks
-from holotype_conformance.models.subject import Subject, real_rows
+from holotype_conformance.models.subject import Subject
 from holotype_spec.dependencies import dependents
 from holotype_spec.probes import LONG
 from holotype_spec.schema import SlidingWindow, Spec

@@ -26,7 +26,9 @@ from holotype_conformance.models.cases import (
     batch_inputs,
     misfit_of_input,
 )
-from holotype_conformance.models.subject import Setup, Subject, real_rows
+from holotype_conformance.models.exchange import real_rows
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_spec.schema import Disentangled, Spec
 
 REPEATS = 12  # calls of one model in one case: 0.92 to the power of 5 · 12 is 0.007

@@ -28,9 +28,10 @@ from holotype_conformance.models.cases import (
     padding_mask,
     paddings,
 )
+from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.properties.causality import has_source
 from holotype_conformance.models.stillness import leaks, logits
-from holotype_conformance.models.subject import Subject, real_rows
+from holotype_conformance.models.subject import Subject
 from holotype_conformance.torch_tools.plain_tensor import plain_gradient
 
 

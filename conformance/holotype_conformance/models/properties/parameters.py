@@ -10,11 +10,13 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from holotype_conformance.judge.guard import candidate_code
 from holotype_conformance.judge.property import Case, Violation, claim, noted
 from holotype_conformance.judge.tolerance import demand_equal
 from holotype_conformance.models.adapters.reference import run_reference
 from holotype_conformance.models.cases import Layers, always
 from holotype_conformance.models.declarations import declaring, holding, inference_only
+from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.properties.agreement import (
     AgreementCase,
     agreement_cases,
@@ -29,7 +31,8 @@ from holotype_conformance.models.properties.extras import (
     parameters_beside,
     whole_rows,
 )
-from holotype_conformance.models.subject import Setup, Subject, candidate_code, real_rows
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_conformance.torch_tools.plain_tensor import plain_gradient, plain_tensor
 from holotype_reference.weights.checkpoints import CheckpointError, published
 from holotype_spec.counts import count_parameters

@@ -21,7 +21,8 @@ from holotype_conformance.models.cases import (
     layer_counts,
     lengths,
 )
-from holotype_conformance.models.subject import Subject, real_rows
+from holotype_conformance.models.exchange import real_rows
+from holotype_conformance.models.subject import Subject
 from holotype_spec.schema import Spec
 
 

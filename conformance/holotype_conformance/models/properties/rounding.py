@@ -24,7 +24,9 @@ from holotype_conformance.models.cases import (
     counted_ids,
     paddings,
 )
-from holotype_conformance.models.subject import DTYPES, Setup, Subject, real_rows
+from holotype_conformance.models.exchange import real_rows
+from holotype_conformance.models.setup import DTYPES, Setup
+from holotype_conformance.models.subject import Subject
 from holotype_reference import oracle
 from holotype_reference.kernels.paths import Path
 from holotype_reference.weights import Weights

@@ -18,7 +18,8 @@ from holotype_conformance.models.cases import (
     layer_counts,
     paddings,
 )
-from holotype_conformance.models.subject import Subject, real_rows
+from holotype_conformance.models.exchange import real_rows
+from holotype_conformance.models.subject import Subject
 from holotype_spec.probes import ROWS
 
 

@@ -12,13 +12,14 @@ from holotype_conformance.judge.property import Violation, claim
 from holotype_conformance.judge.tolerance import demand_equal, largest_error
 from holotype_conformance.models.candidate import Inputs
 from holotype_conformance.models.cases import BatchCase, always, batch_cases, batch_inputs
+from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.properties.agreement import backward
 from holotype_conformance.models.properties.losses import (
     expected_loss,
     loss_cases,
     taught_case,
 )
-from holotype_conformance.models.subject import Subject, real_rows
+from holotype_conformance.models.subject import Subject
 from holotype_conformance.torch_tools.plain_tensor import plain_gradient
 
 Gradients = dict[str, Tensor]

@@ -23,7 +23,8 @@ from holotype_conformance.judge.property import Property, Violation, measured, n
 from holotype_conformance.models.candidate import Candidate
 from holotype_conformance.models.declarations import Capability, Difference, Form
 from holotype_conformance.models.exchange import Inputs, Labels, Outputs
-from holotype_conformance.models.subject import Setup, Subject
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_conformance.run.apart.outcomes import raise_answer
 from holotype_conformance.run.apart.wire import (
     Answer,

@@ -30,7 +30,8 @@ from holotype_conformance.judge.time_limit import TimedOut, time_up
 from holotype_conformance.models.candidate import Candidate
 from holotype_conformance.models.declarations import as_it_has_it, known_differences, stated_floor
 from holotype_conformance.models.exchange import Inputs
-from holotype_conformance.models.subject import Setup, Subject
+from holotype_conformance.models.setup import Setup
+from holotype_conformance.models.subject import Subject
 from holotype_conformance.run.apart.outcomes import answer_of
 from holotype_conformance.run.apart.wire import (
     Answer,

@@ -20,7 +20,7 @@ from torch import Tensor
 from holotype_conformance.judge.declaring import Floor
 from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.records import Environment, Request, plain
-from holotype_conformance.models.subject import Setup
+from holotype_conformance.models.setup import Setup
 from holotype_spec.schema import Spec
 
 LARGEST = 1 << 31  # bytes of a message: more is no answer
