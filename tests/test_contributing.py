@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-MECHANISM, PROPERTY, DEVIATION = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.M | re.S)
+MECHANISM, MODULE, PROPERTY, DEVIATION = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.M | re.S)
 
 
 def defined(block: str, *modules: str) -> dict[str, Any]:
@@ -26,8 +26,9 @@ def defined(block: str, *modules: str) -> dict[str, Any]:
 
 
 def test_the_mechanism_is_the_one_that_the_tests_add() -> None:
-    tests = (ROOT / "tests" / "spec" / "test_mechanisms.py").read_text(encoding="utf-8")
+    tests = (ROOT / "tests" / "test_made_up_mechanism.py").read_text(encoding="utf-8")
     assert MECHANISM in tests
+    assert MODULE in tests
 
 
 @pytest.mark.parametrize(

@@ -1,55 +1,32 @@
 """A mechanism is one class: one that nothing in the package has heard of counts, costs and shrinks as it says itself.
 
-CONTRIBUTING.md goes through the first of them step by step.
+`tests/test_made_up_mechanism.py` takes one through the reference and the suite too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 import pytest
 
 import holotype_spec.schema as schema
-from holotype_spec import complete, count_parameters, load, parameter_table, probe
-from holotype_spec.costs import flops_per_token, kv_cache_bytes, kv_cache_bytes_per_token
+from holotype_spec import complete, count_parameters, load, parameter_table
+from holotype_spec.costs import kv_cache_bytes, kv_cache_bytes_per_token
 from holotype_spec.dependencies import dependencies
 from holotype_spec.parameters import Parameter
 from holotype_spec.schema.attention import AttentionMechanism
 from holotype_spec.schema.feed_forward import FeedForwardMechanism
-from holotype_spec.schema.mechanism import Mechanism, Probing
+from holotype_spec.schema.mechanism import Mechanism
 from holotype_spec.schema.normalization import Normalization, NormMechanism
 from holotype_spec.schema.patterns import AttentionPattern
-from holotype_spec.schema.positions import PositionMechanism, Positions
+from holotype_spec.schema.positions import Positions
 from holotype_spec.schema.rows import linear, vector
 from holotype_spec.schema.sizes import Sizes
 from holotype_spec.tensors import buffer_table
 
 GPT2, LLAMA, T5 = load("gpt2"), load("llama-7b"), load("t5-small")
-SLOPES = "trained slopes"
-
-
-class TrainedSlopes(PositionMechanism, tag="trained-slopes", tag_field="kind"):
-    """Each score is lowered in proportion to the distance up to `reach`, by a trained slope of its head."""
-
-    reach: int
-
-    between_tokens: ClassVar[bool] = True
-    biases_scores: ClassVar[bool] = True
-    probed_heads: ClassVar[int] = 7
-
-    def score_parameters(self, sizes: Sizes, name: str) -> Iterator[Parameter]:
-        yield vector(f"{name}.slopes", (sizes.heads,), "score-bias", SLOPES)
-
-    def score_products(self, keys: int, head_dim: int, *, both_ways: bool) -> int:
-        return min(keys, self.reach)
-
-    def probed(self, probing: Probing) -> Self:
-        return msgspec.structs.replace(self, reach=4)
-
-
-SLOPED = TrainedSlopes(reach=100)
 
 
 class FirstTokens(AttentionPattern, tag="first-tokens", tag_field="kind"):
@@ -107,40 +84,6 @@ def with_mechanism(spec: schema.Spec, **fields: Any) -> schema.Spec:
     return msgspec.structs.replace(
         spec, architecture=msgspec.structs.replace(spec.architecture, **fields)
     )
-
-
-def test_new_positions_are_counted_placed_and_paid_for() -> None:
-    plain, spec = (with_mechanism(LLAMA, positions=each) for each in (schema.Alibi(), SLOPED))
-    names = [parameter.name for parameter in parameter_table(spec)]
-    first = names.index("decoder.layers.0.self_attention.slopes")
-    assert names[first - 1] == "decoder.layers.0.self_attention.output.weight"
-    assert len(names) == len(parameter_table(plain)) + 32
-    assert count_parameters(spec).components[SLOPES] == 32 * 32
-    assert count_parameters(spec).total == count_parameters(plain).total + 32 * 32
-    # One product for each key within reach, head and layer, each of two operations.
-    more = flops_per_token(spec, 500).forward - flops_per_token(plain, 500).forward
-    assert more == 2 * 32 * 32 * 100
-
-
-def test_new_positions_say_what_is_known_of_positions_and_what_a_probe_is() -> None:
-    spec = with_mechanism(LLAMA, positions=SLOPED)
-    assert spec.distances_only
-    assert not spec.learned_positions
-    assert spec.rotary_dim == 0
-    assert spec.has(TrainedSlopes)
-    assert not LLAMA.has(TrainedSlopes)
-    small = probe(spec)
-    assert small.architecture.positions == TrainedSlopes(reach=4)
-    assert (small.heads, small.head_dim) == (7, 6)
-
-
-def test_both_stacks_of_an_encoder_decoder_have_the_new_positions_and_cross_attention_has_none() -> (
-    None
-):
-    table = parameter_table(with_mechanism(T5, positions=SLOPED))
-    owners = {each.name.split(".")[0] for each in table if each.component == SLOPES}
-    blocks = {each.name.split(".")[3] for each in table if each.component == SLOPES}
-    assert (owners, blocks) == ({"encoder", "decoder"}, {"self_attention"})
 
 
 def test_a_new_pattern_says_what_a_query_sees_and_what_the_cache_keeps() -> None:
