@@ -39,9 +39,7 @@ PLUGINS = (
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=plain")
 OPTIONS += ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # of what is imported before
 THEN = "THEN"
-WAITING = (
-    10  # times its CPU time that a mutant may take on the wall: one may wait for what never comes
-)
+WAITING = 3  # limits of CPU time that may pass on the wall: a mutant may wait for what never comes
 MEMORY = 16 << 30  # bytes that a mutant may ask for
 
 
