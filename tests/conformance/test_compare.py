@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from holotype_conformance.judge.property import Violation
+from holotype_conformance.judge.property import Violation, measurements
 from holotype_conformance.judge.tolerance import (
     demand_equal,
     largest_error,
@@ -224,3 +224,34 @@ def test_what_is_left_of_a_shift_is_seen_behind_the_rounding_of_half_precision()
     # 101 for each of them, in steps of half a unit: off by 100, and once by a hundredth less
     assert not is_told_as_shifted(close, torch.full((2, 3), 100.0).bfloat16(), 1e-3)
     assert is_told_as_shifted(close, torch.full((2, 3), 100.0).bfloat16(), 1e-2)
+
+
+# What a candidate states of its precision -------------------------------------------------------------------------
+
+
+def stated_demand(error: float, budget: float, stated: float) -> list[tuple[float, float]]:
+    """What is measured of ones that are off by `error`, in each of which the largest error is the typical one."""
+    expected = torch.ones(1, 2, 3, dtype=torch.float64)
+    rows = torch.ones(1, 2, dtype=torch.bool)
+    with measurements() as found:
+        demand_equal(
+            expected * (1.0 + error),
+            expected,
+            rows=rows,
+            budget=budget,
+            stated=stated,
+            what="these and those",
+            case=7,
+        )
+    return found
+
+
+def test_beyond_rounding_a_candidate_is_held_to_what_it_states() -> None:
+    assert stated_demand(0.25, 0.125, 0.5) == [(0.25, 0.5)]
+    assert stated_demand(0.25, 0.125, 0.25) == [(0.25, 0.25)]
+    assert stated_demand(0.125, 0.125, 0.5) == [(0.125, 0.125)]  # it needs none of it
+    with pytest.raises(Violation, match=r"the candidate states that it may be 0\.25") as caught:
+        stated_demand(0.5, 0.125, 0.25)
+    assert caught.value.facts == {"error": 0.5, "budget": 0.25, "case": 7}
+    with pytest.raises(Violation, match="rounding stays below 1e-01"):
+        stated_demand(0.25, 0.125, 0.0)
