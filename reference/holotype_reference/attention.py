@@ -41,13 +41,9 @@ class Positioning:
 
 
 class Positions(nn.Module):
-    """What the layers of a stack share to know positions: here nothing, as where the embeddings have them.
+    """What the layers of a stack share to know positions: here nothing, as where the embeddings have them."""
 
-    Attributes:
-        name: under which a stack has it.
-    """
-
-    name = "positions"
+    name = "positions"  # under which a stack has it
 
     def at(self, x: Tensor, inputs: Inputs) -> Positioning:
         """For one pass over vectors (batch, length, hidden_size) that stand where the inputs say."""
@@ -100,10 +96,8 @@ class WeightedSum(Protocol):
         scale: float,
         dropout: float,
     ) -> Tensor:
-        """Query (batch, heads, queries, head_dim), key and value (batch, kv_heads, keys, head_dim) -> as query.
-
-        bias (1, heads, queries, keys) is added to the scores; dropout is the probability with which a weight is lost.
-        """
+        """Query (batch, heads, queries, head_dim), key and value (batch, kv_heads, keys, head_dim), bias (1, heads,
+        queries, keys) or None, dropout the probability with which a weight is lost -> as query."""
         ...
 
 
@@ -118,7 +112,8 @@ def eager(
     dropout: float,
 ) -> Tensor:
     """The formula, step by step, as a `WeightedSum`. The softmax is taken in at least float32."""
-    key, value = share(key, query.shape[1]), share(value, query.shape[1])
+    if key.shape[1] != query.shape[1]:
+        key, value = share(key, query.shape[1]), share(value, query.shape[1])
     weights = F.dropout(softmax(query, key, mask, bias, scale).to(query.dtype), dropout)
     return einsum(weights, value, "batch heads i j, batch heads j width -> batch heads i width")
 
@@ -134,7 +129,8 @@ def softmax(query: Tensor, key: Tensor, mask: Mask, bias: Tensor | None, scale: 
     scores = scores.to(compute_dtype(scores.dtype))
     # The lowest finite number, not -inf, which would make a row without any key NaN; exp turns it into exact zeros.
     scores = scores.masked_fill(~mask.visible, finfo(scores.dtype).min)
-    return mask.silence(scores.softmax(dim=-1))
+    weights = scores.softmax(dim=-1)
+    return weights if mask.shows_all else mask.silence(weights)
 
 
 def share(x: Tensor, heads: int) -> Tensor:
@@ -149,45 +145,35 @@ class Attention(nn.Module):
     """What all kinds of attention share: the scale, the weighted sum, and the matrix that writes its result.
 
     Attributes:
-        lifted: what all scores are multiplied by beside their scale, as YaRN does.
+        scale: what the products of queries and keys are multiplied by (Vaswani et al. 2017, section 3.2.1).
     """
 
     output: Linear
-    lifted: float = 1.0
 
     def __init__(self, spec: schema.Spec, *, weigh: WeightedSum) -> None:
         super().__init__()
         self.head_dim = spec.head_dim
         self.group = spec.heads // spec.kv_heads
-        self.scaling = spec.architecture.attention.scale
-        self.dropout = spec.architecture.dropout.at("attention")
-        self.weighted_sum = weigh
-
-    def scale(self) -> float:
-        """What the products of queries and keys are multiplied by (Vaswani et al. 2017, section 3.2.1)."""
-        match self.scaling:
+        match spec.architecture.attention.scale:
             case "inverse-sqrt-head-dim" | "inverse-sqrt-head-dim-log-length":
-                return self.lifted * float(self.head_dim**-0.5)
+                self.scale = float(spec.head_dim**-0.5)
             case "inverse-sqrt-three-head-dims":
-                return self.lifted * float((3 * self.head_dim) ** -0.5)
+                self.scale = float((3 * spec.head_dim) ** -0.5)
             case "none":
-                return self.lifted
+                self.scale = 1.0
             case other:
                 raise ValueError(f"the reference has no formula for the scale {other!r}")
+        self.dropout = spec.architecture.dropout.at("attention")
+        self.weighted_sum = weigh
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: Tensor | None
     ) -> Tensor:
         """Query (batch, heads, queries, head_dim), key and value (batch, kv_heads, keys, head_dim; values may have
         another width), bias (1, heads, queries, keys) or None -> (batch, queries, hidden_size)."""
+        lost = self.dropout if self.training else 0.0
         mixed = self.weighted_sum(
-            query,
-            key,
-            value,
-            mask=mask,
-            bias=bias,
-            scale=self.scale(),
-            dropout=self.dropout if self.training else 0.0,
+            query, key, value, mask=mask, bias=bias, scale=self.scale, dropout=lost
         )
         y: Tensor = self.output(
             rearrange(mixed, "batch heads queries head_dim -> batch queries (heads head_dim)")
@@ -209,11 +195,8 @@ class MultiHeadAttention(Attention):
 
     def split(self, x: Tensor) -> Tensor:
         """(batch, length, heads · head_dim) -> (batch, heads, length, head_dim)"""
-        return rearrange(
-            x,
-            "batch length (heads head_dim) -> batch heads length head_dim",
-            head_dim=self.head_dim,
-        )
+        by_head = "batch length (heads width) -> batch heads length width"
+        return rearrange(x, by_head, width=self.head_dim)
 
 
 class SelfAttention(MultiHeadAttention):

@@ -75,3 +75,9 @@ class Cache:
     def length(self) -> int:
         """The tokens that the cache holds."""
         return self.layers[0].self_attention.length
+
+    def remember(self, prefix: Prefix | None) -> Prefix | None:
+        """The prefix with which the cache began; that of the first call is kept."""
+        if not self.length:
+            self.prefix = prefix
+        return self.prefix

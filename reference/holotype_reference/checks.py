@@ -113,7 +113,7 @@ def _check_prefix(
         )
 
 
-def _check_direction(spec: schema.Spec, prefix: Prefix | None, right_to_left: bool | None) -> None:
+def _check_direction(spec: schema.Spec, prefix: Prefix | None, right_to_left: bool) -> None:
     if not right_to_left:
         return
     if not spec.mixture_of_masks:

@@ -15,12 +15,10 @@ from holotype_spec import schema
 class Placement(nn.Module):
     """What one stack adds to the rows of its tokens, and the norm and dropout of the sum."""
 
-    def __init__(self, spec: schema.Spec) -> None:
+    def __init__(self, spec: schema.Spec, token: Table | None = None) -> None:
         super().__init__()
-        self.build(spec)
-
-    def build(self, spec: schema.Spec) -> None:
-        """The tables, the norm and the dropout."""
+        if token is not None:
+            self.token = token  # the tokens' table comes first
         architecture = spec.architecture
         width = architecture.embeddings.width
         narrow = isinstance(width, schema.FactorisedEmbedding) and width.tables == "all"
@@ -69,10 +67,8 @@ class Embeddings(Placement):
     """
 
     def __init__(self, spec: schema.Spec) -> None:
-        nn.Module.__init__(self)  # the tokens' table comes first
+        super().__init__(spec, Table(spec.vocab_size, spec.embedding_size))
         embeddings = spec.architecture.embeddings
-        self.token = Table(spec.vocab_size, spec.embedding_size)
-        self.build(spec)
         self.scaled_by = spec.hidden_size**0.5 if embeddings.scale == "sqrt-hidden-size" else 1.0
         self.projection: Linear | None = None
         self.projects: str = "none"
@@ -81,21 +77,23 @@ class Embeddings(Placement):
                 self.projection = Linear(size, spec.hidden_size, bias=bias)
                 self.projects = tables
 
-    def rows(self, token_ids: Tensor) -> Tensor:
-        """(batch, length) -> (batch, length, size)"""
+    def forward(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        token_types: Tensor | None,
+        placement: Placement | None = None,
+    ) -> Tensor:
+        """Token ids (batch, length), positions and token types as in `place`, perhaps those of another stack -> (batch,
+        length, hidden_size)."""
         x: Tensor = self.token(token_ids)
         x = x * self.scaled_by if self.scaled_by != 1.0 else x
-        return self.widened(x) if self.projects == "token" else x
-
-    def widened(self, x: Tensor) -> Tensor:
-        """(batch, length, size of the table) -> (batch, length, hidden_size)"""
-        wide: Tensor = x if self.projection is None else self.projection(x)
-        return wide
-
-    def forward(self, token_ids: Tensor, positions: Tensor, token_types: Tensor | None) -> Tensor:
-        """Token ids (batch, length), positions and token types as in `place` -> (batch, length, hidden_size)."""
-        x = self.place(self.rows(token_ids), positions, token_types)
-        return self.widened(x) if self.projects == "all" else x
+        if self.projection is not None and self.projects == "token":
+            x = self.projection(x)
+        x = (placement or self).place(x, positions, token_types)
+        if self.projection is not None and self.projects == "all":
+            x = self.projection(x)
+        return x
 
 
 class VocabularyMatrix(nn.Module):
@@ -130,18 +128,10 @@ class LanguageModelHead(nn.Module):
             Linear(spec.hidden_size, spec.embedding_size, bias=False) if factorised else None
         )
         self.output = VocabularyMatrix(spec, bias=head.bias)
-        self.hidden_size = spec.hidden_size
-        self.input_scale = head.input_scale
+        self.scale = 1.0 if head.input_scale == "none" else float(spec.hidden_size**-0.5)
 
     def forward(self, x: Tensor, token_table: Tensor) -> Tensor:
         """(batch, length, hidden_size) -> (batch, length, vocab_size)"""
         x = x if self.projection is None else self.projection(x)
-        logits: Tensor = self.output(x * self.scale(), token_table)
+        logits: Tensor = self.output(x * self.scale, token_table)
         return logits
-
-    def scale(self) -> float:
-        match self.input_scale:
-            case "inverse-sqrt-hidden-size":
-                return float(self.hidden_size**-0.5)
-            case "none":
-                return 1.0

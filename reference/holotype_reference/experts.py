@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from holotype_reference.basics import compute_dtype
-from holotype_reference.feed_forward import ACTIVATIONS, KINDS
+from holotype_reference.feed_forward import ACTIVATIONS, FeedForward
 from holotype_spec import schema
 
 
@@ -161,7 +161,7 @@ class Experts(nn.Module):
         self.router = Router(spec, kind)
         self.experts = Blocks(spec, kind)
         self.shared_experts = (
-            KINDS[kind.expert](spec, kind.shared_experts * kind.expert_size)
+            FeedForward(spec, kind.shared_experts * kind.expert_size, gated=kind.expert == "gated")
             if kind.shared_experts
             else None
         )

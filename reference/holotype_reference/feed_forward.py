@@ -32,12 +32,23 @@ ACTIVATIONS: dict[schema.Activation, Callable[[Tensor], Tensor]] = {
 
 
 class FeedForward(nn.Module):
-    """What both kinds share: `inner` widens, `down` brings back, and dropout may stand between the two."""
+    """down(activation(up(x))) (Vaswani et al. 2017, equation 2), with dropout in front of `down` if the spec has it.
 
-    down: Linear
+    A gated one is down(activation(gate(x)) * up(x)) (Shazeer 2020, equation 6; with silu it is his SwiGLU). Unless told
+    otherwise it is the block of a layer without experts.
+    """
 
-    def __init__(self, spec: schema.Spec) -> None:
+    def __init__(
+        self, spec: schema.Spec, size: int | None = None, *, gated: bool | None = None
+    ) -> None:
         super().__init__()
+        kind, size = spec.architecture.feed_forward, size or spec.ffn_size
+        if gated is None:
+            gated = kind.dense == "gated" if isinstance(kind, schema.Experts) else kind.gated
+        d, bias = spec.hidden_size, spec.architecture.feed_forward.bias
+        self.gate = Linear(d, size, bias=bias) if gated else None
+        self.up = Linear(d, size, bias=bias)
+        self.down = Linear(size, d, bias=bias)
         self.activation = spec.architecture.feed_forward.activation
         self.dropout = nn.Dropout(spec.architecture.dropout.at("feed-forward"))
 
@@ -48,52 +59,8 @@ class FeedForward(nn.Module):
 
     def inner(self, x: Tensor) -> Tensor:
         """(batch, length, hidden_size) -> (batch, length, ffn_size)"""
-        raise NotImplementedError
+        up: Tensor = self.up(x)
+        return self.activate(up) if self.gate is None else self.activate(self.gate(x)) * up
 
     def activate(self, x: Tensor) -> Tensor:
         return ACTIVATIONS[self.activation](x)
-
-
-class PlainFeedForward(FeedForward):
-    """down(activation(up(x))) (Vaswani et al. 2017, equation 2)."""
-
-    def __init__(self, spec: schema.Spec, size: int) -> None:
-        super().__init__(spec)
-        bias = spec.architecture.feed_forward.bias
-        self.up = Linear(spec.hidden_size, size, bias=bias)
-        self.down = Linear(size, spec.hidden_size, bias=bias)
-
-    def inner(self, x: Tensor) -> Tensor:
-        return self.activate(self.up(x))
-
-
-class GatedFeedForward(FeedForward):
-    """down(activation(gate(x)) * up(x)) (Shazeer 2020, equation 6; with silu it is his SwiGLU)."""
-
-    def __init__(self, spec: schema.Spec, size: int) -> None:
-        super().__init__(spec)
-        bias = spec.architecture.feed_forward.bias
-        self.gate = Linear(spec.hidden_size, size, bias=bias)
-        self.up = Linear(spec.hidden_size, size, bias=bias)
-        self.down = Linear(size, spec.hidden_size, bias=bias)
-
-    def inner(self, x: Tensor) -> Tensor:
-        up: Tensor = self.up(x)
-        return self.activate(self.gate(x)) * up
-
-
-KINDS: dict[str, type[PlainFeedForward | GatedFeedForward]] = {
-    "plain": PlainFeedForward,
-    "gated": GatedFeedForward,
-}
-
-
-def dense(spec: schema.Spec) -> FeedForward:
-    """The one feed-forward block of a layer, of the size ffn_size: of any layer that has no experts."""
-    match spec.architecture.feed_forward:
-        case schema.PlainFeedForward():
-            return PlainFeedForward(spec, spec.ffn_size)
-        case schema.GatedFeedForward():
-            return GatedFeedForward(spec, spec.ffn_size)
-        case schema.Experts(dense=kind):
-            return KINDS[kind](spec, spec.ffn_size)

@@ -46,12 +46,7 @@ def greedy(
     Raises:
         ValueError: the model is in training mode, the prompt is missing or padded on the right, or as `Model.forward`.
     """
-    if model.training:
-        raise ValueError(
-            "the model is in training mode and would drop at random: call model.eval()"
-        )
-    if steps < 0:
-        raise ValueError(f"steps must be at least 0, not {steps}")
+    _check(model, steps)
     tokens = _prompt(token_ids, source_ids, start_id)
     mask = _mask(tokens, attention_mask)
     cache = model.new_cache()
@@ -77,6 +72,15 @@ def greedy(
         if bool(ended.all()):
             break
     return tokens
+
+
+def _check(model: Model, steps: int) -> None:
+    if model.training:
+        raise ValueError(
+            "the model is in training mode and would drop at random: call model.eval()"
+        )
+    if steps < 0:
+        raise ValueError(f"steps must be at least 0, not {steps}")
 
 
 def _prompt(token_ids: Tensor | None, source_ids: Tensor | None, start_id: int | None) -> Tensor:

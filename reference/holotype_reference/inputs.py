@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import repeat
-from operator import is_not
 
 import torch
 from torch import Tensor
 
 from holotype_reference.cache import Cache
 from holotype_reference.masks import Documents, Prefix
-from holotype_spec import schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +49,8 @@ class Inputs:
     cache: Cache | None = None
     documents: Documents | None = None
     prefix: Prefix | None = None
-    right_to_left: bool | None = None
+    right_to_left: bool = False
     order: Tensor | None = None
-
-    @property
-    def more(self) -> bool:
-        """Whether anything is given beside the token ids."""
-        _, *others = vars(self).values()
-        return any(map(is_not, others, repeat(None)))
 
     @property
     def cached(self) -> int:
@@ -91,14 +82,3 @@ def check_ids(name: str, ids: Tensor) -> tuple[int, int]:
             f"not {ids.dtype} of shape {tuple(ids.shape)}"
         )
     return ids.shape[0], ids.shape[1]
-
-
-def check_tokens(spec: schema.Spec, inputs: Inputs) -> None:
-    """Raise ValueError unless the token ids fit the spec; `holotype_reference.checks` has what else may be given."""
-    _, length = check_ids("token_ids", inputs.token_ids)
-    tokens = inputs.cached + length
-    if spec.learned_positions and inputs.position_ids is None and tokens > spec.max_positions:
-        raise ValueError(
-            f"{spec.name} has {spec.max_positions} learned positions, but {tokens} tokens "
-            "were given (those in the cache included): shorten the input"
-        )

@@ -47,20 +47,21 @@ class MaskDecodingStack(Stack):
         self,
         spec: schema.Spec,
         pattern: schema.Pattern,
-        depth: int,
         head: EnhancedMaskDecoder,
         *,
         weigh: WeightedSum,
     ) -> None:
-        super().__init__(spec, pattern, depth=depth, cross=False, weigh=weigh)
+        super().__init__(spec, pattern, depth=spec.layers, cross=False, weigh=weigh)
         self.decoders = (head,)  # in a tuple, so that it is no part of this module
 
     def through(self, x: Tensor, given: LayerInputs, inputs: Inputs) -> Tensor:
         for index in range(self.depth - 1):
-            x = self.layer(index)(x, given, None)
+            x = self.layers[index % len(self.layers)](x, given, None)
 
         def last(states: Tensor, memory: Tensor = x) -> Tensor:
-            y: Tensor = self.layer(self.depth - 1)(states, with_memory(given, memory), None)
+            y: Tensor = self.layers[(self.depth - 1) % len(self.layers)](
+                states, with_memory(given, memory), None
+            )
             return y
 
         assert inputs.position_ids is not None

@@ -9,8 +9,7 @@
     documents    of all these, the keys of its own document only          Krell et al. 2021, section 3.2
     padding      of all these, the real ones only
 
-`Mask.allowed` and `Mask.visible` are the one statement of it, as a boolean matrix. Whoever computes without that matrix
-reads `reach`, `prefix`, `documents` and `padding` instead, and must come to the same.
+`Mask.visible` is the one statement of it, as a boolean matrix: whoever computes without it must come to the same.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import ClassVar
 
 import torch
 from einops import rearrange
@@ -54,15 +54,10 @@ class Mask:
         documents: the lengths of the documents that are packed into the keys, one after the other, and do not see each
             other: one tuple of lengths for each row of the batch, or a single one for all rows; None for no packing.
 
-    So a window of 256 over two packed documents, the same in every row, is
-
-        Mask(pattern=schema.SlidingWindow(window=256), documents=((100, 412),), queries=512, keys=512, cached=0, …)
-
-    and a prefix-LM whose two rows have prefixes of 3 and 5 tokens Mask(pattern=schema.Causal(), prefix=(3, 5), …).
-
-    `holotype_reference.kernels.mask_shapes` says what `visible` holds without building it, for kernels that need no
-    matrix then. A subclass that draws another matrix overrides `visible` or `allowed`; then nothing is inferred from
-    the description.
+    So a window of 256 over two packed documents, the same in every row, is Mask(pattern=SlidingWindow(window=256),
+    documents=((100, 412),), queries=512, keys=512, …), and a prefix-LM whose two rows have prefixes of 3 and 5 tokens
+    Mask(pattern=Causal(), prefix=(3, 5), …). `holotype_reference.kernels.mask_shapes` says what `visible` holds without
+    building it. A subclass that draws another matrix overrides `visible` or `allowed`; then nothing is inferred.
 
     Raises:
         ValueError: the documents' lengths are not those of the keys.
@@ -76,33 +71,28 @@ class Mask:
     device: torch.device
     prefix: Prefix = 0
     documents: Documents | None = None
+    # Whether the matrix is what the attributes say: not in a subclass that draws its own.
+    is_described: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        cls.is_described = (cls.visible, cls.allowed) == (Mask.visible, Mask.allowed)
 
     def __post_init__(self) -> None:
         for lengths in self.documents or ():
-            if (
-                min(lengths) < 1
-                or sum(lengths) != self.keys
-                or self.cached + self.queries > self.keys
-            ):
+            beyond = self.cached + self.queries > self.keys
+            if min(lengths) < 1 or sum(lengths) != self.keys or beyond:
                 raise ValueError(
                     f"documents of the lengths {lengths} do not hold {self.keys} keys and the queries at"
                     f" {self.cached} to {self.cached + self.queries - 1}: every key belongs to one document of one"
                     " key or more, and every query stands at a key"
                 )
 
-    # The statement --------------------------------------------------------------------------------------------------
-
     @cached_property
     def visible(self) -> Tensor:
         """(batch or 1, 1, queries, keys) boolean, true where query i may see key j; the 1 is for the heads."""
-        return self.part(slice(0, self.queries), slice(0, self.keys))
-
-    def part(self, queries: slice, keys: slice) -> Tensor:
-        """The same for some of the queries and keys: (batch or 1, 1, those queries, those keys)."""
-        allowed = self.allowed(queries, keys)
         if self.padding is None:
-            return allowed
-        return allowed & rearrange(self.padding[:, keys], "batch keys -> batch 1 1 keys")
+            return self.allowed()
+        return self.allowed() & rearrange(self.padding, "batch keys -> batch 1 1 keys")
 
     def allowed(self, queries: slice | None = None, keys: slice | None = None) -> Tensor:
         """(batch or 1, 1, queries, keys) boolean: all but the padding."""
@@ -115,16 +105,11 @@ class Mask:
         if before is not None:
             seen = seen & (j >= i - before)
         if self.prefix != 0:
-            seen = seen | (j < self._prefixes)
+            prefixes = (self.prefix,) if isinstance(self.prefix, int) else self.prefix
+            seen = seen | (j < torch.tensor(prefixes, device=self.device)[:, None, None, None])
         if self.documents is not None:
             seen = seen & self._same_document(i, j)
         return seen
-
-    @property
-    def _prefixes(self) -> Tensor:
-        """(batch or 1, 1, 1, 1)"""
-        prefixes = (self.prefix,) if isinstance(self.prefix, int) else self.prefix
-        return rearrange(torch.tensor(prefixes, device=self.device), "batch -> batch 1 1 1")
 
     def _same_document(self, i: Tensor, j: Tensor) -> Tensor:
         assert self.documents is not None
@@ -136,8 +121,6 @@ class Mask:
         number = rearrange(starts.cumsum(dim=1), "batch place -> batch 1 1 place").to(self.device)
         # More queries than keys: those before the first key are counted to the first document.
         return number[..., i.flatten().clamp(min=0)].mT == number[..., j.flatten()]
-
-    # Queries that see nothing ---------------------------------------------------------------------------------------
 
     @property
     def shows_all(self) -> bool:
@@ -158,15 +141,13 @@ class Mask:
 
     def silence(self, x: Tensor) -> Tensor:
         """Zero for the queries that see no key. x: (batch, heads, queries, anything)"""
-        return x if self.shows_all else x.masked_fill(~self.sighted, 0.0)
-
-    # The description, in numbers ------------------------------------------------------------------------------------
+        return x.masked_fill(~self.sighted, 0.0)
 
     @property
     def reach(self) -> tuple[int | None, int | None]:
         """How many keys before and after its own place a query sees by the pattern; None for all of them."""
         match self.pattern:
-            # A mixture shows everything until one of its masks is chosen, see `drawn`; an order has a mask of its own.
+            # A mixture shows everything until one of its masks is chosen; an order has a mask of its own.
             case schema.Bidirectional() | schema.MixtureOfMasks() | schema.Permutation():
                 return None, None
             # What the prefix adds stands in `prefix`.
@@ -177,30 +158,5 @@ class Mask:
             case Band(before=before, after=after):
                 return before, after
             case _:
-                raise unknown(self.pattern)
-
-    @property
-    def is_described(self) -> bool:
-        """Whether the matrix is what the attributes say: false for a subclass that draws its own."""
-        own = type(self)
-        return (own.visible, own.part, own.allowed) == (Mask.visible, Mask.part, Mask.allowed)
-
-
-def drawn(
-    pattern: schema.Pattern, keys: int, prefix: Prefix | None, right_to_left: bool | None
-) -> schema.Pattern | Band:
-    """The pattern of one batch. Of a mixture it is the mask that was chosen for it (Dong et al. 2019, section 2.2).
-
-    All is seen; or each place sees itself and those behind it, which is a band that reaches to the last key; or itself
-    and those before it and the prefix, which is the first of two segments: an empty one is left-to-right reading.
-    """
-    if not isinstance(pattern, schema.MixtureOfMasks):
-        return pattern
-    if right_to_left:
-        return Band(before=0, after=keys)
-    return schema.Bidirectional() if prefix is None else schema.Causal()
-
-
-def unknown(pattern: schema.Pattern) -> NotImplementedError:
-    """What `holotype_reference.support` keeps from getting here."""
-    return NotImplementedError(f"no mask for {type(pattern).__name__}")
+                # `holotype_reference.support` keeps these from getting here.
+                raise NotImplementedError(f"no mask for {type(self.pattern).__name__}")

@@ -14,19 +14,18 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from holotype_reference.attention import Source, WeightedSum
 from holotype_reference.basics import Linear
 from holotype_reference.cache import Cache
 from holotype_reference.checks import check_given
 from holotype_reference.embeddings import Embeddings, LanguageModelHead, Placement
 from holotype_reference.heads import MaskedLanguageModelHead, Pooler, ReplacedTokenHead
-from holotype_reference.inputs import Inputs, check_tokens, restarted
+from holotype_reference.inputs import Inputs, check_ids, restarted
 from holotype_reference.kernels.paths import PATHS, Path
 from holotype_reference.mask_decoder import EnhancedMaskDecoder, MaskDecodingStack
-from holotype_reference.masks import Mask, Prefix
 from holotype_reference.positions import two_dimensional
+from holotype_reference.source import SourceReader
 from holotype_reference.stack import Stack
-from holotype_reference.support import check_supported
+from holotype_reference.support import UnsupportedMechanism, unsupported
 from holotype_reference.two_streams import QueryEmbeddings, TwoStreamStack
 from holotype_spec import schema
 from holotype_spec.parameters import parameter_table, places_each_stack
@@ -38,15 +37,15 @@ def build(spec: schema.Spec, *, path: Path = "fused") -> Model:
     """The reference model of a spec, freshly initialised, on the default device and in the default dtype.
 
     Args:
-        spec: any spec that `holotype_reference.support.unsupported` says nothing of, full-size or a probe. Under
-            ``torch.device("meta")`` nothing is allocated.
+        spec: full-size or a probe. Under ``torch.device("meta")`` nothing is allocated.
         path: how attention is computed: "fused" through torch's kernels, "eager" step by step as in the formula.
 
     Raises:
         UnsupportedMechanism: the spec has a mechanism that there is no class for yet.
         ValueError: there is no such path.
     """
-    check_supported(spec)
+    if missing := unsupported(spec):
+        raise UnsupportedMechanism(spec, missing)
     if path not in PATHS:
         raise ValueError(f"path must be one of {', '.join(PATHS)}, not {path!r}")
     return Model(spec, path=path)
@@ -67,21 +66,28 @@ class Output:
     cache: Cache | None
 
 
-class Model(nn.Module):
+class Model(SourceReader):
     """A whole model. Its ``state_dict`` has exactly the names and shapes of `holotype_spec.tensor_table`."""
+
+    decoder: Stack
 
     def __init__(self, spec: schema.Spec, *, path: Path) -> None:
         super().__init__()
         self.spec = spec
+        self.reads_source = spec.architecture.structure == "encoder-decoder"
         self.embeddings = QueryEmbeddings(spec) if spec.permuted else Embeddings(spec)
         self.source_embeddings = Placement(spec) if places_each_stack(spec) else None
         last = head(spec)
         weigh, pattern = PATHS[path], spec.architecture.attention.pattern
         match spec.architecture.structure:
-            case "encoder":
-                self.encoder = self.stack(pattern, last, weigh=weigh)
-            case "decoder":
-                self.decoder = self.stack(pattern, last, weigh=weigh)
+            case "encoder" | "decoder" as only:
+                if isinstance(self.embeddings, QueryEmbeddings):
+                    stack: Stack = TwoStreamStack(spec, pattern, self.embeddings, weigh=weigh)
+                elif isinstance(last, EnhancedMaskDecoder):
+                    stack = MaskDecodingStack(spec, pattern, last, weigh=weigh)
+                else:
+                    stack = Stack(spec, pattern, depth=spec.layers, cross=False, weigh=weigh)
+                self.add_module(only, stack)
             case "encoder-decoder":
                 both, depth = schema.Bidirectional(), spec.encoder_depth
                 self.encoder = Stack(spec, both, depth=depth, cross=False, weigh=weigh)
@@ -93,15 +99,6 @@ class Model(nn.Module):
                 self.next_sentence = Linear(spec.hidden_size, 2)
         self.head = last
         self.reset_parameters()
-
-    def stack(self, pattern: schema.Pattern, last: Head, *, weigh: WeightedSum) -> Stack:
-        """The stack of a model that has only one."""
-        spec, depth = self.spec, self.spec.layers
-        if isinstance(self.embeddings, QueryEmbeddings):
-            return TwoStreamStack(spec, pattern, depth, self.embeddings, weigh=weigh)
-        if isinstance(last, EnhancedMaskDecoder):
-            return MaskDecodingStack(spec, pattern, depth, last, weigh=weigh)
-        return Stack(spec, pattern, depth=depth, cross=False, weigh=weigh)
 
     def reset_parameters(self) -> None:
         """Matrices, embeddings and score biases from N(0, 0.02²), gains one, shifts and biases zero.
@@ -127,43 +124,33 @@ class Model(nn.Module):
         *,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        token_types: Tensor | None = None,
-        source_ids: Tensor | None = None,
-        source_mask: Tensor | None = None,
-        cache: Cache | None = None,
         **further: Any,
     ) -> Output:
         """Logits for every token.
 
         Args:
-            token_ids, attention_mask, …: the fields of `Inputs`, which says what each of them is.
+            token_ids, attention_mask, position_ids: as in `Inputs`.
+            further: the other fields of `Inputs`, by name: token_types, source_ids, cache, documents, …
 
         Raises:
             ValueError: an argument does not fit the spec or the others; nothing has been computed then.
         """
         inputs = Inputs(
-            token_ids=token_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            token_types=token_types,
-            source_ids=source_ids,
-            source_mask=source_mask,
-            cache=cache,
-            **further,
+            token_ids=token_ids, attention_mask=attention_mask, position_ids=position_ids, **further
         )
-        check_tokens(self.spec, inputs)
-        if inputs.more or self.spec.architecture.structure == "encoder-decoder":
+        check_ids("token_ids", token_ids)
+        if self.reads_source or further or attention_mask is not None or position_ids is not None:
             check_given(self.spec, inputs)
-        if cache is not None:
-            inputs = replace(inputs, prefix=remembered(inputs.prefix, cache))
+        if inputs.cache is not None:
+            inputs = replace(inputs, prefix=inputs.cache.remember(inputs.prefix))
         positions = self.positions(inputs, inputs.cached)
         inputs = replace(inputs, position_ids=positions)
-        x = self.embeddings(token_ids, positions, token_types)
-        x = self.writer(x, inputs=inputs, source=self.source(inputs))
+        x = self.embeddings(token_ids, positions, inputs.token_types)
+        x = self.writer(x, inputs=inputs, source=self.source(inputs) if self.reads_source else None)
         return Output(
             logits=self.head(x, self.embeddings.token.weight),
             next_sentence=None if self.pooler is None else self.classify(x),
-            cache=cache,
+            cache=inputs.cache,
         )
 
     @property
@@ -173,54 +160,23 @@ class Model(nn.Module):
 
     def positions(self, inputs: Inputs, cached: int) -> Tensor:
         """(batch or 1, length), or (batch or 1, 2, length): those given, or counted on from what is cached."""
+        tokens, device = cached + inputs.token_ids.shape[1], inputs.token_ids.device
         if inputs.position_ids is not None:
             return inputs.position_ids
+        if self.spec.learned_positions and tokens > self.spec.max_positions:
+            raise ValueError(
+                f"{self.spec.name} has {self.spec.max_positions} learned positions, but {tokens} tokens "
+                "were given (those in the cache included): shorten the input"
+            )
         if self.spec.two_positions:
             return two_dimensional.places(inputs, cached)
         if inputs.documents is not None:
-            return restarted(inputs.documents, inputs.token_ids.device)
-        places = torch.arange(
-            cached, cached + inputs.token_ids.shape[1], device=inputs.token_ids.device
-        )
-        return rearrange(places, "length -> 1 length")
+            return restarted(inputs.documents, device)
+        return rearrange(torch.arange(cached, tokens, device=device), "length -> 1 length")
 
-    def source(self, inputs: Inputs) -> Source | None:
-        """The source encoded, or, from the second call with a cache, what is known of it."""
-        cache, ids, encoded = inputs.cache, inputs.source_ids, None
-        if cache is not None and cache.source_ids is not None:
-            ids, padding = cache.source_ids, cache.source_padding
-        elif ids is not None:
-            read = Inputs(token_ids=ids, attention_mask=inputs.source_mask)
-            encoded, padding = self.encode(read), read.padding
-            if cache is not None:
-                cache.source_ids, cache.source_padding = ids.clone(), padding
-        else:
-            return None
-        mask = Mask(
-            pattern=schema.Bidirectional(),
-            queries=inputs.token_ids.shape[1],
-            keys=ids.shape[1],
-            cached=0,
-            padding=padding,
-            device=inputs.token_ids.device,
-        )
-        return Source(encoded=encoded, mask=mask)
-
-    def encode(self, inputs: Inputs) -> Tensor:
-        """(batch, source length) -> (batch, source length, hidden_size)"""
-        positions = self.positions(inputs, cached=0)
-        if self.source_embeddings is None:
-            embedded: Tensor = self.embeddings(inputs.token_ids, positions, None)
-        else:
-            rows = self.embeddings.rows(inputs.token_ids)
-            embedded = self.source_embeddings.place(rows, positions, None)
-        x: Tensor = self.encoder(embedded, inputs=replace(inputs, position_ids=positions))
-        return x
-
-    def classify(self, x: Tensor) -> Tensor | None:
+    def classify(self, x: Tensor) -> Tensor:
         """Does the second sentence follow the first? (batch, length, hidden_size) -> (batch, 2)"""
-        if self.pooler is None:
-            return None
+        assert self.pooler is not None
         classes: Tensor = self.next_sentence(self.pooler(x))
         return classes
 
@@ -233,15 +189,6 @@ class Model(nn.Module):
         if self.spec.architecture.structure == "encoder":
             raise ValueError(f"{self.spec.name} is an encoder and cannot be decoded token by token")
         return Cache.empty(self.spec.layers)
-
-
-def remembered(prefix: Prefix | None, cache: Cache | None) -> Prefix | None:
-    """The prefix of these tokens: that with which their cache began, if there is one."""
-    if cache is None:
-        return prefix
-    if not cache.length:
-        cache.prefix = prefix
-    return cache.prefix
 
 
 def head(spec: schema.Spec) -> Head:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from holotype_reference.attention import (
     Attention,
     LayerInputs,
-    Positioning,
     Positions,
     SelfAttention,
     Source,
@@ -20,10 +19,11 @@ from holotype_reference.basics import norm
 from holotype_reference.cache import LayerCache
 from holotype_reference.cross_attention import CrossAttention
 from holotype_reference.experts import Experts
-from holotype_reference.feed_forward import FeedForward, dense
+from holotype_reference.feed_forward import FeedForward
 from holotype_reference.inputs import Inputs
 from holotype_reference.latent import LatentAttention
-from holotype_reference.masks import Mask, drawn
+from holotype_reference.masks import Mask
+from holotype_reference.mixture import drawn
 from holotype_reference.positions.disentangled import DisentangledAttention, RelativeRows
 from holotype_reference.positions.log_length import LogLength
 from holotype_reference.positions.relative_bias import Alibi, relative_bias
@@ -56,12 +56,12 @@ class Layer(nn.Module):
             case schema.Experts() as kind if spec.has_experts(index):
                 self.feed_forward = Experts(spec, kind)
             case kind:
-                self.feed_forward = dense(spec)
+                self.feed_forward = FeedForward(spec)
         if self.residual != "parallel":
             self.feed_forward_norm = norm(spec)
         self.dense_after: FeedForward | None = None
         if isinstance(kind, schema.Experts) and kind.dense_after and spec.has_experts(index):
-            self.dense_after = dense(spec)
+            self.dense_after = FeedForward(spec)
             self.dense_after_norm = norm(spec)
         # √(2 layers) (Zeng et al. 2022, section 2.1); for a decoder the factor of DeepNet is the root of this.
         self.alpha = float((2 * spec.layers) ** 0.5) if self.residual == "deep-norm" else 1.0
@@ -129,6 +129,8 @@ class Stack(nn.Module):
         self.pattern = pattern
         self.depth = depth
         positions = positions_of(spec, pattern)
+        if spec.architecture.attention.scale == "inverse-sqrt-head-dim-log-length":
+            positions = LogLength(positions, trained=spec.max_positions)
         self.positions_name = positions.name
         self.add_module(positions.name, positions)
         # Layers that share their parameters are one, run again and again (Lan et al. 2019, section 3.1).
@@ -141,9 +143,8 @@ class Stack(nn.Module):
 
     def forward(self, x: Tensor, *, inputs: Inputs, source: Source | None = None) -> Tensor:
         """Vectors (batch, length, hidden_size) of the tokens of `inputs`, whose positions are given -> the same."""
-        given = LayerInputs(
-            mask=self.mask(inputs), positions=self.positioning(x, inputs), source=source
-        )
+        shared: Positions = getattr(self, self.positions_name)
+        given = LayerInputs(mask=self.mask(inputs), positions=shared.at(x, inputs), source=source)
         x = self.through(x, given, inputs)
         if self.final_norm is not None:
             x = self.final_norm(x)
@@ -157,22 +158,12 @@ class Stack(nn.Module):
             x = self.layers[index % len(self.layers)](x, given, cache)
         return x
 
-    def layer(self, index: int) -> Layer:
-        """The layer with this number."""
-        found = self.layers[index % len(self.layers)]
-        assert isinstance(found, Layer)
-        return found
-
-    def positioning(self, x: Tensor, inputs: Inputs) -> Positioning:
-        """What positions do to self-attention in one pass over `x` (batch, length, hidden_size)."""
-        positions: Positions = getattr(self, self.positions_name)
-        return positions.at(x, inputs)
-
     def mask(self, inputs: Inputs) -> Mask:
         """What self-attention sees: the stack's pattern in each document and the prefix, less the padding."""
         cached, queries = inputs.cached, inputs.token_ids.shape[1]
+        mixed = isinstance(self.pattern, schema.MixtureOfMasks)
         return Mask(
-            pattern=drawn(self.pattern, cached + queries, inputs.prefix, inputs.right_to_left),
+            pattern=drawn(self.pattern, cached + queries, inputs) if mixed else self.pattern,
             queries=queries,
             keys=cached + queries,
             cached=cached,
@@ -197,30 +188,26 @@ def self_attention(spec: schema.Spec, *, weigh: WeightedSum) -> Attention:
     else:
         made = SelfAttention(spec, weigh=weigh)
     if isinstance(positions, schema.Rotary) and isinstance(positions.scaling, schema.YarnScaling):
-        made.lifted = score_factor(positions.scaling)
+        made.scale *= score_factor(positions.scaling)
     return made
 
 
 def positions_of(spec: schema.Spec, pattern: schema.Pattern) -> Positions:
     """What the layers of a stack share to know positions."""
-    positions: Positions
     match spec.architecture.positions:
         case schema.Rotary(scaling=schema.NoScaling()) as rotary:
-            positions = Rotary(spec.rotary_dim, theta=rotary.theta, pairing=rotary.pairing)
+            return Rotary(spec.rotary_dim, theta=rotary.theta, pairing=rotary.pairing)
         case schema.Rotary() as rotary:
-            positions = ScaledRotary(spec.rotary_dim, rotary)
+            return ScaledRotary(spec.rotary_dim, rotary)
         case schema.TwoDimensionalRotary(theta=theta):
-            positions = TwoDimensionalRotary(spec.head_dim, theta=theta)
+            return TwoDimensionalRotary(spec.head_dim, theta=theta)
         case schema.Alibi():
-            positions = Alibi(spec.heads)
+            return Alibi(spec.heads)
         case schema.RelativeBuckets() as buckets:
-            positions = relative_bias(buckets, spec.heads, pattern)
+            return relative_bias(buckets, spec.heads, pattern)
         case schema.Disentangled() as described:
-            positions = RelativeRows(spec, described)
+            return RelativeRows(spec, described)
         case schema.TransformerXLPositions() as sinusoids:
-            positions = RelativeSinusoids(spec, sinusoids)
+            return RelativeSinusoids(spec, sinusoids)
         case _:
-            positions = Positions()
-    if spec.architecture.attention.scale == "inverse-sqrt-head-dim-log-length":
-        return LogLength(positions, trained=spec.max_positions)
-    return positions
+            return Positions()

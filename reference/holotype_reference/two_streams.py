@@ -61,12 +61,11 @@ class TwoStreamStack(Stack):
         self,
         spec: schema.Spec,
         pattern: schema.Pattern,
-        depth: int,
         embeddings: QueryEmbeddings,
         *,
         weigh: WeightedSum,
     ) -> None:
-        super().__init__(spec, pattern, depth=depth, cross=False, weigh=weigh)
+        super().__init__(spec, pattern, depth=spec.layers, cross=False, weigh=weigh)
         self.start = (embeddings,)  # in a tuple, so that they are no part of this module
 
     def through(self, x: Tensor, given: LayerInputs, inputs: Inputs) -> Tensor:
@@ -75,7 +74,8 @@ class TwoStreamStack(Stack):
         content, asking = self.masked(given, inputs.order)
         queries = self.started(x, inputs)
         for index in range(self.depth):
-            layer = self.layer(index)
+            layer = self.layers[index % len(self.layers)]
+            assert isinstance(layer, Layer)
             queries = self.asked(layer, queries, asking, x)
             x = layer(x, content, None if inputs.cache is None else inputs.cache.layers[index])
         return queries

@@ -84,7 +84,7 @@ def test_alibi_of_a_chunk_of_one_token_is_nothing() -> None:
     model(torch.ones(1, 6, dtype=torch.long), cache=cache)
     token = ModelInputs(token_ids=torch.ones(1, 1, dtype=torch.long), cache=cache)
     query = torch.zeros(1, 1, 1)
-    bias = model.decoder.positioning(query, token).bias(query, query)
+    bias = model.decoder.relative_bias.at(query, token).bias(query, query)
     assert bias is not None
     assert bias.shape == (1, 11, 1, 7)
     assert not bias.any()

@@ -102,7 +102,7 @@ def test_the_matrices_of_keys_and_values_may_be_taken_up_by_those_of_queries_and
         scores = einsum(query, latent, "b h i r, b j r -> b h i j")
         scores = scores + einsum(turning, shared, "b h i r, b j r -> b h i j")
         hidden = torch.ones(5, 5).triu(1).bool()
-        weights = (scores * block.scale()).masked_fill(hidden, -torch.inf).softmax(dim=-1)
+        weights = (scores * block.scale).masked_fill(hidden, -torch.inf).softmax(dim=-1)
         mixed = einsum(weights, latent, "b h i j, b j r -> b h i r")
         into_output = einsum(
             block.output.weight.view(40, 5, 9),

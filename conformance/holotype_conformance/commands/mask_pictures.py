@@ -251,7 +251,8 @@ def _route(
     import torch
 
     from holotype_reference.kernels.paths import cost, route
-    from holotype_reference.masks import Mask, drawn
+    from holotype_reference.masks import Mask
+    from holotype_reference.mixture import drawn
     from holotype_reference.support import unsupported
 
     if missing := unsupported(spec):
@@ -259,7 +260,7 @@ def _route(
     length = spec.max_positions
     choice = choice or Choice()
     mask = Mask(
-        pattern=drawn(pattern, length, choice.prefix, choice.right_to_left),
+        pattern=drawn(pattern, length, choice),
         queries=length,
         keys=length,
         cached=0,

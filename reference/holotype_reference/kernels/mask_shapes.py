@@ -6,8 +6,17 @@ from dataclasses import replace
 from itertools import accumulate
 
 from einops import rearrange
+from torch import Tensor
 
 from holotype_reference.masks import Mask
+
+
+def part(mask: Mask, queries: slice, keys: slice) -> Tensor:
+    """What some of the queries see of some of the keys: (batch or 1, 1, those queries, those keys) boolean."""
+    allowed = mask.allowed(queries, keys)
+    if mask.padding is None:
+        return allowed
+    return allowed & rearrange(mask.padding[:, keys], "batch keys -> batch 1 1 keys")
 
 
 def row_count(mask: Mask) -> int:

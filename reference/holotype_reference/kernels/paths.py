@@ -106,7 +106,8 @@ def attend(
             return by_kernel(query, key, value, mask=mask, scale=scale)
     # Kernels differ in what they make of a row without any key: it sees everything, and its result is left out.
     told = mask.open if bias is None else bias.masked_fill(~mask.open, float("-inf"))
-    return mask.silence(_sdpa(query, key, value, told, scale, dropout))
+    found = _sdpa(query, key, value, told, scale, dropout)
+    return found if mask.shows_all else mask.silence(found)
 
 
 PATHS: dict[Path, WeightedSum] = {"fused": attend, "blocks": blocks, "eager": eager}

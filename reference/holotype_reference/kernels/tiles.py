@@ -22,6 +22,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from holotype_reference.kernels.mask_shapes import part
 from holotype_reference.masks import Mask
 
 BLOCK = 64
@@ -242,7 +243,7 @@ class Additive:
             columns = slice(tile.keys.start + offset, tile.keys.stop + offset)
             return self.distances[None, None, : tile.height, columns]
         if not (tile.full or tile.corner):
-            return self._numbers(self.mask.part(tile.queries, tile.keys))
+            return self._numbers(part(self.mask, tile.queries, tile.keys))
         if self.mask.padding is None:
             return None
         return self._numbers(rearrange(self.mask.padding[:, tile.keys], "b keys -> b 1 1 keys"))

@@ -77,11 +77,11 @@ class DisentangledAttention(SelfAttention):
     def content_to_position(self, query: Tensor, rows: Tensor, distances: Distances) -> Tensor:
         """scale · q_i K_δᵀ, for each query and the row of each key: (batch, heads, queries, keys)"""
         assert self.position_key is not None
-        return distances.pick((query * self.scale()) @ self.split(self.position_key(rows)).mT)
+        return distances.pick((query * self.scale) @ self.split(self.position_key(rows)).mT)
 
     def position_to_content(self, key: Tensor, rows: Tensor, distances: Distances) -> Tensor:
         """scale · k_j Q_δᵀ, for each key and the row of each query: (batch, heads, queries, keys)"""
         assert self.position_query is not None
-        products = (key * self.scale()) @ self.split(self.position_query(rows)).mT
+        products = (key * self.scale) @ self.split(self.position_query(rows)).mT
         turned = Distances(rows=distances.rows, index=distances.index.mT)
         return turned.pick(products).mT

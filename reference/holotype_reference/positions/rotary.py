@@ -52,7 +52,9 @@ class Rotary(Positions):
         super().__init__()
         self.rotary_dim = rotary_dim
         self.theta = theta
-        self.pairing = pairing
+        self.layout = {"half-split": "(two pair)", "interleaved": "(pair two)"}[pairing]
+        self.pairs = "pair"
+        self.axes = {"two": 2}
 
     def at(self, x: Tensor, inputs: Inputs) -> Positioning:
         assert inputs.position_ids is not None
@@ -76,32 +78,9 @@ class Rotary(Positions):
         As in the LLaMA release the product is taken in at least float32 and cast back.
         """
         turning, still = x[..., : self.rotary_dim], x[..., self.rotary_dim :]
-        a, b = self.pairs(turning.to(turns.cos.dtype))
-        turned = self.unpair(a * turns.cos - b * turns.sin, a * turns.sin + b * turns.cos)
-        turned = turned.to(x.dtype)
+        whole = f"batch heads length {self.layout}"
+        pairs = f"two batch heads length {self.pairs}"
+        a, b = rearrange(turning.to(turns.cos.dtype), f"{whole} -> {pairs}", **self.axes)
+        both = [a * turns.cos - b * turns.sin, a * turns.sin + b * turns.cos]
+        turned = rearrange(both, f"{pairs} -> {whole}", **self.axes).to(x.dtype)
         return torch.cat((turned, still), dim=-1) if still.shape[-1] else turned
-
-    def pairs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, heads, length, rotary_dim) -> the first and the second of each pair, (…, rotary_dim / 2) each."""
-        match self.pairing:
-            case "half-split":
-                a, b = rearrange(
-                    x, "batch heads length (two pair) -> two batch heads length pair", two=2
-                )
-            case "interleaved":
-                a, b = rearrange(
-                    x, "batch heads length (pair two) -> two batch heads length pair", two=2
-                )
-        return a, b
-
-    def unpair(self, a: Tensor, b: Tensor) -> Tensor:
-        """The inverse of `pairs`."""
-        match self.pairing:
-            case "half-split":
-                return rearrange(
-                    [a, b], "two batch heads length pair -> batch heads length (two pair)"
-                )
-            case "interleaved":
-                return rearrange(
-                    [a, b], "two batch heads length pair -> batch heads length (pair two)"
-                )

@@ -86,14 +86,14 @@ class TransformerXLAttention(SelfAttention):
     def of_positions(self, query: Tensor, distances: Distances) -> Tensor:
         """scale · (q_i + v) (W R_(i-j))ᵀ: (batch, heads, queries, keys)"""
         keys = self.split(self.position_key(distances.rows))
-        return distances.pick((query + self.by_head(self.position_bias)) * self.scale() @ keys.mT)
+        return distances.pick((query + self.by_head(self.position_bias)) * self.scale @ keys.mT)
 
     def of_segments(self, query: Tensor, apart: Tensor) -> Tensor:
         """scale · (q_i + s) e_ijᵀ, of which segments are apart (batch, queries, keys): (batch, heads, queries, keys)"""
         assert self.segments is not None
         assert self.segment_bias is not None
         rows = self.by_head(self.segments)
-        products = (query + self.by_head(self.segment_bias)) * self.scale() @ rows.mT
+        products = (query + self.by_head(self.segment_bias)) * self.scale @ rows.mT
         index = rearrange(apart, "batch i j -> batch 1 i j").expand(-1, products.shape[1], -1, -1)
         return products.gather(-1, index)
 

@@ -46,6 +46,8 @@ class TwoDimensionalRotary(Rotary):
 
     def __init__(self, head_dim: int, *, theta: float) -> None:
         super().__init__(head_dim, theta=theta, pairing="half-split")
+        self.layout, self.pairs = "(half two pair)", "(half pair)"
+        self.axes = {"half": 2, "two": 2}
 
     def frequencies(self, like: Tensor) -> Tensor:
         """θ_i for each pair of one half: (rotary_dim / 4)"""
@@ -60,21 +62,3 @@ class TwoDimensionalRotary(Rotary):
         angles = einsum(wide, frequencies, "batch half length, pair -> batch length half pair")
         angles = rearrange(angles, "batch length half pair -> batch 1 length (half pair)")
         return Turns(cos=angles.cos(), sin=angles.sin())
-
-    def pairs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The pairs of the first half, then those of the second."""
-        a, b = rearrange(
-            x,
-            "batch heads length (half two pair) -> two batch heads length (half pair)",
-            half=2,
-            two=2,
-        )
-        return a, b
-
-    def unpair(self, a: Tensor, b: Tensor) -> Tensor:
-        """The inverse of `pairs`."""
-        return rearrange(
-            [a, b],
-            "two batch heads length (half pair) -> batch heads length (half two pair)",
-            half=2,
-        )

@@ -60,8 +60,8 @@ def test_scores_of_deepseek_are_multiplied_by_the_square_of_1_2608() -> None:
         build(each.probe()).decoder.layers[0].self_attention  # type: ignore[union-attr]
         for each in (spec, holotype_spec.load("llama-7b"))
     )
-    assert attention.lifted == pytest.approx(1.260_804**2, abs=1e-5)
-    assert plain.lifted == 1
+    lifted = [each.scale * each.head_dim**0.5 for each in (attention, plain)]
+    assert lifted == [pytest.approx(1.260_804**2, abs=1e-5), pytest.approx(1)]
 
 
 def test_cosines_and_sines_are_multiplied_by_the_quotient_of_both_factors() -> None:

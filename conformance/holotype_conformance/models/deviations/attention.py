@@ -22,6 +22,7 @@ from holotype_conformance.models.deviations.patching import (
     override_all,
     parts,
     prepare,
+    rescale,
     rounded_sum,
     share_by,
     softmax_by,
@@ -47,7 +48,7 @@ from holotype_spec.schema import Spec
     applies=scaled,
 )
 def scale_dropped(model: Model) -> None:
-    override_all(model, Attention, scale=lambda self: Attention.scale(self) * self.head_dim**0.5)
+    rescale(model, model.spec.head_dim**0.5)
 
 
 @respecifies(
@@ -69,7 +70,8 @@ def scale_added(spec: Spec) -> Spec:
     applies=scaled,
 )
 def scale_twice(model: Model) -> None:
-    override_all(model, Attention, scale=lambda self: Attention.scale(self) / self.head_dim**0.5)
+    for attention in parts(model, Attention):
+        attention.scale /= attention.head_dim**0.5
 
 
 @patches(
@@ -80,7 +82,7 @@ def scale_twice(model: Model) -> None:
     reports=("esceptico/perceiver-io#9",),
 )
 def scale_inverted(model: Model) -> None:
-    override_all(model, Attention, scale=lambda self: Attention.scale(self) * self.head_dim)
+    rescale(model, model.spec.head_dim)
 
 
 @patches(
@@ -93,7 +95,7 @@ def scale_inverted(model: Model) -> None:
 )
 def scale_hidden_size(model: Model) -> None:
     wider = (model.spec.head_dim / model.spec.hidden_size) ** 0.5
-    override_all(model, Attention, scale=lambda self: Attention.scale(self) * wider)
+    rescale(model, wider)
 
 
 @patches(
@@ -111,7 +113,7 @@ def scale_only_without_mask(model: Model) -> None:
 def _unscaled_under_mask(
     self: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: Tensor | None
 ) -> Tensor:
-    query = query if mask.padding is None else query / self.scale()
+    query = query if mask.padding is None else query / self.scale
     return Attention.attend(self, query, key, value, mask, bias)
 
 

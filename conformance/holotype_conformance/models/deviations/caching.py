@@ -34,9 +34,8 @@ from holotype_reference.cache import Cache, KeysValues, LayerCache
 from holotype_reference.inputs import Inputs
 from holotype_reference.masks import Mask
 from holotype_reference.model import Model
-from holotype_reference.positions.relative_bias import Biased, RelativeBias
+from holotype_reference.positions.relative_bias import Biased, DistanceBias, RelativeBias
 from holotype_reference.positions.rope_scaling import ScaledRotary
-from holotype_reference.stack import Stack
 from holotype_spec import schema
 
 # Positions ------------------------------------------------------------------------------------------------------
@@ -152,10 +151,11 @@ def relative_offset_forgotten(model: Model) -> None:
     reports=("NVIDIA/TensorRT-LLM#13870",),
 )
 def relative_bias_dropped(model: Model) -> None:
-    def positioning(self: Stack, x: Tensor, inputs: Inputs) -> Positioning:
-        return Positioning() if inputs.cached else Stack.positioning(self, x, inputs)
+    def at(self: DistanceBias, x: Tensor, inputs: Inputs) -> Positioning:
+        return Positioning() if inputs.cached else DistanceBias.at(self, x, inputs)
 
-    override(model.writer, positioning=positioning)
+    for bias in parts(model.writer, DistanceBias):
+        override(bias, at=at)
 
 
 # Masks ----------------------------------------------------------------------------------------------------------

@@ -189,7 +189,7 @@ def positions_unscaled(model: Model) -> None:
 def _unscaled(term: str) -> Callable[..., Tensor]:
     def unscaled(self: DisentangledAttention, x: Tensor, rows: Tensor, found: Distances) -> Tensor:
         scaled: Tensor = getattr(DisentangledAttention, term)(self, x, rows, found)
-        return scaled / self.scale()
+        return scaled / self.scale
 
     return unscaled
 

@@ -25,6 +25,7 @@ from holotype_conformance.models.deviations.features import (
 from holotype_conformance.models.deviations.patching import (
     override,
     override_all,
+    parts,
     share_by,
     softmax_by,
     weigh,
@@ -203,9 +204,12 @@ def scaled_keys(model: Model) -> None:
     def attend(
         self: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Mask, bias: Tensor | None
     ) -> Tensor:
-        return Attention.attend(self, query, key * Attention.scale(self), value, mask, bias)
+        return Attention.attend(self, query, key * scales[self], value, mask, bias)
 
-    override_all(model, Attention, attend=attend, scale=lambda self: 1.0)
+    scales = {attention: attention.scale for attention in parts(model, Attention)}
+    for attention in scales:
+        attention.scale = 1.0
+    override_all(model, Attention, attend=attend)
 
 
 @patches(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,7 +22,7 @@ from holotype_conformance.models.deviations.patching import (
 )
 from holotype_reference.basics import Linear
 from holotype_reference.experts import Blocks
-from holotype_reference.feed_forward import FeedForward, GatedFeedForward
+from holotype_reference.feed_forward import FeedForward
 from holotype_reference.model import Model
 from holotype_spec import schema
 from holotype_spec.schema import Spec
@@ -64,6 +67,12 @@ def activation_dropped(model: Model) -> None:
     override_activation(model, lambda self, x: x)
 
 
+def _regate(model: Model, inner: Callable[[Any, Tensor], Tensor]) -> None:
+    for block in parts(model, FeedForward):
+        if block.gate is not None:
+            override(block, inner=inner)
+
+
 @patches(
     "gate.swapped",
     "the activation is applied to the up projection instead of the gate",
@@ -73,9 +82,7 @@ def activation_dropped(model: Model) -> None:
     reports=("ooples/AiDotNet.Tensors#46",),
 )
 def gate_swapped(model: Model) -> None:
-    override_all(
-        model, GatedFeedForward, inner=lambda self, x: self.gate(x) * self.activate(self.up(x))
-    )
+    _regate(model, lambda self, x: self.gate(x) * self.activate(self.up(x)))
     override_all(
         model, Blocks, inner=lambda self, x, e: self.gate(x, e) * self.activate(self.up(x, e))
     )
@@ -88,9 +95,7 @@ def gate_swapped(model: Model) -> None:
     applies=gated,
 )
 def gate_dropped(model: Model) -> None:
-    override_all(
-        model, GatedFeedForward, inner=lambda self, x: self.activate(self.up(x)) + 0 * self.gate(x)
-    )
+    _regate(model, lambda self, x: self.activate(self.up(x)) + 0 * self.gate(x))
     override_all(
         model,
         Blocks,

@@ -9,8 +9,7 @@ from torch import Tensor
 from holotype_conformance.models.deviations.caching import keep_in
 from holotype_conformance.models.deviations.deviation import patches
 from holotype_conformance.models.deviations.features import both, having
-from holotype_conformance.models.deviations.patching import override, override_all, parts
-from holotype_reference.attention import Attention
+from holotype_conformance.models.deviations.patching import override, override_all, parts, rescale
 from holotype_reference.cache import KeysValues
 from holotype_reference.latent import LatentAttention
 from holotype_reference.model import Model
@@ -129,7 +128,7 @@ def rotary_part_first(model: Model) -> None:
 )
 def scale_of_part_without_positions(model: Model) -> None:
     smaller = (model.spec.head_dim / model.spec.nope_head_dim) ** 0.5
-    override_all(model, Attention, scale=lambda self: Attention.scale(self) * smaller)
+    rescale(model, smaller)
 
 
 @patches(

@@ -104,6 +104,12 @@ def weigh(model: nn.Module, weighted_sum: WeightedSum) -> None:
         attention.weighted_sum = replaced
 
 
+def rescale(model: nn.Module, factor: float) -> None:
+    """Multiply the scale of every attention block."""
+    for attention in parts(model, Attention):
+        attention.scale *= factor
+
+
 def share_by(model: nn.Module, rule: Callable[[Attention, Tensor], Tensor]) -> None:
     """Replace how key-value heads (batch, kv_heads, keys, head_dim) become as many as there are query heads."""
 

@@ -116,7 +116,7 @@ def biases_swapped(model: Model) -> None:
 )
 def positions_unscaled(model: Model) -> None:
     def of_positions(self: TransformerXLAttention, query: Tensor, distances: Distances) -> Tensor:
-        return TransformerXLAttention.of_positions(self, query, distances) / self.scale()
+        return TransformerXLAttention.of_positions(self, query, distances) / self.scale
 
     override_all(model, TransformerXLAttention, of_positions=of_positions)
 

@@ -22,6 +22,7 @@ from holotype_conformance.models.deviations.patching import (
     ahead,
     override,
     override_all,
+    parts,
     real_keys,
     redraw_masks,
 )
@@ -276,9 +277,8 @@ def whole_head(model: Model) -> None:
         TwoDimensionalRotary,
         frequencies=Rotary.frequencies,
         turns=turns,
-        pairs=Rotary.pairs,
-        unpair=Rotary.unpair,
     )
+    _pair(model, "(two pair)")
 
 
 @patches(
@@ -306,13 +306,13 @@ def frequencies_of_whole_head(model: Model) -> None:
     applies=_rotates_two_positions,
 )
 def interleaved(model: Model) -> None:
-    def pairs(self: TwoDimensionalRotary, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x[..., ::2], x[..., 1::2]
+    _pair(model, "(pair two)")
 
-    def unpair(self: TwoDimensionalRotary, a: Tensor, b: Tensor) -> Tensor:
-        return torch.stack([a, b], dim=-1).flatten(-2)
 
-    override_all(model, TwoDimensionalRotary, pairs=pairs, unpair=unpair)
+def _pair(model: Model, layout: str) -> None:
+    """Which dimensions of a whole head turn together."""
+    for rotary in parts(model, TwoDimensionalRotary):
+        rotary.layout, rotary.pairs, rotary.axes = layout, "pair", {"two": 2}
 
 
 # Deep-norm ------------------------------------------------------------------------------------------------------

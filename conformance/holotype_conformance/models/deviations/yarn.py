@@ -7,8 +7,7 @@ from typing import Any
 
 from holotype_conformance.models.deviations.deviation import patches
 from holotype_conformance.models.deviations.features import having
-from holotype_conformance.models.deviations.patching import override_all
-from holotype_reference.attention import Attention
+from holotype_conformance.models.deviations.patching import override_all, rescale
 from holotype_reference.model import Model
 from holotype_reference.positions.rope_scaling import ScaledRotary, yarn_factor
 from holotype_reference.positions.rotary import Turns
@@ -32,7 +31,7 @@ def _factor(spec: Spec) -> float:
 
 def _multiplied(model: Model, factor: float) -> None:
     """Multiply all scores by a further factor."""
-    override_all(model, Attention, scale=lambda self: Attention.scale(self) * factor)
+    rescale(model, factor)
 
 
 @patches(
