@@ -37,16 +37,14 @@ def test_the_mechanism_is_the_one_that_the_tests_add() -> None:
 def test_the_property_passes_what_is_right_and_fails_what_is_wrong(
     deviation: str | None, outcome: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import holotype_conformance.judge.property
-    import holotype_conformance.models.properties
     from holotype_conformance.judge.engine import Settings, judge
     from holotype_conformance.models.adapters.reference import ReferenceCandidate
+    from holotype_conformance.models.claims import CLAIMS
     from holotype_conformance.models.deviations import DeviatedCandidate, find
     from holotype_conformance.models.subject import Subject
     from holotype_spec import load
 
-    registry = dict(holotype_conformance.judge.property._REGISTRY)
-    monkeypatch.setattr(holotype_conformance.judge.property, "_REGISTRY", registry)
+    monkeypatch.setattr(CLAIMS, "_known", dict(CLAIMS._known))
     names = defined(
         PROPERTY,
         "hypothesis",
@@ -55,7 +53,6 @@ def test_the_property_passes_what_is_right_and_fails_what_is_wrong(
     )
     candidate = DeviatedCandidate(find(deviation)) if deviation else ReferenceCandidate()
     subject = Subject(candidate, load("gpt2"))
-    subject.diagnosis = "holotype_conformance.none"
     assert judge(subject, names["repeatable"], Settings()).outcome == outcome
 
 

@@ -16,11 +16,11 @@ from einops import einsum, rearrange
 from torch import Tensor, nn
 
 import holotype_reference.stack
-from holotype_conformance.judge.property import all_properties
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.deviations import DeviatedCandidate, Deviation
 from holotype_conformance.models.deviations.features import having
 from holotype_conformance.models.deviations.patching import override_all
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.subject import Subject
 from holotype_conformance.mutation.kills import judge
 from holotype_reference.model import Model, build

@@ -30,7 +30,7 @@ def test_the_readme_needs_two_commands_and_ci_runs_both() -> None:
 
 
 def test_the_output_in_the_readme_shows_properties_that_exist() -> None:
-    from holotype_conformance.judge.property import all_properties
+    from holotype_conformance.models.properties import all_properties
 
     output, _ = blocks(README, "text")
     group, shown = "", set()

@@ -74,8 +74,8 @@ def names() -> list[str]:
 def judged(name: str) -> dict[str, Any]:
     """What became of one class."""
     from holotype_conformance.judge.engine import Settings, judge
-    from holotype_conformance.judge.property import all_properties
     from holotype_conformance.models.adapters.hf.any_class import ClassCandidate
+    from holotype_conformance.models.properties import all_properties
     from holotype_conformance.models.subject import Subject
     from holotype_spec import load
 

@@ -9,9 +9,9 @@ import torch
 from adapter import Adapter
 from buggy import ExactGelu
 
-from holotype_conformance.judge.property import all_properties
 from holotype_conformance.judge.records import Finished, Result, signed
 from holotype_conformance.models.candidate import Outputs
+from holotype_conformance.models.properties import all_properties
 from holotype_reference.model import build
 
 

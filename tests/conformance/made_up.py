@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import sys
-import types
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from hypothesis import strategies as st
 
 from holotype_conformance.judge.engine import Settings, judge
-from holotype_conformance.judge.property import (
-    ALL_DTYPES,
-    Case,
-    Property,
-)
+from holotype_conformance.judge.property import ALL_DTYPES, Case, Property
 from holotype_conformance.judge.records import Result
+from holotype_conformance.judge.subject import Subject
 
 
 class Sizes(Case, frozen=True, kw_only=True):
@@ -43,8 +35,13 @@ def claim(check: Any, **facts: Any) -> Property:
     return Property(**usual | facts)
 
 
+class Made(Subject):
+    def __init__(self, **facts: Any) -> None:
+        vars(self).update({"spec": None, "seed": 0, "asked": ALL_DTYPES} | facts)
+
+
 def subject(**facts: Any) -> Any:
-    return SimpleNamespace(**{"spec": None, "seed": 0, "asked": ALL_DTYPES} | facts)
+    return Made(**facts)
 
 
 def run(check: Any, *, settings: Settings | None = None, on: Any = None, **facts: Any) -> Result:
@@ -60,12 +57,3 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 def passing(*_: Any) -> None:
     pass
-
-
-@pytest.fixture(autouse=True)
-def nothing_to_diagnose(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The search for a diagnosis imports every deviation."""
-    module = types.ModuleType("holotype_conformance.models.diagnosis")
-    module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
-    module.diagnose = lambda *_: []  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)

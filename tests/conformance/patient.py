@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import holotype_conformance.models.properties  # noqa: F401  the real ones register first, and are then taken out
-from holotype_conformance.judge import property as registry
-from holotype_conformance.judge.property import Case, Property, Violation, register
+from holotype_conformance.judge.property import Case, Property, Violation
+from holotype_conformance.models.claims import CLAIMS
 
 
 class Size(Case, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ def waits(subject, case):
     time.sleep(1e6)
 
 
-registry._REGISTRY.clear()
+CLAIMS._known.clear()
 CHECKS = {
     "first.holds": holds,
     "first.fails": fails,
@@ -67,7 +67,7 @@ CHECKS = {
     "third.holds": holds,
 }
 for slug, check in CHECKS.items():
-    register(
+    CLAIMS.register(
         Property(
             slug=slug,
             clause="A clause.",

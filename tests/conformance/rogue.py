@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import holotype_conformance.models.properties  # noqa: F401  the real ones register first, and are then taken out
-from holotype_conformance.judge import property as registry
-from holotype_conformance.judge.property import Case, Property, Skip, Violation, register
+from holotype_conformance.judge.property import Case, Property, Skip, Violation
 from holotype_conformance.judge.time_limit import TimedOut
+from holotype_conformance.models.claims import CLAIMS
 from holotype_conformance.models.setup import Setup
 
 SMALLEST = 7  # the least size at which the misbehaviour shows
@@ -206,7 +206,7 @@ def demand(mood):
 
 
 def claim(slug, check, *, level="must", applies=lambda spec: None):
-    register(
+    CLAIMS.register(
         Property(
             slug=slug,
             clause=f"The clause of {slug}.",
@@ -236,7 +236,7 @@ def torch_is_as_ever(subject, case):
         raise Violation("an earlier property left torch changed")
 
 
-registry._REGISTRY.clear()
+CLAIMS._known.clear()
 for mood in MOODS:
     claim(f"mood.{mood}", demand(mood))
 claim("torch.as-ever", torch_is_as_ever)

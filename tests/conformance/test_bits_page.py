@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from holotype_conformance.judge.property import Property, all_properties
-from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.judge.property import Property
+from holotype_conformance.kernels.properties import kernel_properties
+from holotype_conformance.models.properties import all_properties
 
 PAGE = (Path(__file__).parents[2] / "docs" / "bits.md").read_text(encoding="utf-8")
 PROPERTIES = [*all_properties(), *kernel_properties()]

@@ -14,7 +14,6 @@ from torch import nn
 from holotype_conformance.judge.declaring import MOST, DeclarationError
 from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.judge.guard import CandidateUnusable
-from holotype_conformance.judge.property import all_properties
 from holotype_conformance.judge.records import Result
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.candidate import (
@@ -26,6 +25,7 @@ from holotype_conformance.models.candidate import (
     Outputs,
 )
 from holotype_conformance.models.declarations import CAPABILITIES, declarations
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.subject import Subject
 from holotype_reference.weights import Weights
 from holotype_spec import load

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holotype_conformance.judge.property import Violation, all_properties
+from holotype_conformance.judge.property import Violation
 from holotype_conformance.models.adapters.reference import run_reference
 from holotype_conformance.models.candidate import Inputs
 from holotype_conformance.models.deviations import DeviatedCandidate, find
 from holotype_conformance.models.diagnosis import diagnose
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.properties.agreement import AgreementCase
 from holotype_conformance.models.properties.agreement import logits as agreement
 from holotype_conformance.models.properties.caching import ChunkCase

@@ -7,12 +7,12 @@ import torch
 
 from holotype_conformance.commands.measure_devices import page
 from holotype_conformance.judge.engine import Settings, judge
-from holotype_conformance.judge.property import all_properties
 from holotype_conformance.judge.records import Environment, Request, Result
 from holotype_conformance.judge.verdict import reported
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.candidate import FunctionCandidate
 from holotype_conformance.models.deviations import DeviatedCandidate, find
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.subject import Subject
 from holotype_conformance.torch_tools import backends as machine
 from holotype_conformance.torch_tools.fake_device import ELSEWHERE, places

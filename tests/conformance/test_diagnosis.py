@@ -11,13 +11,13 @@ import torch
 
 from holotype_conformance.judge import engine
 from holotype_conformance.judge.engine import Settings, judge
-from holotype_conformance.judge.property import all_properties
 from holotype_conformance.judge.records import Request, Result
 from holotype_conformance.judge.time_limit import TimedOut
 from holotype_conformance.judge.verdict import reported
 from holotype_conformance.models import diagnosis
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.deviations import DeviatedCandidate, find
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.subject import Subject
 from holotype_conformance.report.html import html
 from holotype_conformance.report.junit import junit
@@ -34,7 +34,7 @@ RELU = find("activation.relu")
 
 def failed(candidate=None, *, slug="agreement.logits", limit=0.0, **facts) -> Result:
     subject = Subject(candidate or DeviatedCandidate(RELU, paths=("fused",)), GPT2, **facts)
-    result = judge(subject, PROPERTIES[slug], Settings(limit=limit))
+    result = judge(subject, PROPERTIES[slug], Settings(limit=limit, diagnose=diagnosis.diagnose))
     assert result.outcome == "failed"
     return result
 

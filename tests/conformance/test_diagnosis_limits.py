@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from holotype_conformance.judge.engine import Settings, judge
-from holotype_conformance.judge.property import Violation, all_properties
+from holotype_conformance.judge.property import Violation
 from holotype_conformance.models import diagnosis
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.candidate import Floor, Inputs, Outputs
 from holotype_conformance.models.cases import BatchCase
 from holotype_conformance.models.deviations import DeviatedCandidate, find
 from holotype_conformance.models.diagnosis import diagnose
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.properties.agreement import AgreementCase
 from holotype_conformance.models.properties.caching import ChunkCase
 from holotype_conformance.models.subject import Subject
@@ -226,7 +227,7 @@ def test_of_two_mistakes_that_meet_in_some_regions_both_are_named() -> None:
 def test_failures_with_one_cause_have_one_name_wherever_they_showed() -> None:
     subject = Subject(Partly(lambda call: call.path == "eager"), GPT2)
     slugs = ("agreement.logits", "agreement.faint-logits", "cache.chunks", "padding.all-ones")
-    results = [judge(subject, PROPERTIES[slug], Settings(limit=0.0)) for slug in slugs]
+    results = [judge(subject, PROPERTIES[slug], Settings(diagnose=diagnose)) for slug in slugs]
     titles = {each.title for result in results for each in result.diagnosis}
     assert titles == {f"agrees with gpt2 {RELU}, only on the path eager"}
     assert [len(result.diagnosis) for result in results[:2]] == [1, 1]

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from holotype_conformance.judge.engine import Settings, judge
-from holotype_conformance.judge.property import Skip, Violation, all_properties
+from holotype_conformance.judge.property import Skip, Violation
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.subject import Subject
 from holotype_conformance.models.targets import resolve
 from holotype_conformance.torch_tools.fake_device import (

@@ -22,20 +22,13 @@ from holotype_conformance.judge import engine
 from holotype_conformance.judge.engine import Mistake, Settings, judge
 from holotype_conformance.judge.given_case import CaseError
 from holotype_conformance.judge.guard import Evasion
-from holotype_conformance.judge.property import (
-    Skip,
-    SuiteFault,
-    Violation,
-    measured,
-    noted,
-)
+from holotype_conformance.judge.property import Skip, SuiteFault, Violation, measured, noted
 from holotype_conformance.judge.records import Result
 from holotype_conformance.judge.time_limit import time_up
 
 made_up = run_path(str(Path(__file__).with_name("made_up.py")))
 Sizes, claim, subject, run = (made_up[name] for name in ("Sizes", "claim", "subject", "run"))
 raising, passing = made_up["raising"], made_up["passing"]
-nothing_to_diagnose = made_up["nothing_to_diagnose"]
 
 
 # What becomes of a property -------------------------------------------------------------------------------------
@@ -262,7 +255,8 @@ def test_the_limit_holds_for_the_cases_the_fresh_models_and_the_diagnosis(
     monkeypatch.setattr(engine, "time_limit", time_limit)
     monkeypatch.setattr(engine, "once_more", lambda result, *_, **__: result)
     fresh: Any = passing
-    run(raising(Violation("no")), settings=Settings(limit=3.0, fresh=fresh))
+    settings = Settings(limit=3.0, fresh=fresh, diagnose=lambda *_: [])
+    run(raising(Violation("no")), settings=settings)
     assert limits == [3.0, 3.0, 3.0]
 
 
@@ -308,7 +302,7 @@ def test_a_failure_is_tried_on_a_fresh_model_with_the_cases_before_it(
 
     property_ = claim(check)
     result = judge(subject(), property_, settings)
-    assert asked == [("failed", property_, drawn[:2], drawn[2], fresh, "again None", "model")]
+    assert asked == [("failed", property_, drawn[:2], drawn[2], fresh, "again None", "candidate")]
     assert (result.reason, result.depends) == ("once more", "on the calls before")
     assert told == ["once more"]
     assert diagnosed == []  # what a fresh model does not show has no cause of its own
@@ -355,22 +349,19 @@ def test_the_search_for_a_diagnosis_gets_the_failure_wherever_it_is_made() -> No
         return iter([FOUND])
 
     check = raising(Violation("no"))
-    on = subject(diagnose=diagnose)
-    result = run(check, on=on)
-    ((property_, case, violation),) = asked
+    on, settings = subject(), Settings(limit=0, diagnose=diagnose)
+    result = run(check, on=on, settings=settings)
+    ((judged, property_, case, violation),) = asked
+    assert judged is on
     assert (property_.check, case, violation.summary) == (check, Sizes(size=1), "no")
     assert [each.title for each in result.diagnosis] == ["agrees if eps is 1e-6"]
     assert result.undiagnosed is None
-    sys.modules["holotype_conformance.models.diagnosis"].diagnose = diagnose  # type: ignore[attr-defined]
-    here = subject()
-    assert run(check, on=here).diagnosis == result.diagnosis
-    assert asked[1][0] is here
-    assert asked[1][2] == Sizes(size=1)
     asked.clear()
-    nowhere = run(check, on=subject(diagnosis="there_is_no_such_module", diagnose=diagnose))
-    assert (nowhere.diagnosis, nowhere.undiagnosed, asked) == ((), None, [])
-    assert run(passing, on=on).diagnosis == ()
-    assert run(passing, on=on, cases=raising(Violation("no"))).outcome == "failed"
+    without = run(check, on=on)
+    assert (without.diagnosis, without.undiagnosed) == ((), None)
+    assert run(passing, on=on, settings=settings).diagnosis == ()
+    never = run(passing, on=on, settings=settings, cases=raising(Violation("no")))
+    assert never.outcome == "failed"
     assert asked == []  # no case, nothing to explain
 
 
@@ -378,9 +369,7 @@ def test_a_search_that_raises_or_has_no_end_is_told_beside_the_failure() -> None
     def search(error: BaseException, cause: Exception | None = None) -> Result:
         violation = Violation("no")
         violation.__cause__ = cause
-        return run(
-            raising(violation), on=subject(diagnose=raising(error)), settings=Settings(limit=4.5)
-        )
+        return run(raising(violation), settings=Settings(limit=4.5, diagnose=raising(error)))
 
     late = search(time_up())
     assert late.undiagnosed == "the search for a diagnosis did not end within 4.5 s"

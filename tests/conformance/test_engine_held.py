@@ -19,17 +19,13 @@ from hypothesis import strategies as st
 from holotype_conformance.judge import engine
 from holotype_conformance.judge.engine import Settings, not_promised, reason_to_skip
 from holotype_conformance.judge.given_case import CaseError
-from holotype_conformance.judge.property import (
-    Property,
-    Violation,
-)
+from holotype_conformance.judge.property import Property, Violation
 from holotype_conformance.judge.randomness import seed_of
 from holotype_conformance.judge.records import Result
 
 made_up = run_path(str(Path(__file__).with_name("made_up.py")))
 Sizes, claim, subject, run = (made_up[name] for name in ("Sizes", "claim", "subject", "run"))
 raising, passing = made_up["raising"], made_up["passing"]
-nothing_to_diagnose = made_up["nothing_to_diagnose"]
 
 
 # Settings -------------------------------------------------------------------------------------------------------
@@ -67,10 +63,9 @@ def test_a_failure_is_made_small_and_explained_unless_that_is_not_asked_for(
         asked.append(failure)
         return []
 
-    settings = Settings(limit=0, explained=explained)
+    settings = Settings(limit=0, explained=explained, diagnose=diagnose)
     sizes = st.builds(Sizes, size=st.integers(0, 99))
-    on = subject(diagnose=diagnose)
-    result = run(check, on=on, settings=settings, cases=lambda subject: sizes)
+    result = run(check, settings=settings, cases=lambda subject: sizes)
     assert result.outcome == "failed"
     assert (wrong[-1], len(asked)) == ((11, 1) if explained else (wrong[0], 0))
     assert explained or len(wrong) == 1

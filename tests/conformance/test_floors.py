@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from holotype_conformance.judge.engine import Settings, judge
-from holotype_conformance.judge.property import Violation, all_properties
+from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.records import Result
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.candidate import Candidate, Floor, Inputs, Outputs
 from holotype_conformance.models.effective import completed, demand_near
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.subject import Subject
 from holotype_conformance.report.declared import warnings
 from holotype_reference.weights import Weights, random_weights

@@ -14,10 +14,9 @@ from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.candidate import Inputs, Outputs
 from holotype_conformance.models.properties.agreement import logits
 from holotype_conformance.models.subject import Subject
-from holotype_conformance.models.targets import resolve
+from holotype_conformance.models.suite import MODELS
 from holotype_conformance.report.text import failure_text
-from holotype_conformance.run.apart.split import possible, run_here, split
-from holotype_conformance.run.session import Run
+from holotype_conformance.run.apart.split import possible, session_here, split
 from holotype_spec import load
 
 pytestmark = pytest.mark.slow
@@ -61,7 +60,6 @@ class Forgetful(ReferenceCandidate):
 def judged(good: int, asked: list[bool] | None = None) -> Result:
     """The verdict on a model that is right so often; `asked` takes for each fresh one whether it may be shared."""
     subject = Subject(Forgetful(good), GPT2)
-    subject.diagnosis = "holotype_conformance.none"
 
     @contextmanager
     def fresh(*, shared: bool = False) -> Iterator[Subject]:
@@ -110,7 +108,6 @@ def test_a_failure_of_every_model_depends_on_nothing() -> None:
 
 def test_one_that_cannot_be_brought_about_again_is_said_to_be_green_alone() -> None:
     subject = Subject(Forgetful(0), GPT2)
-    subject.diagnosis = "holotype_conformance.none"
 
     @contextmanager
     def fresh(*, shared: bool = False) -> Iterator[Subject]:
@@ -121,16 +118,16 @@ def test_one_that_cannot_be_brought_about_again_is_said_to_be_green_alone() -> N
     assert "earlier calls of other properties, or on chance" in (result.depends or "")
 
 
-@pytest.mark.skipif(not possible(), reason="a process cannot be split here")
+@pytest.mark.skipif(not possible(MODELS), reason="a process cannot be split here")
 def test_what_the_candidate_keeps_in_its_process_is_found_out_in_another(tmp_path: Path) -> None:
     path = tmp_path / "tiring.py"
     path.write_text(AFTER_A_WHILE.format(folder=str(EXAMPLE)))
     request = Request(
         target=f"{path}:Tiring", specs=("gpt2",), properties=("agreement.logits",), limit=0
     )
-    half = split(resolve, Run, lambda: None)
+    half = split(MODELS, lambda: None)
     try:
-        run = run_here(half, Run, request)
+        run = session_here(half, request)
         result = run.judge(run.specs[0], run.properties[0])
     finally:
         half.end()

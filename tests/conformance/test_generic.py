@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from holotype_conformance.commands.check import check
 from holotype_conformance.judge.engine import Settings, judge
-from holotype_conformance.judge.property import Property, all_properties
+from holotype_conformance.judge.property import Property
 from holotype_conformance.judge.records import Request, Result
 from holotype_conformance.models import subject as subjects
 from holotype_conformance.models.candidate import FunctionCandidate
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.subject import Subject
 from holotype_conformance.models.targets import resolve
-from holotype_conformance.run.session import RequestError, Run
+from holotype_conformance.run.session import RequestError, Session
 from holotype_reference.support import unsupported
 from holotype_spec import generics, load
 from holotype_spec.catalogue import MODELS
@@ -119,7 +120,7 @@ def test_a_decoder_is_no_encoder() -> None:
 
 @pytest.mark.parametrize("name", [name for name in generics() if not unsupported(load(name))])
 def test_the_reference_conforms_to_every_generic_spec_that_it_builds(name: str) -> None:
-    run = Run(Request(target="reference", specs=(name,)), resolve("reference"))
+    run = Session(Request(target="reference", specs=(name,)), resolve("reference"))
     results = [
         run.judge(run.specs[0], replace(property_, examples=min(property_.examples, 5)))
         for property_ in run.properties
@@ -186,13 +187,13 @@ def test_a_reference_that_is_not_there_is_a_request_that_makes_no_sense(
         "holotype_conformance.models.adapters.reference.unsupported", lambda spec: ("time travel",)
     )
     with pytest.raises(RequestError, match="reference against gpt2: the reference has no time"):
-        Run(Request(target="reference", specs=("gpt2",)), resolve("reference"))
+        Session(Request(target="reference", specs=("gpt2",)), resolve("reference"))
 
 
 def test_the_hf_adapter_asks_which_class_a_generic_spec_means() -> None:
     pytest.importorskip("transformers")
     with pytest.raises(RequestError, match=r"hf against encoder: .* as in hf:LlamaForCausalLM"):
-        Run(Request(target="hf", specs=("encoder",)), resolve("hf"))
+        Session(Request(target="hf", specs=("encoder",)), resolve("hf"))
 
 
 @pytest.mark.parametrize(

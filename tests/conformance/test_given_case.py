@@ -9,14 +9,15 @@ import pytest
 from holotype_conformance.judge.drawing import draw
 from holotype_conformance.judge.engine import Settings, judge, reason_to_skip
 from holotype_conformance.judge.given_case import CaseError, demand_fit, read_case
-from holotype_conformance.judge.property import Case, Property, Skip, all_properties
+from holotype_conformance.judge.property import Case, Property, Skip
 from holotype_conformance.judge.records import Request
-from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.properties import kernel_properties
 from holotype_conformance.kernels.subject import KernelSubject
 from holotype_conformance.kernels.targets import resolve_kernel
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.subject import Subject
-from holotype_conformance.run.session import RequestError, Run
+from holotype_conformance.run.session import RequestError, Session
 from holotype_spec import load
 
 pytestmark = pytest.mark.slow
@@ -77,7 +78,7 @@ def test_a_refusal_rejects_the_request_and_tells_the_parent() -> None:
         properties=("cache.chunks",),
         case='{"length": 3, "cuts": [9]}',
     )
-    run = Run(asked, ReferenceCandidate(), notify=told.append)
+    run = Session(asked, ReferenceCandidate(), notify=told.append)
     with pytest.raises(RequestError, match="do not rise"):
         run.judge(run.specs[0], run.properties[0])
     assert "do not rise" in told[-1].message

@@ -77,7 +77,6 @@ class Keeping(ReferenceCandidate):
 
 def judged(candidate: ReferenceCandidate, property_: Property = logits) -> Result:
     subject = Subject(candidate, GPT2)
-    subject.diagnosis = "holotype_conformance.none"
     return judge(subject, property_, Settings())
 
 

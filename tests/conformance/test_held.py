@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from holotype_conformance.judge.property import Violation, all_properties
+from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.records import Result
 from holotype_conformance.judge.tolerance import moved, relative_error
 from holotype_conformance.judge.verdict import verdict_on
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.bold_weights import embolden
 from holotype_conformance.models.candidate import Inputs, Outputs
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.properties.agreement import AgreementCase
 from holotype_conformance.models.setup import Setup
 from holotype_conformance.models.subject import Subject

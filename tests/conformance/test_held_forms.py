@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from holotype_conformance.judge.engine import Settings, judge
-from holotype_conformance.judge.property import all_properties
 from holotype_conformance.judge.records import Result
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.candidate import (
@@ -20,6 +19,7 @@ from holotype_conformance.models.candidate import (
     Inputs,
     Outputs,
 )
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.subject import Subject
 from holotype_reference.weights import Weights
 from holotype_spec import load

@@ -12,11 +12,11 @@ pytest.importorskip("transformers")
 from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.judge.guard import CandidateUnusable
 from holotype_conformance.judge.importing import TargetError
-from holotype_conformance.judge.property import all_properties
 from holotype_conformance.judge.records import Result
 from holotype_conformance.models.adapters.hf import any_class as hf_class
 from holotype_conformance.models.adapters.hf.any_class import ClassCandidate
 from holotype_conformance.models.adapters.hf.shrinking import Sizes, attempts, small
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.subject import Subject
 from holotype_conformance.models.targets import resolve
 from holotype_spec import load

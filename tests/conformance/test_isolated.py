@@ -10,7 +10,7 @@ from holotype_conformance.models.targets import as_candidate
 from holotype_conformance.pytest_plugin import isolated
 from holotype_conformance.pytest_plugin.isolated import IsolatedRun, exit_raises
 from holotype_conformance.pytest_plugin.parametrize import parametrize_properties
-from holotype_conformance.run.session import Run
+from holotype_conformance.run.session import Session
 from holotype_spec.schema import Spec
 
 pytestmark = pytest.mark.slow
@@ -91,7 +91,7 @@ def test_no_spec_and_no_property_are_refused(nothing: Any) -> None:
 @pytest.fixture
 def leaves_in_build() -> IsolatedRun:
     request = Request(target="mine", specs=("gpt2",), properties=("modes.kept",))
-    return IsolatedRun(Run(request, as_candidate(build, "mine")))
+    return IsolatedRun(Session(request, as_candidate(build, "mine")))
 
 
 def test_a_first_build_that_leaves_makes_the_candidate_unusable(

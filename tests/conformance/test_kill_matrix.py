@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from holotype_conformance.judge.property import Property, all_properties
+from holotype_conformance.judge.property import Property
 from holotype_conformance.models.deviations import Deviation, all_deviations, names
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.mutation.kills import Verdict, judge, killer, subject, verdicts
 from holotype_conformance.mutation.matrix import Row, page, specs_of
 from holotype_conformance.mutation.reports import all_reports

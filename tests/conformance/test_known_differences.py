@@ -14,11 +14,12 @@ from torch import nn
 
 from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.judge.guard import CandidateUnusable
-from holotype_conformance.judge.property import SuiteFault, Violation, all_properties
+from holotype_conformance.judge.property import SuiteFault, Violation
 from holotype_conformance.judge.records import Result
 from holotype_conformance.models.adapters.hf.released import TransformersCandidate
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.declarations import Difference
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.setup import Setup
 from holotype_conformance.models.subject import Subject
 from holotype_reference.weights import Weights

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from holotype_conformance.judge.engine import Settings, judge
-from holotype_conformance.judge.property import all_properties
 from holotype_conformance.judge.records import Result
 from holotype_conformance.models.candidate import Candidate, Inputs, Outputs
 from holotype_conformance.models.cases import padding_step
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.subject import Subject
 from holotype_conformance.models.targets import resolve
 from holotype_spec import load

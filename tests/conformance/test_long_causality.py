@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from holotype_conformance.judge.engine import Settings, judge
-from holotype_conformance.judge.property import all_properties
 from holotype_conformance.judge.records import Result
 from holotype_conformance.models.candidate import FunctionCandidate
 from holotype_conformance.models.cases import BatchCase, batch_inputs
 from holotype_conformance.models.deviations import DeviatedCandidate, find
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.properties.long_causality import LongCase
 from holotype_conformance.models.subject import Subject
 from holotype_conformance.models.targets import resolve

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 import holotype_conformance
 from holotype_conformance.judge.engine import Settings, judge
-from holotype_conformance.judge.property import SuiteFault, Violation, all_properties
+from holotype_conformance.judge.property import SuiteFault, Violation
 from holotype_conformance.kernels.properties.algebra import _beyond
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.candidate import Inputs, Labels
-from holotype_conformance.models.properties import rounding, variants
+from holotype_conformance.models.properties import all_properties, rounding, variants
 from holotype_conformance.models.properties.agreement import Slope, demand_slopes
 from holotype_conformance.models.properties.losses import expected_loss
 from holotype_conformance.models.properties.modes import _distance

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from holotype_conformance.judge.engine import Settings, judge
-from holotype_conformance.judge.property import all_properties
 from holotype_conformance.kernels.candidate import FunctionKernel
-from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.properties import kernel_properties
 from holotype_conformance.kernels.subject import KernelSubject
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.candidate import Inputs, Outputs
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.subject import Subject
 from holotype_spec import load
 
@@ -45,7 +45,6 @@ class Buffered(ReferenceCandidate):
 @pytest.mark.parametrize("slug", ["modes.determinism", "causality.future-perturbation"])
 def test_a_model_that_answers_in_one_buffer(slug: str, drift: float, outcome: str) -> None:
     subject = Subject(Buffered(drift), load("gpt2"))
-    subject.diagnosis = "holotype_conformance.none"  # type: ignore[attr-defined]
     assert judge(subject, replace(MODES[slug], examples=2), Settings()).outcome == outcome
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from holotype_conformance.judge import property as registry
 from holotype_conformance.judge.property import Case, Property, Violation
+from holotype_conformance.models.claims import CLAIMS
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +82,7 @@ def inner(pytester, monkeypatch):
     pytester.syspathinsert()
 
     def run(properties, *arguments, target="impl.py:build", specs=("gpt2",)):
-        monkeypatch.setattr(registry, "_REGISTRY", properties)
+        monkeypatch.setattr(CLAIMS, "_known", properties)
         given = [f"--holotype-spec={spec}" for spec in specs]
         given += [f"--holotype-target={target}"] if target else []
         return pytester.runpytest_inprocess(*given, *arguments, "-p", "no:cacheprovider")

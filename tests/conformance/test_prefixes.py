@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from holotype_conformance.judge.engine import Settings, judge
-from holotype_conformance.judge.property import all_properties
 from holotype_conformance.judge.records import Result
 from holotype_conformance.models.candidate import (
     Candidate,
@@ -22,6 +21,7 @@ from holotype_conformance.models.candidate import (
 from holotype_conformance.models.cases import BatchCase, Padding, batch_inputs, counted_ids
 from holotype_conformance.models.deviations import applicable
 from holotype_conformance.models.diagnosis import Watch
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.properties.caching import ChunkCase
 from holotype_conformance.models.scenes import Scene
 from holotype_conformance.models.subject import Subject

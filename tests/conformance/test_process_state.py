@@ -21,7 +21,7 @@ from holotype_conformance.models.candidate import Inputs, Outputs
 from holotype_conformance.models.properties.agreement import logits
 from holotype_conformance.models.subject import Subject
 from holotype_conformance.pytest_plugin.items import run_of  # noqa: F401  imported early, as a worker does
-from holotype_conformance.run.session import Run
+from holotype_conformance.run.session import Session
 from holotype_conformance.torch_tools.backends import serial_compiler
 from holotype_spec import load
 from holotype_spec.schema import Spec
@@ -92,7 +92,6 @@ class Leaving(ReferenceCandidate):
 
 def verdict(candidate: ReferenceCandidate) -> Result:
     subject = Subject(candidate, GPT2)
-    subject.diagnosis = "holotype_conformance.none"  # type: ignore[attr-defined]  # takes seconds, and is not asked for
     return judge(subject, logits, Settings(case='{"length": 3}'))
 
 
@@ -153,7 +152,7 @@ class AtFirst(ReferenceCandidate):
 
 def test_what_only_the_first_run_changes_is_told_with_the_next_result() -> None:
     request = Request(target="mine", specs=("gpt2",), properties=("agreement.logits",))
-    run = Run(request, AtFirst())
+    run = Session(request, AtFirst())
     run.smoke(run.specs[0])
     result = run.judge(run.specs[0], run.properties[0])
     assert result.left_changed == ("deterministic algorithms (on)",)

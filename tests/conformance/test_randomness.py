@@ -54,7 +54,6 @@ def judged(
     draw: Callable[[], float], property_: Property, *, rate: float = 0.08, case: str | None = None
 ) -> Result:
     subject = Subject(Unreliable(draw, rate), GPT2)
-    subject.diagnosis = "holotype_conformance.none"  # type: ignore[attr-defined]
     return judge(subject, property_, Settings(case=case))
 
 

@@ -1,14 +1,10 @@
 """The engine: how one property is judged. In this process, on subjects and properties made up for the purpose."""
 
 import contextlib
-import importlib.machinery
 import itertools
 import os
-import sys
 import time
-import types
 import warnings
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,7 +22,9 @@ from holotype_conformance.judge.expected_failures import (
 )
 from holotype_conformance.judge.property import ALL_DTYPES, Case, Property, Skip, Violation
 from holotype_conformance.judge.records import Result
+from holotype_conformance.judge.subject import Subject
 from holotype_conformance.judge.time_limit import TimedOut, time_limit
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.run.session import RequestError, check_device, select
 
 
@@ -56,7 +54,10 @@ def claim(check, *, examples=20, cases=CASES, needs=(), applies=lambda spec: Non
 
 
 def subject(**capabilities):
-    return SimpleNamespace(spec=None, seed=0, capabilities=capabilities, asked=ALL_DTYPES)
+    made_up = Subject()
+    made_up.spec, made_up.seed, made_up.asked = None, 0, ALL_DTYPES
+    made_up.capabilities = capabilities
+    return made_up
 
 
 def run(check, *, settings=None, **facts):
@@ -218,7 +219,8 @@ def test_a_check_that_can_say_nothing_on_this_machine_is_skipped_with_its_reason
 
 
 def test_a_property_of_other_dtypes_than_those_asked_for_is_skipped():
-    asked = SimpleNamespace(spec=None, seed=0, asked=("bfloat16",))
+    asked = subject()
+    asked.asked = ("bfloat16",)
     property_ = claim(lambda subject, case: None, dtypes=("float64", "float32"))
     result = judge(asked, property_, Settings())
     assert result.outcome == "skipped"
@@ -244,12 +246,14 @@ def test_what_is_costly_runs_on_demand_only_and_no_oftener_then(settings, cases)
 
 
 def test_a_candidate_that_fails_while_it_is_asked_what_it_can_do_fails_the_property():
-    class Failing(SimpleNamespace):
+    class Failing(Subject):
+        spec, seed, asked = None, 0, ALL_DTYPES
+
         @property
         def capabilities(self):
             raise Violation("build raised ValueError: no")
 
-    result = judge(Failing(spec=None, asked=ALL_DTYPES), claim(None, needs=("cache",)), Settings())
+    result = judge(Failing(), claim(None, needs=("cache",)), Settings())
     assert (result.outcome, result.reason) == ("failed", "build raised ValueError: no")
 
 
@@ -350,32 +354,24 @@ def test_a_candidate_cannot_take_the_end_of_its_time_for_an_exception_of_its_own
 # Diagnosis ------------------------------------------------------------------------------------------------------
 
 
-def fake_diagnosis(monkeypatch, diagnose):
-    module = types.ModuleType("holotype_conformance.models.diagnosis")
-    module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
-    module.diagnose = diagnose
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-
-
 def always(subject, case):
     raise Violation("no")
 
 
-def test_a_failure_is_announced_before_its_diagnosis_and_then_carries_it(monkeypatch):
+def test_a_failure_is_announced_before_its_diagnosis_and_then_carries_it():
     found = {"deviation": "eps", "title": "agrees if eps is 1e-6", "residual": 1e-15}
-    fake_diagnosis(monkeypatch, lambda subject, property_, case, violation: [found])
     announced = []
-    result = run(always, settings=Settings(judged=announced.append))
+    settings = Settings(judged=announced.append, diagnose=lambda *failure: [found])
+    result = run(always, settings=settings)
     assert [entry.outcome for entry in announced] == ["failed"]
     assert result.diagnosis[0].title == "agrees if eps is 1e-6"
 
 
-def test_a_diagnosis_that_fails_takes_nothing_from_the_verdict(monkeypatch):
+def test_a_diagnosis_that_fails_takes_nothing_from_the_verdict():
     def diagnose(*_):
         raise RuntimeError("no idea")
 
-    fake_diagnosis(monkeypatch, diagnose)
-    result = run(always)
+    result = run(always, settings=Settings(diagnose=diagnose))
     assert (result.outcome, result.reason, result.diagnosis) == ("failed", "no", ())
     assert result.undiagnosed == "the search for a diagnosis raised RuntimeError: no idea"
 
@@ -427,7 +423,10 @@ def test_a_malformed_list_is_refused(tmp_path, text):
 
 
 def test_globs_select_properties_in_the_order_of_the_suite():
-    slugs = [property_.slug for property_ in select(["padding.*", "causality.truncation"])]
+    slugs = [
+        property_.slug
+        for property_ in select(["padding.*", "causality.truncation"], all_properties())
+    ]
     assert slugs[0] == "causality.truncation"
     assert all(slug.startswith("padding.") for slug in slugs[1:])
 
@@ -436,7 +435,7 @@ def test_every_glob_must_match_something_and_the_nearest_names_are_told():
     with pytest.raises(
         RequestError, match=r"'causality.truncatoin': did you mean causality.truncation"
     ):
-        select(["padding.*", "causality.truncatoin"])
+        select(["padding.*", "causality.truncatoin"], all_properties())
 
 
 def test_a_device_that_is_not_there_is_refused():

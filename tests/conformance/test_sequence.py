@@ -24,7 +24,6 @@ GROWING = next(
 
 def judged(slug: str, spec: str) -> Result:
     subject = Subject(DeviatedCandidate(find(slug)), load(spec))
-    subject.diagnosis = "holotype_conformance.none"
     return judge(subject, sequence, Settings())
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from holotype_conformance.judge.engine import Settings, judge
-from holotype_conformance.judge.property import all_properties
 from holotype_conformance.judge.records import Result
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.candidate import Inputs, Outputs
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.properties.storage import kept, same_numbers
 from holotype_conformance.models.subject import Subject
 from holotype_reference.weights import Weights

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from holotype_conformance.judge.engine import Settings, judge
-from holotype_conformance.judge.property import all_properties
 from holotype_conformance.judge.records import Result
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.candidate import Candidate, FunctionCandidate, Inputs, Labels
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.properties.training import farthest_apart
 from holotype_conformance.models.setup import Setup
 from holotype_conformance.models.subject import Subject

@@ -12,6 +12,7 @@ from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.judge.property import Property
 from holotype_conformance.models.adapters.hf.released import TransformersCandidate
 from holotype_conformance.models.declarations import Difference
+from holotype_conformance.models.diagnosis import diagnose
 from holotype_conformance.models.properties.agreement import faint_logits, gradients, logits
 from holotype_conformance.models.properties.parameters import count
 from holotype_conformance.models.subject import Subject
@@ -33,7 +34,7 @@ class Unstated(TransformersCandidate):
 
 @pytest.mark.parametrize("claim", [logits, faint_logits, gradients], ids=lambda each: each.slug)
 def test_their_model_is_ours_to_rounding_without_the_mask_decoder(claim: Property) -> None:
-    found = judge(Subject(Unstated(), DEBERTA), claim, Settings())
+    found = judge(Subject(Unstated(), DEBERTA), claim, Settings(diagnose=diagnose))
     assert found.outcome == "failed"
     assert [each.deviation for each in found.diagnosis] == ["head.mask-decoder-dropped"]
     assert found.diagnosis[0].residual < 1e-12

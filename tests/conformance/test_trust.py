@@ -13,6 +13,8 @@ import torch
 
 from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.records import signed
+from holotype_conformance.kernels.suite import KERNELS
+from holotype_conformance.models.suite import MODELS
 from holotype_conformance.run.apart import split
 from holotype_conformance.run.apart.wire import (
     AnyAnswer,
@@ -53,8 +55,8 @@ def check(folder, cheat, *arguments):
 
 
 def test_models_are_judged_apart_on_linux_and_kernels_where_they_run():
-    assert split.possible()
-    assert not split.possible("attention")
+    assert split.possible(MODELS)
+    assert not split.possible(KERNELS)
 
 
 def test_the_right_model_is_right(tmp_path):

@@ -158,7 +158,7 @@ def _prepare() -> None:
 
     torch.set_num_threads(1)
     import holotype_conformance.models.adapters.hf.released
-    from holotype_conformance.judge.property import all_properties
+    from holotype_conformance.models.properties import all_properties
 
     all_properties()
     del holotype_conformance
@@ -227,7 +227,7 @@ def _judge(name: str, stop: bool, first: Sequence[str]) -> dict[str, Any]:
     import holotype_spec
     from holotype_conformance.judge import engine
     from holotype_conformance.judge.guard import CandidateUnusable
-    from holotype_conformance.judge.property import all_properties
+    from holotype_conformance.models.properties import all_properties
     from holotype_conformance.models.subject import Subject
     from holotype_conformance.models.targets import resolve
 

@@ -28,14 +28,14 @@ class Unknown(click.ClickException):
 @click.argument("slug", required=False)
 def explain(slug: str | None) -> None:
     """What the property or deviation SLUG means; without SLUG, the list of all."""
-    from holotype_conformance.judge.property import all_properties
-    from holotype_conformance.kernels.claims import kernel_properties
     from holotype_conformance.kernels.diagnosis import catalogue
+    from holotype_conformance.kernels.properties import kernel_properties
     from holotype_conformance.models.deviations import all_deviations
+    from holotype_conformance.models.properties import all_properties
 
     lines: Iterable[str]
-    models = tuple(all_properties())
-    kernels = kernel_properties()
+    models: tuple[Property, ...] = all_properties()
+    kernels: tuple[Property, ...] = kernel_properties()
     properties = {property_.slug: property_ for property_ in (*models, *kernels)}
     deviations = {deviation.slug: deviation for deviation in all_deviations()}
     changes = catalogue()

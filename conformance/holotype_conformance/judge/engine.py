@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -37,6 +35,7 @@ from holotype_conformance.judge.records import (
     encodable,
     plain,
 )
+from holotype_conformance.judge.subject import Subject
 from holotype_conformance.judge.texts import (
     REASON,
     bounded,
@@ -46,7 +45,6 @@ from holotype_conformance.judge.texts import (
     type_of,
 )
 from holotype_conformance.judge.time_limit import is_time_up, time_limit
-from holotype_conformance.models.subject import Subject
 from holotype_reference.support import unsupported
 from holotype_spec.schema import Spec
 
@@ -70,6 +68,7 @@ class Settings:
         broken: is told of a failure before a smaller case is looked for.
         judged: is told of it before its diagnosis is looked for.
         fresh: gives a subject whose candidate has not been called yet; None where there is none to be had.
+        diagnose: looks for what explains a failure: (subject, property, case, violation) -> the best first.
         explained: a smaller case is looked for after a failure, and what explains it; else only whether it fails.
     """
 
@@ -83,6 +82,7 @@ class Settings:
     broken: Callable[[Result], None] = lambda result: None
     judged: Callable[[Result], None] = lambda result: None
     fresh: Fresh | None = None
+    diagnose: Callable[[Any, Property, Any, Violation], Sequence[Diagnosis]] | None = None
     explained: bool = True
 
 
@@ -157,7 +157,7 @@ class _Trial:
         seed = seed_of(self.subject.seed, self.property.slug, msgspec.json.encode(case).decode())
         try:
             with random_states(seed):
-                _check(self.subject, self.property, case, seed)
+                self.subject.check(self.property, case, seed)
         except Violation as violation:
             return violation
         except Exception as error:
@@ -167,15 +167,6 @@ class _Trial:
                 raise
             return violation_of(error, "the candidate")
         return None
-
-
-def _check(subject: Subject, property_: Property, case: Case, seed: int) -> None:
-    """The claim itself; a subject whose models live in another process knows where to judge it."""
-    check = getattr(subject, "check", None)
-    if check is None:
-        property_.check(subject, case)
-    else:
-        check(property_, case, seed)
 
 
 def judge(subject: Subject, property_: Property, settings: Settings) -> Result:
@@ -221,7 +212,7 @@ def judge(subject: Subject, property_: Property, settings: Settings) -> Result:
             settings.judged(verdict)
             if settings.explained and verdict.depends is None:
                 verdict = _diagnosed(verdict, trial, settings)
-        getattr(subject, "settle", lambda: None)()  # what was changed in another process
+        subject.settle()
     return msgspec.structs.replace(verdict, left_changed=tuple(map(encodable, changed)))
 
 
@@ -240,7 +231,7 @@ def _once_more(result: Result, trial: _Trial, settings: Settings) -> Result:
                 case,
                 settings.fresh,
                 settings.rerun(None),
-                what=getattr(trial.subject, "what", "model"),
+                what=trial.subject.what,
             )
     except BaseException as error:
         if not isinstance(error, Exception) and not is_time_up(error):
@@ -396,14 +387,11 @@ def _counterexample(trial: _Trial, settings: Settings) -> Counterexample | None:
 
 def _diagnosed(result: Result, trial: _Trial, settings: Settings) -> Result:
     """The failure with the deviations that explain it; the search for them is never the reason why a run ends."""
-    name = getattr(trial.subject, "diagnosis", "holotype_conformance.models.diagnosis")
-    if trial.broken is None or importlib.util.find_spec(name) is None:
+    if trial.broken is None or settings.diagnose is None:
         return result
     try:
         with time_limit(settings.limit):
-            elsewhere = getattr(trial.subject, "diagnose", None)
-            diagnose = elsewhere or partial(importlib.import_module(name).diagnose, trial.subject)
-            found = diagnose(trial.property, *trial.broken)
+            found = settings.diagnose(trial.subject, trial.property, *trial.broken)
             diagnosis = msgspec.convert(plain(list(found)), tuple[Diagnosis, ...])
     except BaseException as error:
         if is_time_up(error):

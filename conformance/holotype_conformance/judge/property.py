@@ -8,23 +8,25 @@ the same struct, written as JSON, reruns exactly that case. pytest collects a pr
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import msgspec
 
 from holotype_conformance.judge.records import DType
 
 if TYPE_CHECKING:
+    import typing_extensions
     from hypothesis.strategies import SearchStrategy
 
-    from holotype_conformance.models.candidate import Capability
-    from holotype_conformance.models.subject import Subject
     from holotype_spec.schema import Binding, Spec
+
+    S = typing_extensions.TypeVar("S", default=Any)
+else:
+    S = TypeVar("S")
 
 Level = Literal["must", "should"]
 ALL_DTYPES: tuple[DType, ...] = ("float64", "float32", "bfloat16", "float16")
@@ -113,7 +115,7 @@ class SuiteFault(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Property:
+class Property(Generic[S]):
     """One claim.
 
     Attributes:
@@ -144,11 +146,11 @@ class Property:
     level: Level
     meaning: str
     catches: tuple[str, ...]
-    needs: tuple[Capability, ...]
+    needs: tuple[str, ...]
     applies: Callable[[Spec], str | None]
-    cases: Callable[[Subject], SearchStrategy[Any]]
+    cases: Callable[[S], SearchStrategy[Any]]
     case_type: type[Case]
-    check: Callable[[Subject, Any], None]
+    check: Callable[[S, Any], None]
     binds: tuple[Binding, ...] | Literal["all"] = ()
     reference: bool = False
     examples: int = 20
@@ -157,23 +159,23 @@ class Property:
     apart: bool = False
 
 
-_REGISTRY: dict[str, Property] = {}
+class Claims(Generic[S]):
+    """The properties of one suite, in the order in which they were registered, which is that of reading."""
 
+    def __init__(self) -> None:
+        self._known: dict[str, Property[S]] = {}
 
-def register(property_: Property) -> Property:
-    """Add a property to the suite. Two with one slug are a mistake of ours."""
-    if property_.slug in _REGISTRY:
-        raise ValueError(f"two properties are called {property_.slug!r}")
-    _REGISTRY[property_.slug] = property_
-    return property_
+    def register(self, property_: Property[S]) -> Property[S]:
+        """Add a property. Two with one slug are a mistake of ours."""
+        if property_.slug in self._known:
+            raise ValueError(f"two properties are called {property_.slug!r}")
+        self._known[property_.slug] = property_
+        return property_
 
+    def claim(self, **facts: Any) -> Callable[[Callable[[S, Any], None]], Property[S]]:
+        """Decorate a check: make it the `Property` that `facts` describe, and register that."""
+        return lambda check: self.register(Property(check=check, **facts))
 
-def claim(**facts: Any) -> Callable[[Callable[[Subject, Any], None]], Property]:
-    """Decorate a check: make it the `Property` that `facts` describe, and register that."""
-    return lambda check: register(Property(check=check, **facts))
-
-
-def all_properties() -> Iterable[Property]:
-    """Every property of the suite, in reading order. Imports torch and hypothesis."""
-    importlib.import_module("holotype_conformance.models.properties")  # registers them
-    return tuple(_REGISTRY.values())
+    def all(self) -> tuple[Property[S], ...]:
+        """Every property that was registered."""
+        return tuple(self._known.values())

@@ -1,14 +1,13 @@
-"""The registry of the properties of kernels: as `holotype_conformance.judge.property`, but of their own."""
+"""The properties that are claimed of kernels: those of `holotype_conformance.kernels.properties`."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
 from hypothesis import strategies as st
 
-from holotype_conformance.judge.property import Property, Skip
+from holotype_conformance.judge.property import Claims, Level, Property, Skip
 from holotype_conformance.kernels.candidate import KernelCapability
 from holotype_conformance.kernels.cases import AttentionCase, Form, Mask, cases
 from holotype_conformance.kernels.fitting import is_limited
@@ -16,7 +15,7 @@ from holotype_conformance.kernels.subject import KernelSubject
 from holotype_conformance.kernels.tolerance import stating
 
 Check = Callable[[KernelSubject, Any], None]
-_REGISTRY: dict[str, Property] = {}
+CLAIMS: Claims[KernelSubject] = Claims()
 
 
 def claim(
@@ -28,35 +27,34 @@ def claim(
     cases: Callable[[KernelSubject], st.SearchStrategy[Any]],
     needs: tuple[str, ...] = (),
     wants: tuple[KernelCapability, ...] = (),
-    level: str = "must",
+    level: Level = "must",
     examples: int = 12,
     case_type: Any = AttentionCase,
     costly: bool = False,
-) -> Callable[[Check], Property]:
+) -> Callable[[Check], Property[KernelSubject]]:
     """Decorate a check: make it a `Property` of kernels and register that. See `Property` for the arguments.
 
     `wants` are freedoms that a kernel has unless it declares otherwise, without which there is nothing to draw.
     """
 
-    def registered(check: Check) -> Property:
-        if slug in _REGISTRY:
-            raise ValueError(f"two properties are called {slug!r}")
-        _REGISTRY[slug] = Property(
-            slug=slug,
-            clause=clause,
-            level=level,  # type: ignore[arg-type]
-            meaning=meaning,
-            catches=catches,
-            needs=needs,  # type: ignore[arg-type]
-            applies=lambda spec: None,
-            cases=_fitted(cases, wants),  # type: ignore[arg-type]
-            case_type=case_type,
-            check=_within_floor(check),  # type: ignore[arg-type]
-            examples=examples,
-            dtypes=(),  # they are capabilities of kernels
-            costly=costly,
+    def registered(check: Check) -> Property[KernelSubject]:
+        return CLAIMS.register(
+            Property(
+                slug=slug,
+                clause=clause,
+                level=level,
+                meaning=meaning,
+                catches=catches,
+                needs=needs,
+                applies=lambda spec: None,
+                cases=_fitted(cases, wants),
+                case_type=case_type,
+                check=_within_floor(check),
+                examples=examples,
+                dtypes=(),  # they are capabilities of kernels
+                costly=costly,
+            )
         )
-        return _REGISTRY[slug]
 
     return registered
 
@@ -84,12 +82,6 @@ def _within_floor(check: Check) -> Check:
             check(subject, case)
 
     return run
-
-
-def kernel_properties() -> tuple[Property, ...]:
-    """Every property of kernels, in reading order."""
-    importlib.import_module("holotype_conformance.kernels.properties")  # registers them
-    return tuple(_REGISTRY.values())
 
 
 def drawn(**options: Any) -> Callable[[KernelSubject], st.SearchStrategy[AttentionCase]]:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from holotype_conformance.judge import subject as judged
 from holotype_conformance.judge.guard import CandidateUnusable, candidate_code
 from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.records import REFUSES, DType
@@ -45,7 +46,7 @@ from holotype_conformance.torch_tools.plain_tensor import plain_gradient
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
+class KernelContract:
     """What stands in the place of a model's spec: the promise that every kernel is held to."""
 
     name: str = "attention"
@@ -64,7 +65,7 @@ class Returned:
 PLAINEST = AttentionCase(queries=16, keys=16, heads=2, kv_heads=2, head_dim=16, dtype="float32")
 
 
-class KernelSubject:
+class KernelSubject(judged.Subject):
     """One kernel.
 
     Args:
@@ -74,7 +75,6 @@ class KernelSubject:
         dtypes: those that were asked for; empty for all.
     """
 
-    diagnosis = "holotype_conformance.kernels.diagnosis"
     what = "kernel"
 
     def __init__(
@@ -89,7 +89,7 @@ class KernelSubject:
         self.seed = seed
         self.device = torch.device(device)
         self.asked = tuple(dtype for dtype in DTYPES if dtype in (dtypes or DTYPES))
-        self.spec = Protocol()
+        self.spec = KernelContract()
         self.by_grad = False  # whether its gradients come by `torch.autograd.grad` alone
         self._elsewhere: dict[torch.device, KernelSubject] = {}
 

@@ -19,6 +19,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from holotype_conformance.judge import subject as judged
 from holotype_conformance.judge.declaring import Floor
 from holotype_conformance.judge.guard import CandidateUnusable, candidate_code
 from holotype_conformance.judge.property import ALL_DTYPES, SuiteFault, Violation
@@ -49,7 +50,7 @@ from holotype_spec.probes import LONG, ROWS, WINDOW, probe
 from holotype_spec.schema import Spec
 
 
-class Subject:
+class Subject(judged.Subject):
     """One candidate under one spec.
 
     Args:
@@ -61,6 +62,9 @@ class Subject:
         dtypes: those that were asked for; empty for all.
         long_rows: probes take rows of hundreds of tokens, and no window is shorter.
     """
+
+    what = "model"
+    spec: Spec
 
     def __init__(
         self,

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, Phase, Verbosity
 
 from holotype_conformance.judge.engine import reason_to_skip
 from holotype_conformance.judge.precision import arithmetic
-from holotype_conformance.judge.property import Case, Property, Skip, Violation, all_properties
+from holotype_conformance.judge.property import Case, Property, Skip, Violation
 from holotype_conformance.models.deviations.candidate import DeviatedCandidate
 from holotype_conformance.models.deviations.deviation import Deviation
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.subject import Subject
 from holotype_spec.schema import Spec
 

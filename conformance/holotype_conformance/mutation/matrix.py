@@ -18,9 +18,10 @@ from zlib import crc32
 import torch
 
 import holotype_spec
-from holotype_conformance.judge.property import Property, all_properties
+from holotype_conformance.judge.property import Property
 from holotype_conformance.models.deviations.deviation import Deviation, find, names
 from holotype_conformance.models.deviations.features import has_source
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.mutation.kills import Verdict, killer, verdicts
 from holotype_conformance.mutation.reports import Report, all_reports
 from holotype_reference.support import supported

@@ -31,7 +31,7 @@ from holotype_conformance.judge.property import Property
 from holotype_conformance.judge.records import Counterexample, Result
 from holotype_conformance.judge.time_limit import Account
 from holotype_conformance.run.run_record import blank
-from holotype_conformance.run.session import RequestError, Run, plan
+from holotype_conformance.run.session import RequestError, Session, plan
 from holotype_conformance.run.supervisor import GRACE
 from holotype_spec.schema import Spec
 
@@ -58,13 +58,13 @@ class _Died(Exception):
 
 
 class IsolatedRun:
-    """Does what a `Run` does, in a copy of this process; to be used like one.
+    """Does what a `Session` does, in a copy of this process; to be used like one.
 
     Args:
         run: the run; nothing of its candidate has been called yet.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Session) -> None:
         self.run = run
         self._copy: _Copy | None = None
         self._alone: bool | None = None  # whether copies work here is found out with the first
@@ -157,7 +157,7 @@ class _Late(_Died):
 class _Copy:
     """A forked process that does what it is asked, and the two pipes to it."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Session) -> None:
         self.limit = run.request.limit
         there, asked = os.pipe()
         answered, here = os.pipe()
@@ -229,7 +229,7 @@ def _end(pid: int, *pipes: int) -> None:
         os.waitpid(pid, 0)
 
 
-def _serve(run: Run, there: int, here: int) -> NoReturn:
+def _serve(run: Session, there: int, here: int) -> NoReturn:
     """What a copy does, until nobody asks any more."""
     try:
         torch.set_num_threads(1)
@@ -249,7 +249,7 @@ def _serve(run: Run, there: int, here: int) -> NoReturn:
         os._exit(70)
 
 
-def _answered(run: Run, asked: _Asked) -> _Answer:
+def _answered(run: Session, asked: _Asked) -> _Answer:
     spec = next(each for each in run.specs if each.name == asked.spec)
     try:
         if asked.slug is None:

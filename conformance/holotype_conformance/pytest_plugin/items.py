@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,15 +16,15 @@ from holotype_conformance.judge.expected_failures import ExpectedError, read_exp
 from holotype_conformance.judge.guard import CandidateUnusable
 from holotype_conformance.judge.importing import TargetError
 from holotype_conformance.judge.property import Property
-from holotype_conformance.judge.records import Request, Result
-from holotype_conformance.models.targets import resolve
+from holotype_conformance.judge.records import Kind, Request, Result
 from holotype_conformance.pytest_plugin.isolated import IsolatedRun, exit_raises
 from holotype_conformance.pytest_plugin.plugin import RESULT
 from holotype_conformance.report.text import failure_text
-from holotype_conformance.run.session import RequestError, Run
+from holotype_conformance.run.session import RequestError, Session
+from holotype_conformance.suites import suite_of
 from holotype_spec.schema import Spec
 
-RUN = pytest.StashKey[Run | IsolatedRun]()
+RUN = pytest.StashKey[Session | IsolatedRun]()
 
 
 class PropertyFailed(AssertionError):
@@ -51,7 +51,7 @@ class SuiteFile(pytest.File):
 class SpecNode(pytest.Collector):
     """The properties of one spec; the candidate is run once before the first of them."""
 
-    def __init__(self, *, run: Run | IsolatedRun, spec: Spec, **keywords: object) -> None:
+    def __init__(self, *, run: Session | IsolatedRun, spec: Spec, **keywords: object) -> None:
         super().__init__(**keywords)  # type: ignore[arg-type]
         self.run = run
         self.spec = spec
@@ -73,7 +73,7 @@ class PropertyItem(pytest.Item):
     """One property under one spec."""
 
     def __init__(
-        self, *, run: Run | IsolatedRun, spec: Spec, property_: Property, **keywords: object
+        self, *, run: Session | IsolatedRun, spec: Spec, property_: Property, **keywords: object
     ) -> None:
         super().__init__(**keywords)  # type: ignore[arg-type]
         self.run = run
@@ -110,7 +110,7 @@ def conclude(result: Result) -> None:
     raise PropertyFailed(failure_text(result))
 
 
-def run_of(config: pytest.Config) -> Run | IsolatedRun:
+def run_of(config: pytest.Config) -> Session | IsolatedRun:
     """The run that the options describe."""
     if RUN not in config.stash:
         config.stash[RUN] = _run_from_options(config)
@@ -132,24 +132,21 @@ def _run_from_options(config: pytest.Config) -> IsolatedRun:
         )
     try:
         with exit_raises():  # importing a target runs its code here
-            run = _kernel_run(config, kernel) if kernel else _model_run(config, target, specs)
+            run = (
+                _session(config, kernel, ("attention",), "attention")
+                if kernel
+                else _session(config, target, specs)
+            )
         return IsolatedRun(run)
     except (TargetError, RequestError, ExpectedError, ValueError) as error:
         _refuse(str(error))
 
 
-def _model_run(config: pytest.Config, target: str, specs: list[str]) -> Run:
-    request = Request(target=target, specs=tuple(specs), **_asked(config))
-    return Run(request, resolve(target))
-
-
-def _kernel_run(config: pytest.Config, target: str) -> Run:
-    from holotype_conformance.kernels.session import KernelRun
-    from holotype_conformance.kernels.targets import resolve_kernel
-
-    request = Request(target=target, specs=("attention",), kind="attention", **_asked(config))
-    kernel: Any = resolve_kernel(target)
-    return KernelRun(request, kernel)
+def _session(
+    config: pytest.Config, target: str, specs: Sequence[str], kind: Kind = "model"
+) -> Session:
+    request = Request(target=target, specs=tuple(specs), kind=kind, **_asked(config))
+    return Session(request, suite_of(kind).resolve(target))
 
 
 def _asked(config: pytest.Config) -> dict[str, Any]:

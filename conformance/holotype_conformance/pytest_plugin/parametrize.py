@@ -15,7 +15,7 @@ from holotype_conformance.judge.records import DType, Profile, Request
 from holotype_conformance.models.targets import as_candidate, resolve
 from holotype_conformance.pytest_plugin.isolated import IsolatedRun, exit_raises
 from holotype_conformance.pytest_plugin.items import conclude
-from holotype_conformance.run.session import Run
+from holotype_conformance.run.session import Session
 from holotype_spec.schema import Spec
 
 
@@ -103,7 +103,7 @@ def parametrize_properties(
     )
     with exit_raises():  # importing a target runs its code here
         found = resolve(candidate) if named else as_candidate(candidate, target)
-        run = IsolatedRun(Run(request, found))
+        run = IsolatedRun(Session(request, found))
     checks = [Check(run, spec, property_) for spec in run.specs for property_ in run.properties]
     return pytest.mark.parametrize("conformance_check", checks, ids=repr)
 

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from typing import Any
 
 import msgspec
 import torch
@@ -22,10 +23,11 @@ from holotype_conformance.judge.given_case import CaseError, read_case
 from holotype_conformance.judge.guard import CandidateUnusable, is_ours
 from holotype_conformance.judge.precision import arithmetic, settings
 from holotype_conformance.judge.process_state import undisturbed
-from holotype_conformance.judge.property import Property, all_properties
+from holotype_conformance.judge.property import Property, Violation
 from holotype_conformance.judge.records import (
     Broken,
     Declaration,
+    Diagnosis,
     Environment,
     Event,
     Finished,
@@ -42,10 +44,7 @@ from holotype_conformance.judge.records import (
 )
 from holotype_conformance.judge.texts import REASON, bounded, message_of, type_of
 from holotype_conformance.judge.time_limit import bad_limit, bad_seed, is_time_up, time_limit
-from holotype_conformance.models.candidate import Candidate
-from holotype_conformance.models.declarations import declarations
-from holotype_conformance.models.subject import Subject
-from holotype_spec.schema import Spec
+from holotype_conformance.suites import suite_of
 
 MEND = (
     "expected cpu, or cuda or cuda:N where torch was built with CUDA and nvidia-smi lists a GPU; leave out"
@@ -58,8 +57,8 @@ class RequestError(ValueError):
     """A request that makes no sense: the message says what was expected."""
 
 
-class Run:
-    """A request, resolved.
+class Session:
+    """A request, resolved: a candidate, what it is held against, and the properties of its suite that were asked for.
 
     Args:
         request: what the user asked for.
@@ -75,7 +74,7 @@ class Run:
     def __init__(
         self,
         request: Request,
-        candidate: Candidate,
+        candidate: Any,
         *,
         notify: Callable[[Event], None] = lambda event: None,
         smoked: Iterable[str] = (),
@@ -83,61 +82,43 @@ class Run:
         self.request = request
         self.candidate = candidate
         self.notify = notify
-        self.specs = self.load_specs(request.specs)
-        self.properties = self.select(request.properties)
+        self.suite = suite_of(request.kind)
+        self.specs = self.suite.specs(request.specs)
+        self.properties = select(request.properties, self.suite.properties())
         self._smoked = set(smoked)
-        self._subjects: dict[str, Subject] = {}
+        self._subjects: dict[str, Any] = {}
+        self._shared: Any = None  # a subject made anew once, for all failures that may share it
         self._changed_at_first: dict[str, None] = {}  # by a first run; told with the next result
         self._check()
         self.declared = {spec.name: self._declared(spec) for spec in self.specs}
 
-    # What a run of something other than models overrides --------------------------------------------------
-
-    def new_subject(self, spec: Spec) -> Subject:
-        """What the properties judge."""
+    def new_subject(self, spec: Any, candidate: Any = None) -> Any:
+        """What the properties judge: the candidate, or another like it, under `spec`."""
         request = self.request
-        return Subject(
-            self.candidate,
+        return self.suite.subject(
+            self.candidate if candidate is None else candidate,
             spec,
             seed=request.seed,
             device=request.device,
             dtypes=request.dtypes,
         )
 
-    def load_specs(self, names: Sequence[str]) -> list[Spec]:
-        """What the candidate is held against."""
-        return [holotype_spec.load(name) for name in names]
-
-    def refusal(self, spec: Spec) -> str | None:
-        """Why the candidate has nothing to show under `spec`, or None."""
-        return self.candidate.refusal(spec)
-
-    def declarations(self, spec: Spec) -> tuple[Declaration, ...]:
-        """What the candidate declares under `spec`.
-
-        Raises:
-            DeclarationError: it declares what cannot be.
-        """
-        return declarations(self.candidate, spec)
-
-    def select(self, globs: Sequence[str]) -> list[Property]:
-        """The properties that any of `globs` matches."""
-        return select(globs)
-
-    def known(self) -> list[str]:
-        """The slugs of all properties."""
-        return [property_.slug for property_ in all_properties()]
-
-    # ------------------------------------------------------------------------------------------------------
+    def diagnose(
+        self, subject: Any, property_: Property, case: Any, violation: Violation
+    ) -> Sequence[Diagnosis]:
+        """What explains a failure, best first."""
+        return self.suite.diagnose(subject, property_, case, violation)
 
     def _check(self) -> None:
         for complaint in (bad_limit(self.request.limit), bad_seed(self.request.seed)):
             if complaint is not None:
                 raise RequestError(complaint)
         check_device(self.request.device)
-        check_expected(self.request.expected, [spec.name for spec in self.specs], self.known())
+        check_expected(
+            self.request.expected, [spec.name for spec in self.specs], self.suite.slugs()
+        )
         for spec in self.specs:
-            if refusal := self.refusal(spec):
+            if refusal := self.suite.refusal(self.candidate, spec):
                 raise RequestError(f"{self.request.target} against {spec.name}: {refusal}")
         if self.request.case is None:
             return
@@ -150,21 +131,21 @@ class Run:
         except CaseError as error:
             raise RequestError(str(error)) from error
 
-    def _declared(self, spec: Spec) -> tuple[Declaration, ...]:
+    def _declared(self, spec: Any) -> tuple[Declaration, ...]:
         try:
-            return self.declarations(spec)
+            return self.suite.declarations(self.candidate, spec)
         except DeclarationError as error:
             raise RequestError(
                 f"{self.request.target} declares what cannot be: {encodable(str(error))}"
             ) from error
 
-    def subject(self, spec: Spec) -> Subject:
+    def subject(self, spec: Any) -> Any:
         """The candidate under `spec`; one for all properties, so that models are built once."""
         if spec.name not in self._subjects:
             self._subjects[spec.name] = self.new_subject(spec)
         return self._subjects[spec.name]
 
-    def smoke(self, spec: Spec) -> None:
+    def smoke(self, spec: Any) -> None:
         """Run the candidate once, unless that is known to work.
 
         Raises:
@@ -189,12 +170,12 @@ class Run:
             self._unusable(spec, f"building and running one small model {did}")
         self._smoked.add(spec.name)
 
-    def _unusable(self, spec: Spec, reason: str) -> None:
+    def _unusable(self, spec: Any, reason: str) -> None:
         reason = encodable(bounded(reason, REASON))
         self.notify(Unusable(spec=spec.name, reason=reason))
         raise CandidateUnusable(reason)
 
-    def judge(self, spec: Spec, property_: Property) -> Result:
+    def judge(self, spec: Any, property_: Property) -> Result:
         """The verdict on one property, expected failures taken into account.
 
         Raises:
@@ -213,6 +194,7 @@ class Run:
             broken=lambda result: self.notify(Broken(spec=spec.name, result=result)),
             judged=lambda result: self.notify(Judged(spec=spec.name, result=result)),
             fresh=partial(self.fresh, spec),
+            diagnose=self.diagnose,
         )
         try:
             result = judge(self.subject(spec), property_, settings)
@@ -228,9 +210,16 @@ class Run:
         return result
 
     @contextmanager
-    def fresh(self, spec: Spec, *, shared: bool = False) -> Iterator[Subject]:
-        """A subject with models of its own, as long as it is used; in the same process."""
-        yield self.new_subject(spec)
+    def fresh(self, spec: Any, *, shared: bool = False) -> Iterator[Any]:
+        """A subject with a candidate or models of its own, as long as it is used; in the same process."""
+        if shared and self._shared is not None:
+            yield self._shared
+            return
+        candidate = self.suite.made_anew(self.candidate, self.request.target)
+        subject = self.new_subject(spec, candidate)
+        if shared and candidate is not self.candidate:
+            self._shared = subject
+        yield subject
 
     @cached_property
     def environment(self) -> Environment:
@@ -238,15 +227,13 @@ class Run:
         return environment(self.request.device, type(self.candidate).__module__)
 
 
-def select(globs: Sequence[str], among: Sequence[Property] | None = None) -> list[Property]:
+def select(globs: Sequence[str], among: Sequence[Property]) -> list[Property]:
     """The properties that any of `globs` matches, in reading order; all for no globs.
-
-    `among` is what is selected from, by default the properties of models.
 
     Raises:
         RequestError: one of them matches nothing.
     """
-    properties = list(all_properties() if among is None else among)
+    properties = list(among)
     if not properties:
         raise RequestError("the suite has no properties: this installation is broken")
     slugs = [property_.slug for property_ in properties]

@@ -39,10 +39,11 @@ from holotype_conformance.judge.records import (
 from holotype_conformance.judge.time_limit import time_limit
 from holotype_conformance.models.targets import is_ours
 from holotype_conformance.run.refusals import rejected, title
+from holotype_conformance.suites import suite_of
 
 if TYPE_CHECKING:
     from holotype_conformance.run.apart.judging import Half
-    from holotype_conformance.run.session import Run
+    from holotype_conformance.run.session import Session
 
 
 GARBAGE = 20_000  # objects made since the last search for cycles of them: 700 come with every few calls of a model
@@ -133,8 +134,8 @@ def _prepared(channel: Channel, kind: Kind) -> Half | None:
 
     torch.set_num_threads(1)  # probes are tiny: more threads cost more than they give
     _keep_memory()
-    resolve, run_class = _kind(kind)
-    return split(resolve, run_class, channel.close) if possible(kind) else None
+    suite = suite_of(kind)
+    return split(suite, channel.close) if possible(suite) else None
 
 
 def _keep_memory() -> None:
@@ -146,26 +147,28 @@ def _keep_memory() -> None:
         tell(-3, 1 << 25)  # M_MMAP_THRESHOLD: bytes from which on a block is mapped on its own
 
 
-def _run(channel: Channel, job: Job, half: Half | None) -> Any:
-    """The run, with its target imported here or in the other half."""
-    resolve, run_class = _kind(job.request.kind)
-    options = {"notify": channel.send, "smoked": job.smoked}
+def _session(channel: Channel, job: Job, half: Half | None) -> Session:
+    """The session, with its target imported here or in the other half."""
+    from holotype_conformance.run.session import Session
+
+    options: dict[str, Any] = {"notify": channel.send, "smoked": job.smoked}
     with time_limit(job.request.limit):
         if half is None or is_ours(job.request.target):  # nothing of ours is out to look right
-            return run_class(job.request, resolve(job.request.target), **options)
-        from holotype_conformance.run.apart.split import run_here
+            candidate = suite_of(job.request.kind).resolve(job.request.target)
+            return Session(job.request, candidate, **options)
+        from holotype_conformance.run.apart.split import session_here
 
-        return run_here(half, run_class, job.request, **options)
+        return session_here(half, job.request, **options)
 
 
 def _work(channel: Channel, job: Job, half: Half | None) -> bool:
     """Whether everything was judged."""
-    from holotype_conformance.run import session as runs
+    from holotype_conformance.run.session import environment
 
     request = job.request
-    channel.send(Ready(environment=runs.environment("cpu")))
+    channel.send(Ready(environment=environment("cpu")))
     try:
-        run = _run(channel, job, half)
+        run = _session(channel, job, half)
     except BaseException as error:
         channel.send(getattr(error, "told", None) or rejected(error, request))
         return False
@@ -173,24 +176,7 @@ def _work(channel: Channel, job: Job, half: Half | None) -> bool:
     return _judge_all(channel, job, run)
 
 
-def _kind(kind: Kind) -> tuple[Any, Any]:
-    """How a target of this kind is resolved and run, with its properties imported."""
-    if kind == "attention":
-        from holotype_conformance.kernels.claims import kernel_properties
-        from holotype_conformance.kernels.session import KernelRun
-        from holotype_conformance.kernels.targets import resolve_kernel
-
-        kernel_properties()
-        return resolve_kernel, KernelRun
-    from holotype_conformance.judge.property import all_properties
-    from holotype_conformance.models.targets import resolve
-    from holotype_conformance.run.session import Run
-
-    all_properties()
-    return resolve, Run
-
-
-def _judge_all(channel: Channel, job: Job, run: Run) -> bool:
+def _judge_all(channel: Channel, job: Job, run: Session) -> bool:
     """Announce what is left and judge it, spec by spec; whether the request makes sense."""
     from holotype_conformance.judge.guard import CandidateUnusable
     from holotype_conformance.run.session import RequestError, plan
@@ -206,7 +192,7 @@ def _judge_all(channel: Channel, job: Job, run: Run) -> bool:
                 plan(spec, each) for spec, properties in left.items() for each in properties
             ),
             environment=run.environment,
-            suite=len(run.known()),
+            suite=len(run.suite.properties()),
             declared=run.declared,
         )
     )

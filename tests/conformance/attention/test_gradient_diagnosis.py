@@ -9,9 +9,10 @@ import torch
 from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.kernels.candidate import FunctionKernel
 from holotype_conformance.kernels.cases import AttentionCase
-from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.diagnosis import diagnose
 from holotype_conformance.kernels.diagnosis.backward import block_changes, gradient_changes
 from holotype_conformance.kernels.diagnosis.gradients import astray
+from holotype_conformance.kernels.properties import kernel_properties
 from holotype_conformance.kernels.subject import KernelSubject
 
 pytestmark = pytest.mark.slow
@@ -98,7 +99,11 @@ def kernel(
 
 
 def diagnosed(function, slug):
-    result = judge(KernelSubject(FunctionKernel(function, "mine")), PROPERTIES[slug], Settings())
+    result = judge(
+        KernelSubject(FunctionKernel(function, "mine")),
+        PROPERTIES[slug],
+        Settings(diagnose=diagnose),
+    )
     assert result.outcome == "failed", result
     return {each.deviation for each in result.diagnosis}
 
@@ -149,7 +154,7 @@ def test_a_known_mistake_of_the_way_back_is_named_and_no_other(deviation):
 @pytest.mark.parametrize("slug", [PLAIN, GROUPED, EDGES, "masks.causal", "masks.window"])
 def test_what_the_mistakes_are_made_in_is_right_without_them(slug):
     subject = KernelSubject(FunctionKernel(kernel(), "mine"))
-    assert judge(subject, PROPERTIES[slug], Settings()).outcome == "passed"
+    assert judge(subject, PROPERTIES[slug], Settings(diagnose=diagnose)).outcome == "passed"
 
 
 def test_right_gradients_have_no_diagnosis_though_a_mistake_could_not_show():

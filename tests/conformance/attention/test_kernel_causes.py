@@ -10,7 +10,8 @@ import torch
 from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.kernels.candidate import FunctionKernel
 from holotype_conformance.kernels.cases import AttentionCase, TogetherCase, problem
-from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.diagnosis import diagnose
+from holotype_conformance.kernels.properties import kernel_properties
 from holotype_conformance.kernels.subject import KernelSubject
 
 pytestmark = pytest.mark.slow
@@ -20,7 +21,9 @@ EVERY = {property_.slug: property_ for property_ in kernel_properties()}
 
 
 def judged(attention, slug):
-    return judge(KernelSubject(FunctionKernel(attention, "mine")), EVERY[slug], Settings())
+    return judge(
+        KernelSubject(FunctionKernel(attention, "mine")), EVERY[slug], Settings(diagnose=diagnose)
+    )
 
 
 def named(attention, slug):
@@ -108,7 +111,7 @@ def test_a_case_of_masks_that_agree_has_the_form_it_is_told_in_by_default():
         judge(
             KernelSubject(FunctionKernel(plain, "mine")),
             EVERY["masks.agree"],
-            Settings(case=msgspec.json.encode(case).decode()),
+            Settings(diagnose=diagnose, case=msgspec.json.encode(case).decode()),
         ).outcome
         == "passed"
     )

@@ -8,9 +8,10 @@ from einops import rearrange
 
 from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.kernels.candidate import LAYOUT, FunctionKernel, KernelCandidate
-from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.diagnosis import diagnose
 from holotype_conformance.kernels.diagnosis.changes import CHANGES
 from holotype_conformance.kernels.diagnosis.layouts import misread
+from holotype_conformance.kernels.properties import kernel_properties
 from holotype_conformance.kernels.subject import KernelSubject
 
 pytestmark = pytest.mark.slow
@@ -114,7 +115,11 @@ def spanned(
 
 
 def diagnosed(function, slug):
-    result = judge(KernelSubject(FunctionKernel(function, "mine")), PROPERTIES[slug], Settings())
+    result = judge(
+        KernelSubject(FunctionKernel(function, "mine")),
+        PROPERTIES[slug],
+        Settings(diagnose=diagnose),
+    )
     assert result.outcome == "failed", result
     return {each.deviation for each in result.diagnosis}
 
@@ -182,7 +187,7 @@ def test_a_known_mistake_is_named_and_no_other(deviation):
 )
 def test_what_the_mistakes_are_made_in_is_right_without_them(slug):
     subject = KernelSubject(FunctionKernel(spanned(), "mine"))
-    assert judge(subject, PROPERTIES[slug], Settings()).outcome == "passed"
+    assert judge(subject, PROPERTIES[slug], Settings(diagnose=diagnose)).outcome == "passed"
 
 
 def test_a_scale_is_not_said_to_be_ignored_where_another_is_missing_too():
@@ -229,7 +234,7 @@ ROWS, LONG = "batch length heads head_dim", "length batch heads head_dim"
 def test_a_kernel_that_takes_its_axes_in_another_order_is_told_which(axes, layout):
     subject = in_order(axes, layout)
     for slug in ("formula.float64", "contract.result", "lengths.query-length"):
-        result = judge(subject, PROPERTIES[slug], Settings(profile="quick"))
+        result = judge(subject, PROPERTIES[slug], Settings(diagnose=diagnose, profile="quick"))
         assert result.outcome == "failed"
         assert [found.deviation for found in result.diagnosis] == ["layout"]
         assert f'if its layout is "{axes}"' in result.diagnosis[0].title

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from holotype_conformance.judge.records import Request, Result
-from holotype_conformance.kernels.session import KernelRun
 from holotype_conformance.kernels.targets import resolve_kernel
+from holotype_conformance.run.session import Session
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ def judged(folder: Path, name: str, slug: str) -> Result:
         properties=(slug,),
         limit=0,
     )
-    run = KernelRun(request, resolve_kernel(request.target))
+    run = Session(request, resolve_kernel(request.target))
     return run.judge(run.specs[0], run.properties[0])
 
 

@@ -12,8 +12,9 @@ from holotype_conformance.judge.declaring import DeclarationError, Floor
 from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.judge.guard import CandidateUnusable
 from holotype_conformance.kernels.candidate import FunctionKernel, KernelCandidate
-from holotype_conformance.kernels.claims import kernel_properties
 from holotype_conformance.kernels.declared import kernel_declarations
+from holotype_conformance.kernels.diagnosis import diagnose
+from holotype_conformance.kernels.properties import kernel_properties
 from holotype_conformance.kernels.sizes import Sizes, nearest
 from holotype_conformance.kernels.subject import KernelSubject
 
@@ -42,7 +43,7 @@ def results(kernel, slugs=TELLING):
     if not isinstance(kernel, KernelCandidate):
         kernel = FunctionKernel(kernel, "mine")
     subject = KernelSubject(kernel)
-    return {slug: judge(subject, EVERY[slug], Settings()) for slug in slugs}
+    return {slug: judge(subject, EVERY[slug], Settings(diagnose=diagnose)) for slug in slugs}
 
 
 def outcomes(kernel, slugs=TELLING):
@@ -72,7 +73,7 @@ def test_every_property_can_be_asked_of_a_kernel_that_takes_nothing_but_q_k_and_
     subject = KernelSubject(FunctionKernel(lambda q, k, v: limited["plain"](q, k, v), "mine"))
     for property_ in EVERY.values():
         if not property_.costly:
-            result = judge(subject, property_, Settings())
+            result = judge(subject, property_, Settings(diagnose=diagnose))
             assert result.outcome in ("passed", "skipped"), result
 
 
@@ -328,5 +329,5 @@ def test_gradients_are_the_same_by_autograd_grad_for_what_refuses_a_backward_pas
 def test_a_case_outside_of_the_limits_is_judged_as_it_stands():
     subject = KernelSubject(limited["Told"]())
     case = json.dumps({"queries": 3, "keys": 3})
-    result = judge(subject, EVERY["contract.result"], Settings(case=case))
+    result = judge(subject, EVERY["contract.result"], Settings(diagnose=diagnose, case=case))
     assert result.outcome == "failed"

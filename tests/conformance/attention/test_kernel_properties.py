@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from holotype_conformance.judge.engine import Settings, judge
-from holotype_conformance.judge.property import all_properties
 from holotype_conformance.kernels.candidate import FunctionKernel
-from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.properties import kernel_properties
 from holotype_conformance.kernels.subject import KernelSubject
 from holotype_conformance.kernels.targets import resolve_kernel
+from holotype_conformance.models.properties import all_properties
 from holotype_conformance.torch_tools import backends as machine
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,8 @@ import torch
 
 from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.kernels.candidate import FunctionKernel
-from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.diagnosis import diagnose
+from holotype_conformance.kernels.properties import kernel_properties
 from holotype_conformance.kernels.subject import KernelSubject
 from holotype_conformance.torch_tools.fake_device import ELSEWHERE, places
 
@@ -32,7 +33,7 @@ def wrong_where(where, wrong):
 
 def diagnosed(attention, slug, subject=None, **settings):
     subject = subject or KernelSubject(FunctionKernel(attention, "mine"))
-    result = judge(subject, EVERY[slug], Settings(**settings))
+    result = judge(subject, EVERY[slug], Settings(diagnose=diagnose, **settings))
     assert result.outcome == "failed", result
     return {each.deviation: each.title for each in result.diagnosis}
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.judge.records import Result
 from holotype_conformance.kernels.candidate import FunctionKernel
-from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.properties import kernel_properties
 from holotype_conformance.kernels.subject import KernelSubject
 
 pytestmark = pytest.mark.slow

@@ -8,9 +8,10 @@ import torch
 
 from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.kernels.candidate import FunctionKernel
-from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.diagnosis import diagnose
 from holotype_conformance.kernels.diagnosis.rows import SIZES
 from holotype_conformance.kernels.diagnosis.tiled import BLOCKS, UNEVEN
+from holotype_conformance.kernels.properties import kernel_properties
 from holotype_conformance.kernels.subject import KernelSubject
 
 pytestmark = pytest.mark.slow
@@ -20,7 +21,9 @@ EVERY = {property_.slug: property_ for property_ in kernel_properties()}
 
 
 def named(attention, slug):
-    result = judge(KernelSubject(FunctionKernel(attention, "mine")), EVERY[slug], Settings())
+    result = judge(
+        KernelSubject(FunctionKernel(attention, "mine")), EVERY[slug], Settings(diagnose=diagnose)
+    )
     assert result.outcome == "failed", result
     return [each.deviation for each in result.diagnosis]
 
@@ -59,7 +62,9 @@ def test_a_number_that_decides_under_a_mask_alone_says_so():
         return found * (1.1 if k.shape[2] > 64 and mask is not None else 1.0)
 
     result = judge(
-        KernelSubject(FunctionKernel(attention, "mine")), EVERY["lengths.masks"], Settings()
+        KernelSubject(FunctionKernel(attention, "mine")),
+        EVERY["lengths.masks"],
+        Settings(diagnose=diagnose),
     )
     said = [each.title for each in result.diagnosis]
     assert [

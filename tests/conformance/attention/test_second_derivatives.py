@@ -15,8 +15,8 @@ from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.kernels import oracle
 from holotype_conformance.kernels.candidate import FunctionKernel
 from holotype_conformance.kernels.cases import AttentionCase
-from holotype_conformance.kernels.claims import kernel_properties
 from holotype_conformance.kernels.double_backward import NAMES, bent
+from holotype_conformance.kernels.properties import kernel_properties
 from holotype_conformance.kernels.second_derivatives import Along, curvature
 from holotype_conformance.kernels.subject import KernelSubject
 from holotype_conformance.kernels.targets import resolve_kernel

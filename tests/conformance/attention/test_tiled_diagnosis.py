@@ -8,8 +8,9 @@ import torch
 
 from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.kernels.candidate import FunctionKernel
-from holotype_conformance.kernels.claims import kernel_properties
+from holotype_conformance.kernels.diagnosis import diagnose
 from holotype_conformance.kernels.diagnosis.tiled import BLOCKS, LENGTHS, UNEVEN, tiled_changes
+from holotype_conformance.kernels.properties import kernel_properties
 from holotype_conformance.kernels.subject import KernelSubject
 
 pytestmark = pytest.mark.slow
@@ -36,7 +37,7 @@ CAUGHT = {
 
 def judged(function, slug, dtypes=()):
     subject = KernelSubject(FunctionKernel(function, "mine"), dtypes=dtypes)
-    return judge(subject, PROPERTIES[slug], Settings())
+    return judge(subject, PROPERTIES[slug], Settings(diagnose=diagnose))
 
 
 def named(result):

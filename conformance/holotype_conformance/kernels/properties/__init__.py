@@ -12,3 +12,13 @@ from holotype_conformance.kernels.properties import lengths as lengths
 from holotype_conformance.kernels.properties import long_masks as long_masks
 from holotype_conformance.kernels.properties import extremes as extremes
 from holotype_conformance.kernels.properties import devices as devices
+
+# isort: on
+from holotype_conformance.judge.property import Property
+from holotype_conformance.kernels.claims import CLAIMS
+from holotype_conformance.kernels.subject import KernelSubject
+
+
+def kernel_properties() -> tuple[Property[KernelSubject], ...]:
+    """Every property of kernels, in reading order."""
+    return CLAIMS.all()

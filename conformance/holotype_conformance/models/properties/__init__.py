@@ -24,3 +24,13 @@ from holotype_conformance.models.properties import sequence as sequence
 from holotype_conformance.models.properties import training as training
 from holotype_conformance.models.properties import storage as storage
 from holotype_conformance.models.properties import devices as devices
+
+# isort: on
+from holotype_conformance.judge.property import Property
+from holotype_conformance.models.claims import CLAIMS
+from holotype_conformance.models.subject import Subject
+
+
+def all_properties() -> tuple[Property[Subject], ...]:
+    """Every property of models, in reading order."""
+    return CLAIMS.all()

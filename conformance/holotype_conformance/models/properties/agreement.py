@@ -12,7 +12,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from holotype_conformance.judge.property import Violation, claim, measured
+from holotype_conformance.judge.property import Violation, measured
 from holotype_conformance.judge.records import DType
 from holotype_conformance.judge.tolerance import demand_equal, largest_error, relative_error
 from holotype_conformance.models.adapters.reference import run_reference
@@ -28,6 +28,7 @@ from holotype_conformance.models.cases import (
     paddings,
     random_order,
 )
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.exchange import copies, real_rows
 from holotype_conformance.models.narrow import UNLUCKY
 from holotype_conformance.models.setup import Setup

@@ -11,7 +11,6 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from holotype_conformance.judge.property import claim
 from holotype_conformance.judge.tolerance import demand_equal
 from holotype_conformance.models.candidate import Inputs
 from holotype_conformance.models.cases import (
@@ -22,6 +21,7 @@ from holotype_conformance.models.cases import (
     lengths,
     shortest_alike,
 )
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.properties.causality import decodes
 from holotype_conformance.models.subject import Subject

@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from holotype_conformance.judge.property import Violation, claim
+from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.tolerance import demand_equal, moved
 from holotype_conformance.models.candidate import Inputs
 from holotype_conformance.models.cases import (
@@ -24,6 +24,7 @@ from holotype_conformance.models.cases import (
     random_order,
     shortest_alike,
 )
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.stillness import leaks
 from holotype_conformance.models.subject import Subject

@@ -12,7 +12,7 @@ from torch.nn.attention import sdpa_kernel
 
 from holotype_conformance.judge.precision import arithmetic, settings
 from holotype_conformance.judge.process_state import changes
-from holotype_conformance.judge.property import ALL_DTYPES, Skip, Violation, claim
+from holotype_conformance.judge.property import ALL_DTYPES, Skip, Violation
 from holotype_conformance.judge.records import DType
 from holotype_conformance.judge.tolerance import demand_equal
 from holotype_conformance.models.candidate import Inputs
@@ -22,6 +22,7 @@ from holotype_conformance.models.cases import (
     batch_cases,
     batch_inputs,
 )
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.properties.variants import (
     TwiceCase,

@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from holotype_conformance.judge.property import Case, Violation, claim
+from holotype_conformance.judge.property import Case, Violation
 from holotype_conformance.judge.records import DType
 from holotype_conformance.judge.tolerance import demand_equal
 from holotype_conformance.models.candidate import Inputs
@@ -26,6 +26,7 @@ from holotype_conformance.models.cases import (
     layer_counts,
     misfit_of_input,
 )
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.exchange import copies, real_rows
 from holotype_conformance.models.setup import Setup
 from holotype_conformance.models.subject import Subject

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from holotype_conformance.judge.property import claim
 from holotype_conformance.models.cases import can_pad_left, shortest_alike
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.properties.caching import (
     ChunkCase,
     check_chunks,

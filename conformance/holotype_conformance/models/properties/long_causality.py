@@ -15,7 +15,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from holotype_conformance.judge.property import Case, Violation, claim
+from holotype_conformance.judge.property import Case, Violation
 from holotype_conformance.judge.tolerance import moved
 from holotype_conformance.models.candidate import Inputs
 from holotype_conformance.models.cases import (
@@ -29,6 +29,7 @@ from holotype_conformance.models.cases import (
     misfit_of_input,
     paddings,
 )
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.properties.causality import another, told
 from holotype_conformance.models.stillness import leaks

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 from torch import Tensor
 
-from holotype_conformance.judge.property import Violation, claim
+from holotype_conformance.judge.property import Violation
 from holotype_conformance.models.candidate import Inputs, Labels, Outputs
 from holotype_conformance.models.cases import BatchCase, always, batch_cases, batch_inputs
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.subject import Subject
 from holotype_spec.schema import Spec

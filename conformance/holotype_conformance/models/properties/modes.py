@@ -11,7 +11,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from holotype_conformance.judge.property import Case, Violation, claim
+from holotype_conformance.judge.property import Case, Violation
 from holotype_conformance.judge.randomness import random_states, seed_of, set_states
 from holotype_conformance.judge.tolerance import demand_equal, relative_error
 from holotype_conformance.models.adapters.reference import run_reference
@@ -26,6 +26,7 @@ from holotype_conformance.models.cases import (
     batch_inputs,
     misfit_of_input,
 )
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.setup import Setup
 from holotype_conformance.models.subject import Subject

@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from holotype_conformance.judge.property import Violation, claim
+from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.records import DType
 from holotype_conformance.judge.tolerance import demand_equal
 from holotype_conformance.models.candidate import Inputs, Outputs, absolute_positions
@@ -28,6 +28,7 @@ from holotype_conformance.models.cases import (
     padding_mask,
     paddings,
 )
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.properties.causality import has_source
 from holotype_conformance.models.stillness import leaks, logits

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from holotype_conformance.judge.guard import candidate_code
-from holotype_conformance.judge.property import Case, Violation, claim, noted
+from holotype_conformance.judge.property import Case, Violation, noted
 from holotype_conformance.judge.tolerance import demand_equal
 from holotype_conformance.models.adapters.reference import run_reference
 from holotype_conformance.models.cases import Layers, always
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.declarations import declaring, holding, inference_only
 from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.properties.agreement import (

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from hypothesis import strategies as st
 
-from holotype_conformance.judge.property import Violation, claim
+from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.tolerance import demand_equal, relative_error
 from holotype_conformance.models.candidate import absolute_positions
 from holotype_conformance.models.cases import (
@@ -21,6 +21,7 @@ from holotype_conformance.models.cases import (
     layer_counts,
     lengths,
 )
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.subject import Subject
 from holotype_spec.schema import Spec

@@ -8,9 +8,9 @@ import msgspec
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from holotype_conformance.judge.property import claim
 from holotype_conformance.models.candidate import Inputs
 from holotype_conformance.models.cases import can_pad_left, shortest_alike
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.properties.caching import read_in_chunks, unpadded
 from holotype_conformance.models.properties.causality import decodes
 from holotype_conformance.models.properties.rounding import RoundingCase, check_rounding

@@ -12,7 +12,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from holotype_conformance.judge.property import SuiteFault, Violation, claim, measured
+from holotype_conformance.judge.property import SuiteFault, Violation, measured
 from holotype_conformance.judge.records import DType
 from holotype_conformance.judge.tolerance import largest_error, rms_error
 from holotype_conformance.models.adapters.reference import run_reference
@@ -24,6 +24,7 @@ from holotype_conformance.models.cases import (
     counted_ids,
     paddings,
 )
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.setup import DTYPES, Setup
 from holotype_conformance.models.subject import Subject

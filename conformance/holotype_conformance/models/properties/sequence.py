@@ -7,7 +7,6 @@ from typing import Annotated
 import msgspec
 from hypothesis import strategies as st
 
-from holotype_conformance.judge.property import claim
 from holotype_conformance.judge.tolerance import demand_equal
 from holotype_conformance.models.candidate import Inputs
 from holotype_conformance.models.cases import (
@@ -18,6 +17,7 @@ from holotype_conformance.models.cases import (
     layer_counts,
     paddings,
 )
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.subject import Subject
 from holotype_spec.probes import ROWS

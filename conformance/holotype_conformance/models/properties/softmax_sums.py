@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from holotype_conformance.judge.property import claim
 from holotype_conformance.models.cases import BatchCase, always
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.properties.rounding import RoundingCase, check_rounding
 from holotype_conformance.models.subject import Subject
 from holotype_reference.weights import Weights

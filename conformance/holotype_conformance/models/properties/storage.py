@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from holotype_conformance.judge.guard import candidate_code
-from holotype_conformance.judge.property import Violation, claim
+from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.tolerance import demand_equal
 from holotype_conformance.models.cases import BatchCase, always, batch_cases, batch_inputs
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.counting import parameter_count
 from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.subject import Subject

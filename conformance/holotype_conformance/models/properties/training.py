@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from holotype_conformance.judge.property import Violation, claim
+from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.tolerance import demand_equal, largest_error
 from holotype_conformance.models.candidate import Inputs
 from holotype_conformance.models.cases import BatchCase, always, batch_cases, batch_inputs
+from holotype_conformance.models.claims import claim
 from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.properties.agreement import backward
 from holotype_conformance.models.properties.losses import (

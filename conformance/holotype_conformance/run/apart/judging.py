@@ -216,7 +216,7 @@ class Asking:
         self.half.seed = seed
         self.half.slug = property_.slug
         if property_.apart and not self.judged_there:
-            property_.check(self, case)  # type: ignore[arg-type]
+            property_.check(self, case)
             return
         ask = Check(place=self.place, case=msgspec.json.encode(case))
         checked = self.half.ask(ask, Checked)

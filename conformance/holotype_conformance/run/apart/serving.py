@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, NoReturn
@@ -17,14 +16,10 @@ from torch import Tensor, nn
 
 from holotype_conformance.judge.guard import is_ours
 from holotype_conformance.judge.process_state import undisturbed
-from holotype_conformance.judge.property import (
-    Property,
-    Violation,
-    measurements,
-    notes,
-)
+from holotype_conformance.judge.property import Property, Violation, measurements, notes
 from holotype_conformance.judge.randomness import set_states
 from holotype_conformance.judge.records import plain
+from holotype_conformance.judge.suite import Suite
 from holotype_conformance.judge.texts import encodable
 from holotype_conformance.judge.time_limit import TimedOut, time_up
 from holotype_conformance.models.candidate import Candidate
@@ -61,12 +56,11 @@ from holotype_conformance.run.apart.wire import (
     tensor,
 )
 from holotype_conformance.run.refusals import rejected, title
-from holotype_conformance.run.session import Run
+from holotype_conformance.run.session import Session
 from holotype_reference.model import Model
 from holotype_reference.weights import Weights
 from holotype_spec.schema import Spec
 
-Resolve = Callable[[str], Any]
 TOLD = frozenset({"capabilities"})
 
 
@@ -74,14 +68,12 @@ class Server:
     """Answers asks about one target.
 
     Args:
-        resolve: makes a candidate of a target.
-        run_class: makes a run of a request and a candidate.
+        suite: that of its kind.
     """
 
-    def __init__(self, resolve: Resolve, run_class: type[Run]) -> None:
-        self.resolve = resolve
-        self.run_class = run_class
-        self.run: Run
+    def __init__(self, suite: Suite[Any]) -> None:
+        self.suite = suite
+        self.run: Session
         self.kept: dict[int, Any] = {}  # models and caches, by number
         self.builds: dict[int, tuple[Subject, Setup]] = {}
         self.count = 0
@@ -166,8 +158,8 @@ class Server:
     def _open(self, ask: Open) -> Answer:
         request = ask.request
         try:
-            candidate = self.resolve(request.target)
-            self.run = self.run_class(request, candidate)
+            candidate = self.suite.resolve(request.target)
+            self.run = Session(request, candidate)
             return self._opened(title(candidate, request.target))
         except BaseException as error:
             if is_ours(error):
@@ -182,9 +174,9 @@ class Server:
             title=name,
             environment=run.environment,
             paths=tuple(candidate.paths),
-            absent=dict(candidate.absent),  # type: ignore[arg-type]
+            absent=dict(candidate.absent),
             hands_out=candidate.overrides("effective_weights"),
-            holds=dict(candidate.holds),  # type: ignore[arg-type]
+            holds=dict(candidate.holds),
             statements={spec.name: _statement(candidate, spec) for spec in run.specs},
         )
 
@@ -239,10 +231,9 @@ class Server:
 
     def _diagnose(self, ask: Diagnose) -> Value:
         subject, property_ = self.subject(ask.place), self.property(ask.slug)
-        name = getattr(subject, "diagnosis", "holotype_conformance.models.diagnosis")
         violation = Violation(ask.summary, **ask.facts)
         case = _case(property_, ask.case)
-        found = importlib.import_module(name).diagnose(subject, property_, case, violation)
+        found = self.run.diagnose(subject, property_, case, violation)
         return Value(value=plain(list(found)))
 
     def _keep(self, what: nn.Module | Any) -> int:

@@ -7,14 +7,16 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, NoReturn
 
-from holotype_conformance.judge.records import Environment, Kind, Rejected, Request
+from holotype_conformance.judge.property import Property, Violation
+from holotype_conformance.judge.records import Diagnosis, Environment, Rejected, Request
+from holotype_conformance.judge.suite import Suite
 from holotype_conformance.run.apart.judging import Half, Stated, SubjectThere
-from holotype_conformance.run.apart.serving import Resolve, Server, leave
+from holotype_conformance.run.apart.serving import Server, leave
 from holotype_conformance.run.apart.wire import (
     AnyAnswer,
     AnyAsk,
@@ -24,30 +26,29 @@ from holotype_conformance.run.apart.wire import (
     Wire,
     inherited,
 )
-from holotype_conformance.run.session import Run
+from holotype_conformance.run.session import Session
 
 
-def possible(kind: Kind = "model") -> bool:
-    """Whether the process of such a target can be split here.
+def possible(suite: Suite[Any]) -> bool:
+    """Whether the process of a target of this suite can be split here.
 
-    On macOS a copy of a process may not use its system's libraries, and Windows has no copies. What kernels are given
-    and return lies in memory in ways that are a part of what is checked: they are judged where they run.
+    On macOS a copy of a process may not use its system's libraries, and Windows has no copies.
     """
-    return sys.platform == "linux" and kind == "model"
+    return sys.platform == "linux" and suite.apart
 
 
-def split(resolve: Resolve, run_class: type[Run], forget: Callable[[], None]) -> Half:
+def split(suite: Suite[Any], forget: Callable[[], None]) -> Half:
     """Become two: only the half that judges returns.
 
     Args:
-        resolve, run_class: of the kind of target, for the other half.
+        suite: that of the kind of target.
         forget: closes, in the other half, what only this one may have.
     """
     here, there = socket.socketpair()
     gc.freeze()  # what both share is written to by nobody's collector
     process = os.fork()
     if not process:
-        _serve(Server(resolve, run_class), here, there, forget)
+        _serve(Server(suite), here, there, forget)
     inherited(there)
     half = Half(Wire(here, AnyAnswer, alarmed=True), process)
 
@@ -55,7 +56,7 @@ def split(resolve: Resolve, run_class: type[Run], forget: Callable[[], None]) ->
         forget()
         half.wire.socket.close()
 
-    half.another = lambda: split(resolve, run_class, forget_both)
+    half.another = lambda: split(suite, forget_both)
     return half
 
 
@@ -78,30 +79,37 @@ class RefusedThere(Exception):
         )
 
 
-class _Here:
-    """What differs in a run whose candidate is in the other half."""
+class SessionHere(Session):
+    """A session whose candidate is in the other half."""
 
     def __init__(self, half: Half, opened: Opened, request: Request, **options: Any) -> None:
         self.half = half
         self.opened = opened
-        super().__init__(request, Stated(opened), **options)  # type: ignore[call-arg]
+        super().__init__(request, Stated(opened), **options)
 
-    def new_subject(self, spec: Any) -> Any:
+    def new_subject(self, spec: Any, candidate: Any = None) -> SubjectThere:
         """The candidate under `spec`."""
-        request: Request = self.request  # type: ignore[attr-defined]
+        request = self.request
         return SubjectThere(
             self.half,
-            self.candidate,  # type: ignore[attr-defined]
+            self.candidate,
             spec,
             seed=request.seed,
             device=request.device,
             dtypes=request.dtypes,
         )
 
+    def diagnose(
+        self, subject: SubjectThere, property_: Property, case: Any, violation: Violation
+    ) -> Sequence[Diagnosis]:
+        """What the other half finds, where the candidate can be called."""
+        found: Sequence[Diagnosis] = subject.diagnose(property_, case, violation)
+        return found
+
     @contextmanager
     def fresh(self, spec: Any, *, shared: bool = False) -> Iterator[Any]:
         """A subject whose candidate is imported anew, in another half of its own; or in one for all that may share."""
-        request: Request = self.request  # type: ignore[attr-defined]
+        request = self.request
         if request.device != "cpu":  # a copy of a process cannot use the GPU that the process uses
             yield self.new_subject(spec)
             return
@@ -116,19 +124,18 @@ class _Here:
         finally:
             run.half.end()
 
-    def _imported_anew(self) -> Any:
+    def _imported_anew(self) -> SessionHere:
         """A run like this one, in another half."""
-        request: Request = self.request  # type: ignore[attr-defined]
         half = self.half.another()
         try:
-            answer = half.ask(Open(request=request), (Opened, Refused))
+            answer = half.ask(Open(request=self.request), (Opened, Refused))
             if isinstance(answer, Refused):
                 raise RefusedThere(answer)
         except BaseException:
             half.end()
             raise
-        kind: Any = type(self)
-        return kind(half, answer, request)
+        assert isinstance(answer, Opened)
+        return SessionHere(half, answer, self.request)
 
     @cached_property
     def environment(self) -> Environment:
@@ -136,8 +143,8 @@ class _Here:
         return self.opened.environment
 
 
-def run_here(half: Half, run_class: type[Run], request: Request, **options: Any) -> Any:
-    """The run of a candidate that the other half imports.
+def session_here(half: Half, request: Request, **options: Any) -> SessionHere:
+    """The session of a candidate that the other half imports.
 
     Raises:
         RefusedThere: the target does not import, or the request makes no sense.
@@ -146,5 +153,5 @@ def run_here(half: Half, run_class: type[Run], request: Request, **options: Any)
     answer = half.ask(Open(request=request), (Opened, Refused))
     if isinstance(answer, Refused):
         raise RefusedThere(answer)
-    kind: Any = type("RunHere", (_Here, run_class), {})
-    return kind(half, answer, request, **options)
+    assert isinstance(answer, Opened)
+    return SessionHere(half, answer, request, **options)
