@@ -42,13 +42,9 @@ CIRCLES = frozenset(
     for names in (
         "spec.probes spec.schema.model spec.schema",
         "spec.parameters spec.network_parameters spec.counts",
-        "reference.weights.random reference.weights.layouts reference.weights.checkpoints reference.weights",
         "conformance.models.capabilities conformance.models.declarations conformance.models.candidate",
         "conformance.models.subject conformance.models.narrow",
-        "conformance.models.adapters.hf.any_class conformance.models.adapters.hf.released",
-        "conformance.kernels.adapters.hf conformance.kernels.adapters.torch",
         "conformance.kernels.capabilities conformance.kernels.diagnosis.refusals conformance.kernels.subject",
-        "conformance.pytest_plugin.plugin conformance.pytest_plugin.items conformance.pytest_plugin.parametrize",
     )
 )
 DOTTED = re.compile(r"holotype_(?:spec|reference|conformance)(?:\.\w+)+")

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from holotype_conformance.cli import main
 from holotype_conformance.judge.records import Planned, Result
-from holotype_conformance.kernels.adapters.torch import KERNELS
+from holotype_conformance.kernels.targets import KERNELS
 from holotype_conformance.run import supervisor
 from holotype_conformance.run.supervisor import CandidateUnrunnable, Record, RequestRejected
 

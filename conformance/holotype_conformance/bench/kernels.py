@@ -15,7 +15,7 @@ from holotype_conformance.bench.protocol import Open, Prepared, Role
 from holotype_conformance.bench.truth import demand_gradients, demand_result, visible
 from holotype_conformance.bench.workloads import KernelWork
 from holotype_conformance.judge.guard import candidate_code
-from holotype_conformance.kernels.adapters.torch import ReferenceKernel
+from holotype_conformance.kernels.adapters.reference import ReferenceKernel
 from holotype_conformance.kernels.candidate import Call, KernelCandidate
 from holotype_conformance.kernels.cases import DTYPES
 from holotype_conformance.kernels.returned import checked, checked_gradient

@@ -17,7 +17,7 @@ import torch
 
 from holotype_conformance.commands.check import report, supervised
 from holotype_conformance.judge.records import Report, Request, Result
-from holotype_conformance.kernels.adapters.torch import KERNELS
+from holotype_conformance.kernels.targets import KERNELS
 
 MODEL_PROPERTIES = (
     "devices.[!c]*",  # all but the compiled ones

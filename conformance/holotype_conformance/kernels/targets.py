@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from holotype_conformance.judge.importing import TargetError, find, let_through, said
-from holotype_conformance.kernels.adapters.torch import KERNELS
+from holotype_conformance.kernels.adapters.reference import ReferenceKernel
+from holotype_conformance.kernels.adapters.torch import OneBackEnd, flex, sdpa
 from holotype_conformance.kernels.candidate import FunctionKernel, KernelCandidate, Required
+from holotype_conformance.torch_tools.backends import BACK_ENDS
+
+
+def _of_transformers(name: str) -> KernelCandidate:
+    """Imported when it is asked for: it takes seconds, and need not be installed."""
+    from holotype_conformance.kernels.adapters.hf import TransformersKernel
+
+    return TransformersKernel(name)
+
+
+KERNELS: dict[str, Callable[[], KernelCandidate]] = {
+    "sdpa": lambda: FunctionKernel(sdpa, "sdpa"),
+    **{f"sdpa:{name}": partial(OneBackEnd, name) for name in BACK_ENDS},
+    "flex": lambda: FunctionKernel(flex, "flex"),
+    "reference:fused": lambda: ReferenceKernel("fused"),
+    "reference:blocks": lambda: ReferenceKernel("blocks"),
+    "reference:eager": lambda: ReferenceKernel("eager"),
+    "hf:sdpa": partial(_of_transformers, "sdpa"),
+    "hf:eager": partial(_of_transformers, "eager"),
+}
 
 EXPECTED = (
     "expected package.module:attribute or path/to/file.py:attribute, where the attribute is a function"

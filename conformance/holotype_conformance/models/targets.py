@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 GROUP = "holotype.targets"
 BUILT_IN = {
     "reference": "holotype_conformance.models.adapters.reference:candidate",
-    "hf": "holotype_conformance.models.adapters.hf.released:candidate",
+    "hf": "holotype_conformance.models.adapters.hf.target:candidate",
     "deviation": "holotype_conformance.models.deviations.candidate:candidate",
 }
 OURS = frozenset({"reference", "deviation"})  # no code of anybody else runs in these

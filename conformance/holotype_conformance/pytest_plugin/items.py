@@ -18,7 +18,7 @@ from holotype_conformance.judge.importing import TargetError
 from holotype_conformance.judge.property import Property
 from holotype_conformance.judge.records import Kind, Request, Result
 from holotype_conformance.pytest_plugin.isolated import IsolatedRun, exit_raises
-from holotype_conformance.pytest_plugin.plugin import RESULT
+from holotype_conformance.pytest_plugin.stash import RESULT
 from holotype_conformance.report.text import failure_text
 from holotype_conformance.run.session import RequestError, Session
 from holotype_conformance.suites import suite_of

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from holotype_conformance.pytest_plugin.stash import RESULT
+
 PACKAGE = Path(__file__).parents[1]
 SUITE = Path(__file__).with_name("items.py")
-RESULT = pytest.StashKey[str]()  # the outcome of an item that judged a candidate
 _ATTRIBUTE = "holotype_outcome"
 _COMPARES = "holotype_compares"
 _RAN = ("passed", "failed", "expected-failure", "unexpected-pass")

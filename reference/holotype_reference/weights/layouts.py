@@ -45,7 +45,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @lru_cache
 def _table(checkpoint: str) -> _Table:
-    folder = files("holotype_reference.weights") / "checkpoint_names"
+    folder = files(__package__) / "checkpoint_names"
     file = folder / f"{checkpoint}.toml"
     if not file.is_file():
         if checkpoint == "none":

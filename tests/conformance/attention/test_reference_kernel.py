@@ -7,7 +7,7 @@ import torch
 
 from holotype_conformance.bench.counters import count
 from holotype_conformance.kernels import oracle
-from holotype_conformance.kernels.adapters.torch import ReferenceKernel
+from holotype_conformance.kernels.adapters.reference import ReferenceKernel
 from holotype_conformance.kernels.candidate import Call
 from holotype_reference.kernels.paths import PATHS
 

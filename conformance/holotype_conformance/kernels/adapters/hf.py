@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
-from holotype_conformance.kernels.adapters.torch import visible, without_unseen
 from holotype_conformance.kernels.candidate import KernelCandidate
+from holotype_conformance.kernels.masks import visible, without_unseen
 from holotype_conformance.torch_tools.float64 import Float64Throughout
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {

@@ -276,16 +276,3 @@ def _outputs(returned: Any) -> Outputs:
         logits=logits,
         next_sentence=returned.get("seq_relationship_logits", returned.get("sop_logits")),
     )
-
-
-def candidate(class_name: str) -> Candidate:
-    """The target ``hf``, the class that the spec names; or ``hf:ClassName``, any class, for the generic specs.
-
-    Raises:
-        TargetError: there is no such class.
-    """
-    if not class_name:
-        return TransformersCandidate()
-    from holotype_conformance.models.adapters.hf.any_class import ClassCandidate
-
-    return ClassCandidate(class_name)
