@@ -15,6 +15,7 @@ from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.kernels import oracle
 from holotype_conformance.kernels.candidate import FunctionKernel
 from holotype_conformance.kernels.cases import AttentionCase
+from holotype_conformance.kernels.diagnosis import diagnose
 from holotype_conformance.kernels.double_backward import NAMES, bent
 from holotype_conformance.kernels.properties import kernel_properties
 from holotype_conformance.kernels.second_derivatives import Along, curvature
@@ -29,7 +30,7 @@ GRADIENTS = [f"gradients.{dtype}" for dtype in ("float64", "float32", "bfloat16"
 
 def judged(function, slug="gradients.twice"):
     subject = KernelSubject(FunctionKernel(function, "mine"))
-    return judge(subject, PROPERTIES[slug], Settings())
+    return judge(subject, PROPERTIES[slug], Settings(diagnose=diagnose))
 
 
 # Kernels with a backward pass of their own ------------------------------------------------------------------------
@@ -185,13 +186,16 @@ def test_one_path_that_is_silent_is_found_behind_others_that_refuse():
 @pytest.mark.parametrize("target", ["sdpa:math", "reference:fused", "reference:blocks"])
 def test_kernels_that_have_them_are_right(target):
     subject = KernelSubject(resolve_kernel(target))
-    assert judge(subject, PROPERTIES["gradients.twice"], Settings()).outcome == "passed"
+    assert (
+        judge(subject, PROPERTIES["gradients.twice"], Settings(diagnose=diagnose)).outcome
+        == "passed"
+    )
 
 
 @pytest.mark.parametrize("target", ["sdpa", "sdpa:flash"])
 def test_fused_kernels_of_torch_say_that_they_have_none(target):
     subject = KernelSubject(resolve_kernel(target))
-    result = judge(subject, PROPERTIES["gradients.twice"], Settings())
+    result = judge(subject, PROPERTIES["gradients.twice"], Settings(diagnose=diagnose))
     assert result.outcome == "skipped"
     assert "is not implemented" in result.reason
 
