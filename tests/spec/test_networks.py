@@ -128,6 +128,8 @@ def test_what_a_layer_carries_from_token_to_token_is_that_of_the_release() -> No
 def test_a_network_has_no_cache_of_keys_and_is_no_spec() -> None:
     with pytest.raises(ValueError, match="mamba-130m is no Transformer: the cache a token has no"):
         costs.kv_cache_bytes_per_token(find("mamba-130m"), "float32")
+    with pytest.raises(ValueError, match="is no Transformer: the cache has no meaning there"):
+        costs.kv_cache_bytes(find("mamba-130m"), 10, "float32")
     with pytest.raises(NoSpec, match="it is no Transformer but a state-space network"):
         load("mamba-130m")
 
