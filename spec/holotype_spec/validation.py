@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from jsonschema import Draft202012Validator, ValidationError
+from jsonschema import Draft202012Validator, ValidationError, validators
 
 from holotype_spec.broken_rules import MISSING, Sound, at, broken_rules, key_of
 from holotype_spec.descent import INHERITED_HEAD
@@ -153,7 +153,7 @@ def problems_against(into: type, document: Tree, file: str, *, first: str) -> li
     """
     schema = {"$schema": DIALECT, **msgspec.json.schema(into)}
     told: dict[Path_, Problem] = {}
-    for error, path in _flat(Draft202012Validator(schema), document):
+    for error, path in _flat(VALIDATOR(schema), document):
         told.update(_told(document, file, path, error))
     return list(told.values()) or [_unexplained(file, first)]
 
@@ -167,17 +167,26 @@ def _unexplained(file: str, first: str) -> Problem:
 # What the schema finds -------------------------------------------------------------------------------------
 
 
+# To JSON Schema 1.0 is an integer; in TOML it is not, nor to msgspec.
+VALIDATOR = validators.extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)
+
+
 def _schema_problems(
     document: Tree, trees: Mapping[int, Tree], file: str
 ) -> Iterator[tuple[Path_, Problem]]:
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     told: dict[Path_, Problem] = {}
-    for error, path in _flat(Draft202012Validator(schema), document):
+    for error, path in _flat(VALIDATOR(schema), document):
         told.update(_told(document, file, path, error))
     shared = frozenset(told)
     for index, tree in trees.items():
         name = "Network" if "network" in tree else "Spec"
-        whole = Draft202012Validator({**schema, "$ref": f"#/$defs/{name}"})
+        whole = VALIDATOR({**schema, "$ref": f"#/$defs/{name}"})
         placed = partial(_place, Sound(document, index, tree, ()), shared)
         for error, path in _flat(whole, tree):
             for place, problem in _told(document, file, path, error, placed):
@@ -195,9 +204,7 @@ def _place(sound: Sound, shared: Collection[Path_], path: Path_) -> Path_:
     return own if len(path) > 1 and at(sound.document, own[:-1]) is not MISSING else place
 
 
-def _flat(
-    validator: Draft202012Validator, instance: Any
-) -> Iterator[tuple[ValidationError, Path_]]:
+def _flat(validator: Any, instance: Any) -> Iterator[tuple[ValidationError, Path_]]:
     leaves = (leaf for error in validator.iter_errors(instance) for leaf in _leaves(error))
     for leaf in islice(leaves, MOST):
         yield leaf, tuple(leaf.absolute_path)

@@ -378,6 +378,24 @@ def mutate(data: st.DataObject, tree: Tree) -> None:
             node[data.draw(where)] = copy.deepcopy(other)
 
 
+@pytest.mark.parametrize(
+    ("family", "path"),
+    [
+        ("gpt-4-rumour", ("variants", 0, "stated", 0, "parameters")),
+        ("llama", ("variants", 0, "layers")),
+    ],
+)
+def test_a_whole_number_with_a_fraction_is_no_integer(family: str, path: tuple[Any, ...]) -> None:
+    changed = document(family)
+    node: Any = changed
+    for step in path[:-1]:
+        node = node[step]
+    node[path[-1]] = 1.0
+    errors, loaded = outcome(changed)
+    assert not loaded
+    assert any(problem.key.endswith(str(path[-1])) for problem in errors), errors
+
+
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data(), st.sampled_from(FUZZED))
 @pytest.mark.slow
