@@ -32,7 +32,7 @@ from holotype_conformance.models.setup import Setup
 from holotype_conformance.models.subject import Subject
 from holotype_spec.schema import Disentangled, Spec
 
-REPEATS = 12  # calls of one model in one case: 0.92 to the power of 5 · 12 is 0.007
+REPEATS = 12  # calls in one case, on all paths together: 0.92 to the power of 5 · 12 is 0.007
 
 
 def _demand_same(
@@ -270,7 +270,8 @@ def _seeded(subject: Subject, model: nn.Module, inputs: Inputs, seed: int) -> Te
     meaning=(
         "The same call gives the same, whatever was called before and whatever random numbers come. A batch "
         "is run, then a shorter and a longer one (and both with a cache), then the first again, and then "
-        f"{REPEATS} times more, each time with other states of the generators of Python, NumPy and torch. In the "
+        f"{REPEATS} times more (shared by its code paths, if it has several), each time with other states of the "
+        "generators of Python, NumPy and torch. In the "
         f"quick profile these are {5 * REPEATS} calls: one that goes wrong in 8 of 100 is missed once in 150 runs, "
         "with --profile full hardly ever. Look for state "
         "kept in the module (a mask buffer, a position counter, a table that was made for the longest input so far, a "
@@ -304,8 +305,8 @@ def determinism(subject: Subject, case: BatchCase) -> None:
         rows = real_rows(inputs)
         again = subject.forward(model, inputs).logits
         _demand_same(subject, first, again, rows, "a call and the same call later", path)
-        for repeat in range(REPEATS):
-            again = _seeded(subject, model, inputs, seed_of(subject.seed, case, repeat))
+        for repeat in range(-(-REPEATS // len(subject.paths))):
+            again = _seeded(subject, model, inputs, seed_of(subject.seed, case, path, repeat))
             what = "two calls with the generators of random numbers in two states"
             _demand_same(subject, first, again, rows, what, path)
 
