@@ -42,7 +42,7 @@ def _sequences(subject: Subject) -> st.SearchStrategy[SequenceCase]:
     return st.builds(
         SequenceCase,
         length=st.integers(2, 9),
-        longest=st.sampled_from((most, most, most, 30)),
+        longest=st.sampled_from((*[most] * 7, 30)),
         batch=st.integers(1, 3),
         others=st.integers(4, 5),
         padding=paddings(subject),
@@ -75,7 +75,7 @@ def _sequences(subject: Subject) -> st.SearchStrategy[SequenceCase]:
     applies=always,
     cases=_sequences,
     case_type=SequenceCase,
-    examples=2,
+    examples=1,
 )
 def sequence(subject: Subject, case: SequenceCase) -> None:
     steps = _steps(subject, case)
@@ -103,7 +103,7 @@ def _steps(subject: Subject, case: SequenceCase) -> list[tuple[str, Inputs]]:
     """What the model is given, each with its name."""
     fields = {name: getattr(case, name) for name in BatchCase.__struct_fields__}
     short = batch_inputs(subject, BatchCase(**fields))
-    long = batch_inputs(subject, BatchCase(**fields | {"length": case.longest}))
+    long = batch_inputs(subject, BatchCase(**fields | {"length": case.longest, "batch": 1}))
     other = batch_inputs(subject, BatchCase(**fields | {"batch": case.others}))
     named = (("the short input", short), ("the long one", long), ("another batch", other))
     return [named[index] for index in (0, 1, 0, 2, 0)]
