@@ -10,6 +10,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +98,7 @@ def known_module(dotted: str) -> str | None:
     return dotted or None
 
 
+@cache
 def arrows() -> dict[tuple[str, str], str]:
     """(importing module, imported module) -> what was written, between different modules of ours."""
     found = {}

@@ -1,5 +1,5 @@
 """The service for attention kernels: is a function ``attention(q, k, v, …)`` right?
 
-`kernel` says what such a function is given, `oracle` what it must return, `subject` calls it under guard, and
+`candidate` says what such a function is given, `oracle` what it must return, `subject` calls it under guard, and
 `properties` hold it to its promises.
 """

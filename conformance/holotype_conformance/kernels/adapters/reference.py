@@ -20,8 +20,6 @@ from holotype_reference.kernels.paths import PATHS, Path
 from holotype_reference.masks import Band, Mask
 from holotype_spec import schema
 
-# The reference -------------------------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, kw_only=True)
 class GivenMask(Mask):

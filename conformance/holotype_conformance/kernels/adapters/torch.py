@@ -1,4 +1,4 @@
-"""Kernels that are named on the command line: torch's, the reference's, and (elsewhere) those of `transformers`."""
+"""torch's own attention as kernels: `scaled_dot_product_attention`, one of its back ends, and `flex_attention`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from holotype_conformance.kernels.candidate import (
 )
 from holotype_conformance.kernels.masks import visible, without_unseen
 from holotype_conformance.torch_tools.backends import BACK_ENDS
-
-# torch ---------------------------------------------------------------------------------------------------------------
 
 
 def sdpa(
