@@ -92,10 +92,15 @@ class Session:
         self._check()
         self.declared = {spec.name: self._declared(spec) for spec in self.specs}
 
+    @property
+    def subject_of(self) -> Callable[..., Any]:
+        """Makes a subject of a candidate and a spec."""
+        return self.suite.subject
+
     def new_subject(self, spec: Any, candidate: Any = None) -> Any:
         """What the properties judge: the candidate, or another like it, under `spec`."""
         request = self.request
-        return self.suite.subject(
+        return self.subject_of(
             self.candidate if candidate is None else candidate,
             spec,
             seed=request.seed,

@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NoReturn
 
 from holotype_conformance.judge.property import Property, Violation
@@ -87,17 +87,10 @@ class SessionHere(Session):
         self.opened = opened
         super().__init__(request, Stated(opened), **options)
 
-    def new_subject(self, spec: Any, candidate: Any = None) -> SubjectThere:
-        """The candidate under `spec`."""
-        request = self.request
-        return SubjectThere(
-            self.half,
-            self.candidate,
-            spec,
-            seed=request.seed,
-            device=request.device,
-            dtypes=request.dtypes,
-        )
+    @property
+    def subject_of(self) -> Callable[..., SubjectThere]:
+        """Makes a subject whose models are in the other half."""
+        return partial(SubjectThere, self.half)
 
     def diagnose(
         self, subject: SubjectThere, property_: Property, case: Any, violation: Violation
