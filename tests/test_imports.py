@@ -151,6 +151,13 @@ def test_no_modules_import_each_other() -> None:
     assert circles == CIRCLES, f"open now, strike them from the list: {CIRCLES - circles}"
 
 
+def test_the_tests_have_the_paths_of_the_source() -> None:
+    for package, source in PACKAGES.items():
+        tests = ROOT / "tests" / package.removeprefix("holotype_")
+        folders = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
+        assert not {each for each in folders if not (source / each).is_dir()}, package
+
+
 def _reached(above: dict[str, set[str]], name: str) -> set[str]:
     """All modules that `name` imports, and those that they import."""
     found: set[str] = set()

@@ -19,7 +19,7 @@ from holotype_conformance.kernels.subject import KernelSubject
 pytestmark = pytest.mark.slow
 
 PROPERTIES = {property_.slug: property_ for property_ in kernel_properties()}
-steps = run_path(str(Path(__file__).with_name("test_kernel_properties.py")))
+steps = run_path(str(Path(__file__).with_name("test_properties.py")))
 kernel, pattern, prepare, scored, told = (
     steps[name] for name in ("kernel", "pattern", "prepare", "scored", "told")
 )

@@ -26,7 +26,7 @@ from holotype_spec.schema import Spec
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROPERTIES = {property_.slug: property_ for property_ in all_properties()}
 GPT2 = load("gpt2")
 Theirs: Any = type(resolve(f"{ROOT}/examples/third_party_gpt2/adapter.py:Adapter"))

@@ -22,7 +22,7 @@ from holotype_spec import load
 pytestmark = pytest.mark.slow
 
 GPT2 = load("gpt2")
-EXAMPLE = Path(__file__).parents[2] / "examples" / "third_party_gpt2"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "third_party_gpt2"
 AFTER_A_WHILE = """
 import sys
 

@@ -180,7 +180,7 @@ def test_a_report_that_a_deviation_cites_counts_for_it() -> None:
 
 
 def test_edits_are_counted_under_the_bug_that_they_name() -> None:
-    folder = Path(__file__).parents[1] / "mutants"
+    folder = Path(__file__).parents[2] / "mutants"
     edits = [
         edit
         for path in folder.glob("*.toml")

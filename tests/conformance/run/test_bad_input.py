@@ -14,8 +14,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-ROGUE = Path(__file__).with_name("rogue.py")
-MADE_UP = Path(__file__).with_name("made_up_suite")  # makes the worker know rogue.py's properties
+ROGUE = Path(__file__).parents[1] / "rogue.py"
+MADE_UP = Path(__file__).parents[1] / "made_up_suite"  # makes the worker know rogue.py's properties
 PROPERTIES = 30
 LIMIT = 4  # seconds for a property; long enough for one small model on a busy machine
 

@@ -28,7 +28,7 @@ from holotype_conformance.run.apart.wire import (
 )
 
 HERE = Path(__file__).parent
-EXAMPLE = HERE.parents[1] / "examples" / "third_party_gpt2"
+EXAMPLE = HERE.parents[3] / "examples" / "third_party_gpt2"
 
 pytestmark = [
     pytest.mark.slow,

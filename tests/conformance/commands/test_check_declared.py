@@ -15,7 +15,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
-EXAMPLE = HERE.parents[1] / "examples" / "third_party_gpt2"
+EXAMPLE = HERE.parents[2] / "examples" / "third_party_gpt2"
 DECLARED = [
     ("absent", "float16", None),
     ("holds", "reparametrised", None),
@@ -41,7 +41,7 @@ def checked(
     """`holotype check` of one of the declaring candidates: its exit code, and all that it prints, in one line."""
     path = os.pathsep.join([str(EXAMPLE), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", "from holotype_conformance.cli import main; main()"]
-    command += ["check", f"{HERE / 'declaring.py'}:{name}", "--spec", "gpt2", *words]
+    command += ["check", f"{HERE.parent / 'declaring.py'}:{name}", "--spec", "gpt2", *words]
     command += [word for slug in properties for word in ("--property", slug)]
     run = subprocess.run(
         command,

@@ -20,7 +20,7 @@ from holotype_conformance.torch_tools import backends as machine
 
 pytestmark = pytest.mark.slow
 
-tiled = run_path(str(Path(__file__).with_name("tiled_kernels.py")))["tiled"]
+tiled = run_path(str(Path(__file__).parents[1] / "tiled_kernels.py"))["tiled"]
 
 # Those of prefixes and documents have tests of their own.
 SPANS = ("prefix.", "documents.")

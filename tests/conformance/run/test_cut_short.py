@@ -14,7 +14,7 @@ import pytest
 
 from holotype_conformance.run.interrupts import Interrupted, interrupts
 
-PATIENT = Path(__file__).with_name("patient.py")
+PATIENT = Path(__file__).parents[1] / "patient.py"
 MADE_UP = PATIENT.with_name("made_up_suite")  # makes the worker know the patient properties
 # These tests may run where signals are ignored, as they are in a shell's background: a person's terminal ignores none.
 HOLOTYPE = [

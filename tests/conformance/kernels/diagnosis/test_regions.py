@@ -15,7 +15,7 @@ from holotype_conformance.torch_tools.fake_device import ELSEWHERE, places
 
 pytestmark = pytest.mark.slow
 
-plain = run_path(str(Path(__file__).with_name("limited_kernels.py")))["plain"]
+plain = run_path(str(Path(__file__).parents[1] / "limited_kernels.py"))["plain"]
 EVERY = {property_.slug: property_ for property_ in kernel_properties()}
 
 

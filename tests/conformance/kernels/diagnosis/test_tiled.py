@@ -18,7 +18,7 @@ from holotype_conformance.kernels.subject import KernelSubject
 pytestmark = pytest.mark.slow
 
 PROPERTIES = {property_.slug: property_ for property_ in kernel_properties()}
-tiled = run_path(str(Path(__file__).with_name("tiled_kernels.py")))["tiled"]
+tiled = run_path(str(Path(__file__).parents[1] / "tiled_kernels.py"))["tiled"]
 
 # The property that is sure to catch each, whatever the block.
 CAUGHT = {

@@ -12,7 +12,7 @@ from holotype_conformance.models.claims import CLAIMS
 
 pytestmark = pytest.mark.slow
 
-ROGUE = Path(__file__).with_name("rogue.py")
+ROGUE = Path(__file__).parents[1] / "rogue.py"
 MODEL = """
 from torch import nn
 
