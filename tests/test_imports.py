@@ -45,7 +45,6 @@ CIRCLES = frozenset(
         "spec.parameters spec.network_parameters spec.counts",
         "conformance.models.capabilities conformance.models.declarations conformance.models.candidate",
         "conformance.models.subject conformance.models.narrow",
-        "conformance.kernels.capabilities conformance.kernels.diagnosis.refusals conformance.kernels.subject",
     )
 )
 DOTTED = re.compile(r"holotype_(?:spec|reference|conformance)(?:\.\w+)+")

@@ -20,6 +20,7 @@ from holotype_conformance.kernels.candidate import Call, KernelCandidate
 from holotype_conformance.kernels.cases import DTYPES
 from holotype_conformance.kernels.returned import checked, checked_gradient
 from holotype_conformance.kernels.subject import KernelSubject
+from holotype_conformance.kernels.suite import KERNELS
 from holotype_conformance.kernels.targets import resolve_kernel
 from holotype_conformance.kernels.tolerance import stating
 from holotype_conformance.run.session import check_device
@@ -55,7 +56,7 @@ class KernelBench(Bench[KernelWork, KernelInputs]):
         check_device(ask.device)
         self.device = torch.device(ask.device)
         self.subject = KernelSubject(self.kernel, seed=ask.seed, device=ask.device)
-        self.subject.smoke()
+        KERNELS.smoke(self.subject)
         self.reference = ReferenceKernel("fused")
         self.kernels: dict[Role, Kernel] = {}
 

@@ -34,5 +34,13 @@ class Subject:
         """
         property_.check(self, case)
 
+    def smoke(self) -> None:
+        """Run the candidate once.
+
+        Raises:
+            CandidateUnusable: it could not be run at all.
+        """
+        raise NotImplementedError
+
     def settle(self) -> None:
         """Put back what the last property has changed, where that is not in this process."""

@@ -62,6 +62,14 @@ class Suite(ABC, Generic[S]):
     ) -> Sequence[Diagnosis]:
         """What explains a failure, best first."""
 
+    def smoke(self, subject: S) -> None:
+        """Run the candidate once.
+
+        Raises:
+            CandidateUnusable: it could not be run at all.
+        """
+        subject.smoke()
+
     def refusal(self, candidate: Any, spec: Any) -> str | None:
         """Why the candidate has nothing to show under `spec`, or None."""
         return None

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from holotype_conformance.judge.property import Violation
-from holotype_conformance.kernels.candidate import KernelCapability
+from holotype_conformance.kernels.candidate import Call, KernelCapability
+from holotype_conformance.kernels.cases import Problem
 from holotype_conformance.kernels.returned import checked
-
-if TYPE_CHECKING:
-    from holotype_conformance.kernels.subject import KernelSubject
 
 WORDS: dict[KernelCapability, str] = {
     "boolean-mask": "a boolean mask",
@@ -28,27 +27,51 @@ WORDS: dict[KernelCapability, str] = {
     "grouped-heads": "fewer key-value heads than query heads",
     "gradients": "a backward pass",
 }
+
+
+class Called(Protocol):
+    """A kernel that is called under guard, as far as an attempt needs it; see `holotype_conformance.kernels.subject`.
+
+    Attributes:
+        by_grad: whether its gradients come by `torch.autograd.grad` alone.
+    """
+
+    by_grad: bool
+
+    def plainest(self, **changes: Any) -> Problem: ...
+
+    def run_once(self, call: Call) -> None: ...
+
+    def leaves(self, problem: Problem, by: str) -> tuple[Call, list[Tensor]]: ...
+
+    def raw(self, call: Call) -> Any: ...
+
+    def backwards(
+        self, call: Call, output: Tensor, upstream: Tensor, inputs: Sequence[Tensor]
+    ) -> list[Tensor | None]: ...
+
+
 # Asks for a capability once, at the plainest shape with what is given changed; raises a Violation where it is refused.
 Attempt = Callable[..., None]
 
 
 def _try(**asked: Any) -> Attempt:
-    def attempt(subject: KernelSubject, **changes: Any) -> None:
+    def attempt(subject: Called, **changes: Any) -> None:
         subject.run_once(subject.plainest(**asked | changes).call)
 
     return attempt
 
 
-def _try_scale(subject: KernelSubject, **changes: Any) -> None:
+def _try_scale(subject: Called, **changes: Any) -> None:
     subject.run_once(replace(subject.plainest(**changes).call, scale=0.3))
 
 
-def _try_together(subject: KernelSubject, **changes: Any) -> None:
+def _try_together(subject: Called, **changes: Any) -> None:
     masked = subject.plainest(mask="right-padding", form="boolean", size=9, **changes).call
     subject.run_once(replace(masked, causal=True))
 
 
-def _try_backward(subject: KernelSubject, **changes: Any) -> None:
+def _try_backward(subject: Called, **changes: Any) -> None:
     """By a backward pass; where that is refused, by `torch.autograd.grad`."""
     try:
         _differentiate(subject, **changes)
@@ -61,7 +84,7 @@ def _try_backward(subject: KernelSubject, **changes: Any) -> None:
             _differentiate(subject, **changes)
 
 
-def _differentiate(subject: KernelSubject, **changes: Any) -> None:
+def _differentiate(subject: Called, **changes: Any) -> None:
     call, leaves = subject.leaves(subject.plainest(**changes), "qkv")
     with torch.enable_grad():
         result = checked(subject.raw(call), call)

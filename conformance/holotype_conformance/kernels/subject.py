@@ -275,11 +275,4 @@ class KernelSubject(judged.Subject):
             CandidateUnusable: it takes none.
         """
         if not self.dtypes:
-            said = f"in no dtype: {self._refused_dtypes[self.asked[0]]}"
-            from holotype_conformance.kernels.diagnosis.refusals import told_by
-
-            for dtype in self.asked:
-                case = self.fitted(msgspec.structs.replace(PLAINEST, dtype=dtype))
-                for limit in told_by(self, case) or ():
-                    raise CandidateUnusable(f"{said}. It {limit.title}")
-            raise CandidateUnusable(said)
+            raise CandidateUnusable(f"in no dtype: {self._refused_dtypes[self.asked[0]]}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from holotype_conformance.judge.guard import CandidateUnusable
 from holotype_conformance.judge.property import Property, Violation
 from holotype_conformance.judge.records import Declaration, Diagnosis, DType
 from holotype_conformance.judge.suite import Suite
@@ -36,6 +37,18 @@ class KernelSuite(Suite[KernelSubject]):
         self, candidate: Any, spec: Any, *, seed: int, device: str, dtypes: Collection[DType]
     ) -> KernelSubject:
         return KernelSubject(candidate, seed=seed, device=device, dtypes=dtypes)
+
+    def smoke(self, subject: KernelSubject) -> None:
+        """Where the kernel runs in no dtype, the message has the declaration with which it would."""
+        try:
+            subject.smoke()
+        except CandidateUnusable as unusable:
+            from holotype_conformance.kernels.diagnosis.refusals import unlimited
+
+            limit = unlimited(subject)
+            if limit is None:
+                raise
+            raise CandidateUnusable(f"{unusable}. It {limit.title}") from unusable
 
     def declarations(self, candidate: Any, spec: Any) -> tuple[Declaration, ...]:
         return kernel_declarations(candidate)

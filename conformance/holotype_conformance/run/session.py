@@ -163,7 +163,7 @@ class Session:
         try:
             with undisturbed() as changed, time_limit(limit):
                 self._changed_at_first = changed
-                self.subject(spec).smoke()
+                self.suite.smoke(self.subject(spec))
         except CandidateUnusable as error:
             self._unusable(spec, str(error))
         except BaseException as error:

@@ -17,6 +17,7 @@ from holotype_conformance.kernels.diagnosis import diagnose
 from holotype_conformance.kernels.properties import kernel_properties
 from holotype_conformance.kernels.sizes import Sizes, nearest
 from holotype_conformance.kernels.subject import KernelSubject
+from holotype_conformance.kernels.suite import KERNELS
 
 pytestmark = pytest.mark.slow
 
@@ -263,7 +264,7 @@ def test_a_refusal_is_told_which_declaration_would_say_so(refuses, slug, said):
 def test_a_kernel_that_runs_with_a_parameter_only_is_told_how_to_say_so(name):
     kernel = FunctionKernel(refusing(lambda q, k, told: not told[name]), "mine")
     with pytest.raises(CandidateUnusable, match=f'required = {{"{name}": "why"}}'):
-        KernelSubject(kernel).smoke()
+        KERNELS.smoke(KernelSubject(kernel))
 
 
 def test_a_refusal_of_everything_is_not_told_to_be_a_limit():

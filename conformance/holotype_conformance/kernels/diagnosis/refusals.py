@@ -15,7 +15,7 @@ from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.records import Diagnosis
 from holotype_conformance.kernels.candidate import parameters
 from holotype_conformance.kernels.cases import AttentionCase
-from holotype_conformance.kernels.subject import KernelSubject
+from holotype_conformance.kernels.subject import PLAINEST, KernelSubject
 
 BLOCK = 128  # a multiple of the customary blocks
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -129,6 +129,15 @@ def refused(
     if violation.__cause__ is None or not case.batch * case.queries * case.keys:
         return None
     return told_by(subject, case, gradients=subject.has("gradients"))
+
+
+def unlimited(subject: KernelSubject) -> Diagnosis | None:
+    """Which declaration would have the plainest case taken, where that is refused in every dtype."""
+    for dtype in subject.asked:
+        case = subject.fitted(msgspec.structs.replace(PLAINEST, dtype=dtype))
+        for limit in told_by(subject, case) or ():
+            return limit
+    return None
 
 
 def told_by(

@@ -6,8 +6,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from holotype_conformance.judge.deviation import always
 from holotype_conformance.models.deviations.attention import drop_biases, tile
-from holotype_conformance.models.deviations.deviation import always, patches
+from holotype_conformance.models.deviations.deviation import patches
 from holotype_conformance.models.deviations.features import (
     biased,
     both,
