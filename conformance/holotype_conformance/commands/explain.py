@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import chain, groupby
+from itertools import groupby
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from holotype_conformance.judge.deviation import family_of
 from holotype_conformance.report.terminal import WIDTH
 
 if TYPE_CHECKING:
+    from holotype_conformance.judge.deviation import Catalogue, Deviation
     from holotype_conformance.judge.property import Property
-    from holotype_conformance.models.deviations import Deviation
 
 
 class Unknown(click.ClickException):
@@ -24,59 +25,119 @@ class Unknown(click.ClickException):
     exit_code = 2
 
 
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What is known of one kind of candidate.
+
+    Attributes:
+        kind: the candidate, in a word.
+        properties, deviations: what is claimed of it, and what it gets wrong.
+        headings: of the list of properties, and of deviations.
+        specs: what it is held against, and how each is called in a sentence.
+    """
+
+    kind: str
+    properties: tuple[Property, ...]
+    deviations: Catalogue[Deviation]
+    headings: tuple[str, str]
+    specs: Callable[[], Iterable[tuple[str, Any]]]
+
+
+def _known() -> tuple[Known, ...]:
+    from holotype_conformance.kernels import deviations as of_kernels
+    from holotype_conformance.kernels.properties import kernel_properties
+    from holotype_conformance.kernels.subject import KernelContract
+    from holotype_conformance.models import deviations as of_models
+    from holotype_conformance.models.properties import all_properties
+
+    def specs() -> Iterator[tuple[str, Any]]:
+        import holotype_spec
+        from holotype_reference.support import supported
+
+        return ((name, holotype_spec.load(name)) for name in supported())
+
+    return (
+        Known(
+            kind="model",
+            properties=all_properties(),
+            deviations=cast(Any, of_models.CATALOGUE),
+            headings=(
+                "PROPERTIES, and what each demands",
+                "DEVIATIONS, the single changes of a model by which failures are diagnosed",
+            ),
+            specs=specs,
+        ),
+        Known(
+            kind="kernel",
+            properties=kernel_properties(),
+            deviations=cast(Any, of_kernels.CATALOGUE),
+            headings=(
+                "PROPERTIES of attention kernels (holotype check-attention)",
+                "DEVIATIONS of attention kernels, by which their failures are diagnosed",
+            ),
+            specs=lambda: [("the formula", KernelContract())],
+        ),
+    )
+
+
 @click.command("explain", short_help="What a property or a known mistake means.")
 @click.argument("slug", required=False)
 def explain(slug: str | None) -> None:
     """What the property or deviation SLUG means; without SLUG, the list of all."""
-    from holotype_conformance.kernels.diagnosis import catalogue
-    from holotype_conformance.kernels.properties import kernel_properties
-    from holotype_conformance.models.deviations import all_deviations
-    from holotype_conformance.models.properties import all_properties
-
-    lines: Iterable[str]
-    models: tuple[Property, ...] = all_properties()
-    kernels: tuple[Property, ...] = kernel_properties()
-    properties = {property_.slug: property_ for property_ in (*models, *kernels)}
-    deviations = {deviation.slug: deviation for deviation in all_deviations()}
-    changes = catalogue()
-    if slug is None:
-        lines = _listing(models, kernels, deviations, changes)
-    elif slug in properties:
-        lines = _property(properties[slug])
-    elif slug in deviations and slug in changes:
-        lines = chain(_deviation(deviations[slug]), [""], _change(slug, changes[slug]))
-    elif slug in deviations:
-        lines = _deviation(deviations[slug])
-    elif slug in changes:
-        lines = _change(slug, changes[slug])
-    else:
-        near = get_close_matches(slug, [*properties, *deviations, *changes], n=3, cutoff=0.4)
+    known = _known()
+    lines = list(_listing(known) if slug is None else _explained(slug, known))
+    if slug is not None and not lines:
+        names = [
+            name
+            for each in known
+            for name in (*(own.slug for own in each.properties), *each.deviations.names())
+        ]
+        near = get_close_matches(slug, names, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else "`holotype explain` lists all"
         raise Unknown(f"no property or deviation is called {slug!r}: {hint}")
     click.echo("\n".join(lines))
 
 
-def _listing(
-    models: Iterable[Property],
-    kernels: Iterable[Property],
-    deviations: Iterable[str],
-    changes: Iterable[str],
-) -> Iterator[str]:
-    yield "PROPERTIES, and what each demands"
-    yield from _groups(models)
-    yield ""
-    yield "PROPERTIES of attention kernels (holotype check-attention)"
-    yield from _groups(kernels)
-    yield ""
-    yield "DEVIATIONS, the single changes of a model by which failures are diagnosed"
-    yield from _slugs(deviations)
-    yield ""
-    yield "CHANGES of the formula by which failures of attention kernels are diagnosed"
-    yield from _slugs(dict.fromkeys(re.sub(r"\.\d+$", ".BLOCK", slug) for slug in changes))
+def _explained(slug: str, known: Iterable[Known]) -> Iterator[str]:
+    """What is called so: a property, or deviations of one kind or of both."""
+    texts = [
+        list(_property(property_))
+        for each in known
+        for property_ in each.properties
+        if property_.slug == slug
+    ]
+    texts += [
+        list(_deviation(slug, deviation, each))
+        for each in known
+        if (deviation := each.deviations.alike(slug)) is not None
+    ]
+    for number, text in enumerate(texts):
+        yield from ([""] if number else [])
+        yield from text
+
+
+def _listing(known: Iterable[Known]) -> Iterator[str]:
+    for number, each in enumerate(known):
+        yield from ([""] if number else [])
+        yield each.headings[0]
+        yield from _groups(each.properties)
+    for each in known:
+        yield ""
+        yield each.headings[1]
+        yield from _slugs(dict.fromkeys(_family(slug) for slug in each.deviations.names()))
+
+
+def _family(slug: str) -> str:
+    """A slug, with a word for its number if it has one."""
+    family = family_of(slug)
+    return slug if family == slug else f"{family}.NUMBER"
 
 
 def _slugs(slugs: Iterable[str]) -> Iterator[str]:
-    for group, members in groupby(slugs, lambda slug: slug.partition(".")[0]):
+    groups: dict[str, list[str]] = {}
+    for slug in slugs:
+        groups.setdefault(slug.partition(".")[0], []).append(slug)
+    for group, members in groups.items():
         yield ""
         yield group
         yield from _wrapped(", ".join(members), "  ")
@@ -105,16 +166,22 @@ def _property(property_: Property) -> Iterator[str]:
         yield from _wrapped(f"Needs of the candidate: {', '.join(property_.needs)}.")
 
 
-def _deviation(deviation: Deviation) -> Iterator[str]:
-    import holotype_spec
-    from holotype_reference.support import supported
-
-    specs = [spec for spec in map(holotype_spec.load, supported()) if deviation.applies(spec)]
-    yield f"{deviation.slug} ({'equivalent ' if deviation.equivalent else ''}deviation)"
+def _deviation(slug: str, deviation: Deviation, known: Known) -> Iterator[str]:
+    yield f"{slug} ({'equivalent ' if deviation.equivalent else ''}deviation of a {known.kind})"
     yield ""
-    if specs:
-        title = deviation.title(specs[0])
-        yield from _wrapped(f"A candidate that has it agrees with {specs[0].name} if {title}.")
+    title = next(
+        (
+            f"{name} if {deviation.title(spec)}"
+            for name, spec in known.specs()
+            if deviation.applies(spec)
+        ),
+        None,
+    )
+    if title is not None:
+        yield from _wrapped(f"A {known.kind} that has it agrees with {title}.")
+        yield ""
+    if slug != deviation.slug:
+        yield from _wrapped(f"{deviation.slug} is one like it; the number is another.")
         yield ""
     yield from _wrapped(deviation.meaning)
     if deviation.equivalent:
@@ -123,12 +190,6 @@ def _deviation(deviation: Deviation) -> Iterator[str]:
         yield ""
         yield "Reported in:"
         yield from _listed(deviation.reports)
-
-
-def _change(slug: str, title: str) -> Iterator[str]:
-    yield f"{slug} (change of attention)"
-    yield ""
-    yield from _wrapped(f"A kernel that has it agrees with the formula if {title}.")
 
 
 def _listed(entries: Iterable[str]) -> Iterator[str]:

@@ -25,6 +25,18 @@ class Sight:
     agrees: bool
 
 
+def within(seen: Collection[Sight], most: int = MOST) -> dict[str, list[str]] | None:
+    """Axis -> values, of the fewest axes that hold wherever a change agrees and together nowhere else.
+
+    Empty if it agrees wherever it was looked for; None if it does nowhere, or more than `most` axes say where.
+    """
+    inside = [each.region for each in seen if each.agrees]
+    outside = [each.region for each in seen if not each.agrees]
+    if not outside:
+        return {}
+    return _box(inside, outside, most) if inside else None
+
+
 def limit(seen: Collection[Sight], words: Words) -> str | None:
     """Where a change agrees: "" if wherever it was looked for, "only …" or "not …", or None if no few words say it.
 
@@ -46,10 +58,12 @@ def limit(seen: Collection[Sight], words: Words) -> str | None:
     return min(found)[-1] if found else None
 
 
-def _box(these: Sequence[Region], those: Sequence[Region]) -> dict[str, list[str]] | None:
+def _box(
+    these: Sequence[Region], those: Sequence[Region], most: int = MOST
+) -> dict[str, list[str]] | None:
     """Values of the fewest axes that hold for all of `these` and together for none of `those`."""
     axes = {axis: list(dict.fromkeys(r[axis] for r in these if axis in r)) for axis in _axes(these)}
-    for size in range(1, MOST + 1):
+    for size in range(1, most + 1):
         for chosen in combinations(axes, size):
             box = {axis: axes[axis] for axis in chosen}
             if not any(_in(region, box) for region in those):

@@ -7,7 +7,7 @@ rounding with all; nothing else comes near by chance. The larger ones are seen o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,29 +16,34 @@ from typing import Any
 import msgspec
 import torch
 
+from holotype_conformance.judge.elimination import agreeing
 from holotype_conformance.judge.property import Property, Violation
 from holotype_conformance.judge.records import Diagnosis, DType
-from holotype_conformance.kernels.cases import AttentionCase, TogetherCase, as_array, bare
-from holotype_conformance.kernels.diagnosis.backward import (
-    GradientChange,
-    block_changes,
-    gradient_changes,
-)
-from holotype_conformance.kernels.diagnosis.changes import CHANGES, Change, Terms
+from holotype_conformance.kernels.candidate import Call
+from holotype_conformance.kernels.cases import AttentionCase, TogetherCase, bare
+from holotype_conformance.kernels.deviations import CATALOGUE, FormulaDeviation
+from holotype_conformance.kernels.deviations.blocks import BLOCKS, UNEVEN
+from holotype_conformance.kernels.deviations.deviation import RIGHT
+from holotype_conformance.kernels.deviations.formula import Result
 from holotype_conformance.kernels.diagnosis.detached import detached
-from holotype_conformance.kernels.diagnosis.elimination import agreeing
+from holotype_conformance.kernels.diagnosis.exact import exact, named
 from holotype_conformance.kernels.diagnosis.gradients import astray
 from holotype_conformance.kernels.diagnosis.layouts import misread
 from holotype_conformance.kernels.diagnosis.refusals import refused
 from holotype_conformance.kernels.diagnosis.regions import limiting
-from holotype_conformance.kernels.diagnosis.rows import applies, padded, row_changes
+from holotype_conformance.kernels.diagnosis.rows import applies, padded
 from holotype_conformance.kernels.diagnosis.thresholds import threshold
-from holotype_conformance.kernels.diagnosis.tiled import LENGTHS, UNEVEN, tiled_changes
 from holotype_conformance.kernels.double_backward import bent
 from holotype_conformance.kernels.subject import KernelSubject
 from holotype_conformance.kernels.tolerance import error, explained, stating
 
-NOTHING = Change(slug="", title="")
+# With these numbers of keys no two blocks leave the same rests, nor lack as many keys to be full. Every block leaves
+# one, and two of the largest have a third behind them.
+LENGTHS = (261, 765, 385)
+FORMULA = [each for each in CATALOGUE if isinstance(each, FormulaDeviation) and each.named]
+BY_ROW = [each for each in FORMULA if each.slug.startswith("blocks.of-first-row.")]
+BY_BLOCK = [each for each in FORMULA if each.block is not None and each not in BY_ROW]
+OF_ANY_SIZE = [each for each in FORMULA if each.block is None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,22 +51,21 @@ class Scene:
     """What a kernel did with a case.
 
     Attributes:
-        case: as it was given.
-        terms: what the kernel was to compute from.
+        call: what it was given, in float64.
         output: its result.
     """
 
-    case: AttentionCase
-    terms: Terms
+    call: Call
     output: torch.Tensor
 
-    def residual(self, change: Change) -> float:
+    def residual(self, change: FormulaDeviation) -> float:
         """How far the kernel is from the formula with a change, where a query sees a key; infinite for no change."""
-        found = change.result(self.terms, self.case)
-        if found is None:
-            return float("inf")
-        rows = torch.from_numpy(found.rows).to(self.output.device)
-        return error(self.output.masked_fill(~rows, 0.0), found.output, found.size)
+        found = change.result(self.call)
+        return float("inf") if found is None else self._from(found)
+
+    def _from(self, found: Result) -> float:
+        output = self.output.masked_fill(~found.rows.to(self.output.device), 0.0)
+        return error(output, found.output.numpy(), found.size.numpy())
 
     @property
     def near(self) -> float:
@@ -71,14 +75,7 @@ class Scene:
     @property
     def is_right(self) -> bool:
         """Whether there is nothing to explain."""
-        return self.residual(NOTHING) <= self.near
-
-
-def catalogue() -> dict[str, str]:
-    """Slug -> what goes on "agrees with the formula if" of every change that a diagnosis may name."""
-    known: list[Change | GradientChange] = [*CHANGES, *tiled_changes(), *row_changes()]
-    known += [*gradient_changes(), *block_changes()]
-    return {change.slug: change.title for change in known}
+        return self._from(RIGHT.result(self.call)) <= self.near
 
 
 def diagnose(
@@ -125,19 +122,22 @@ def _dtypes(subject: KernelSubject) -> list[DType]:
 def _explaining(subject: KernelSubject, case: AttentionCase) -> Iterator[Diagnosis]:
     longer = [subject.fitted(_longer(case, keys)) for keys in LENGTHS]
     observe = partial(_observed, subject)
-    catalogues: list[tuple[Iterable[Change], list[AttentionCase]]] = [
-        (CHANGES, _larger(subject, case)),
-        (tiled_changes(), longer),
-        (tiled_changes(UNEVEN), longer),
+    stages: list[tuple[list[FormulaDeviation], list[AttentionCase]]] = [
+        (OF_ANY_SIZE, _larger(subject, case)),
+        ([each for each in BY_BLOCK if each.block in BLOCKS], longer),
+        ([each for each in BY_BLOCK if each.block in UNEVEN], longer),
     ]
     if applies(case):
-        catalogues.insert(1, (row_changes(), [subject.fitted(each) for each in padded(case)]))
-    for changes, more in catalogues:
+        stages.insert(1, (BY_ROW, [subject.fitted(each) for each in padded(case)]))
+    for changes, more in stages:
         with suppress(Violation):  # it has no result to compare
             cases = _with_results(subject, [case, *more])
-            found = list(agreeing(observe, changes, cases, limiting(subject, observe)))
-            yield from found
-            if found and changes is not CHANGES:
+            if not cases:
+                continue
+            where = limiting(subject, observe, cases[-1])
+            found = list(agreeing(changes, map(observe, cases), where))
+            yield from map(named, found)
+            if found and changes is not OF_ANY_SIZE:
                 return
 
 
@@ -190,14 +190,6 @@ def _sized(case: AttentionCase, *, few: int, many: int, heads: int, **sizes: int
 
 @lru_cache(maxsize=64)  # failures that have one cause share their larger scenes
 def _observed(subject: KernelSubject, case: AttentionCase) -> Scene:
-    problem = subject.problem(case)
-    call = problem.call
-    terms = Terms(
-        q=as_array(call.q),
-        k=as_array(call.k),
-        v=as_array(call.v),
-        visible=problem.visible,
-        scale=call.q.shape[-1] ** -0.5 if call.scale is None else call.scale,
-    )
+    call = subject.problem(case).call
     output = subject.output(call, finite=False)
-    return Scene(case=case, terms=terms, output=output)
+    return Scene(call=exact(call), output=output)

@@ -7,24 +7,22 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import msgspec
+import torch
 
+from holotype_conformance.judge.elimination import agreeing
 from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.records import Diagnosis
 from holotype_conformance.kernels.cases import AttentionCase, as_array
-from holotype_conformance.kernels.diagnosis.backward import (
-    GradientChange,
-    Way,
-    block_changes,
-    gradient_changes,
-    way,
-)
-from holotype_conformance.kernels.diagnosis.changes import Terms
-from holotype_conformance.kernels.diagnosis.elimination import agreeing
+from holotype_conformance.kernels.deviations import CATALOGUE
+from holotype_conformance.kernels.deviations.backward import BackwardDeviation, Gradients, Way, way
+from holotype_conformance.kernels.deviations.blocks import BLOCKS, UNEVEN
+from holotype_conformance.kernels.diagnosis.exact import exact, named
 from holotype_conformance.kernels.diagnosis.regions import limiting
-from holotype_conformance.kernels.diagnosis.tiled import BLOCKS, UNEVEN
-from holotype_conformance.kernels.oracle import Gradients
+from holotype_conformance.kernels.oracle import Gradients as Sizes
 from holotype_conformance.kernels.subject import KernelSubject, Returned
 from holotype_conformance.kernels.tolerance import error, explained, sighted
+
+BACKWARD = [each for each in CATALOGUE if isinstance(each, BackwardDeviation)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +31,21 @@ class Scene:
 
     right: Way
     found: Returned
-    sizes: Gradients
+    sizes: Sizes
 
-    def residual(self, change: GradientChange) -> float:
+    def residual(self, change: BackwardDeviation) -> float:
         """How far the kernel's gradients are from those with a change; infinite for no change."""
-        gradients = change.made(self.right)
-        return float("inf") if gradients is None else self._from(gradients)
+        if not change.where(self.right.call):
+            return float("inf")
+        return self._from(change.made(self.right))
 
     def _from(self, gradients: Gradients) -> float:
         return max(
-            error(getattr(self.found, name), getattr(gradients, name), getattr(self.sizes, name))
+            error(
+                getattr(self.found, name),
+                getattr(gradients, name).numpy(),
+                getattr(self.sizes, name),
+            )
             for name in ("q", "k", "v")
         )
 
@@ -64,17 +67,23 @@ def astray(
     longer: list[AttentionCase],
 ) -> list[Diagnosis]:
     """What explains the gradients in a case that failed and in rich ones of its kind, or in those of many blocks."""
-    found: list[Diagnosis] = []
+    if not subject.has("gradients"):
+        return []
     observe = partial(_observed, subject)
-    where = limiting(subject, observe)
-    if subject.has("gradients"):
-        with suppress(Violation):  # it has none to compare
-            found += agreeing(observe, gradient_changes(), [case, *larger], where)
-            square = [msgspec.structs.replace(each, queries=each.keys) for each in longer]
-            for blocks in (BLOCKS, UNEVEN):
-                changes = block_changes(blocks)
-                found += [] if found else agreeing(observe, changes, [case, *square], where)
-    return sorted(found, key=lambda each: each.residual or 0.0)
+    square = [msgspec.structs.replace(each, queries=each.keys) for each in longer]
+    stages = (
+        ([each for each in BACKWARD if each.block is None], larger),
+        ([each for each in BACKWARD if each.block in BLOCKS], square),
+        ([each for each in BACKWARD if each.block in UNEVEN], square),
+    )
+    with suppress(Violation):  # it has none to compare
+        for changes, more in stages:
+            cases = [case, *more]
+            where = limiting(subject, observe, cases[-1])
+            found = list(agreeing(changes, map(observe, cases), where))
+            if found:
+                return sorted(map(named, found), key=lambda each: each.residual or 0.0)
+    return []
 
 
 @lru_cache(maxsize=64)  # failures that have one cause share their larger scenes
@@ -83,14 +92,7 @@ def _observed(subject: KernelSubject, case: AttentionCase) -> Scene:
     upstream = problem.upstream.masked_fill(~sighted(problem), 0.0)
     problem = replace(problem, upstream=upstream)
     found = subject.differentiated(problem)
-    call = problem.call
-    terms = Terms(
-        q=as_array(call.q),
-        k=as_array(call.k),
-        v=as_array(call.v),
-        visible=problem.visible,
-        scale=call.q.shape[-1] ** -0.5 if call.scale is None else call.scale,
-    )
     sizes = problem.expected(gradients=True).gradient_sizes
     assert sizes is not None
-    return Scene(right=way(terms, case, as_array(upstream)), found=found, sizes=sizes)
+    right = way(exact(problem.call), torch.from_numpy(as_array(upstream)))
+    return Scene(right=right, found=found, sizes=sizes)

@@ -17,12 +17,13 @@ from holotype_conformance.judge.records import Diagnosis
 from holotype_conformance.kernels import oracle
 from holotype_conformance.kernels.candidate import LAYOUT, Call
 from holotype_conformance.kernels.cases import AttentionCase, as_array
+from holotype_conformance.kernels.deviations.layouts import LENGTH_FIRST, said
 from holotype_conformance.kernels.oracle import Array
 from holotype_conformance.kernels.subject import KernelSubject
 from holotype_conformance.kernels.tolerance import error, rounding
 
 # In the words of einops; a kernel that tells its own may have got it wrong.
-LAYOUTS = (LAYOUT, "batch length heads head_dim", "length batch heads head_dim")
+LAYOUTS = (LAYOUT, LENGTH_FIRST, "length batch heads head_dim")
 # With as many queries as keys and as many heads of both every order is possible. No two axes are of one size, so that
 # none is right by chance.
 CASE = AttentionCase(queries=5, keys=5, batch=2, heads=3, kv_heads=3, head_dim=7)
@@ -43,9 +44,7 @@ def misread(subject: KernelSubject) -> Diagnosis | None:
     for layout in LAYOUTS:
         residual = _residual(call, output, own, layout)
         if layout != own and residual <= rounding(output.dtype):
-            title = (
-                f'agrees with the formula if its layout is "{layout}": a KernelCandidate says so'
-            )
+            title = f"agrees with the formula if {said(layout)}"
             return Diagnosis(deviation="layout", title=title, residual=residual)
     return None
 

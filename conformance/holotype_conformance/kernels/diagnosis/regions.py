@@ -13,10 +13,11 @@ from typing import Any
 
 import msgspec
 
+from holotype_conformance.judge.elimination import Seen
 from holotype_conformance.judge.property import Violation
+from holotype_conformance.judge.regions import Sight, within
 from holotype_conformance.kernels.cases import AttentionCase, Form, TogetherCase
 from holotype_conformance.kernels.claims import forms
-from holotype_conformance.kernels.diagnosis.elimination import Seen
 from holotype_conformance.kernels.subject import KernelSubject
 
 MANY = 150  # keys, several customary blocks
@@ -155,10 +156,10 @@ def _dtypes(subject: KernelSubject, case: AttentionCase) -> Iterator[Region]:
 
 
 def limiting(
-    subject: KernelSubject, observe: Callable[[AttentionCase], Seen]
-) -> Callable[[Any, AttentionCase], list[str] | None]:
+    subject: KernelSubject, observe: Callable[[AttentionCase], Seen], case: AttentionCase
+) -> Callable[[Any], list[str] | None]:
     """`limits` around a case of a kernel."""
-    return lambda change, case: limits(observe, change, regions(subject, case))
+    return lambda change: limits(observe, change, regions(subject, case))
 
 
 def limits(
@@ -168,17 +169,21 @@ def limits(
 
     None where it is limited in too many to be the mistake that was made.
     """
-    explained: dict[str, list[str]] = {}
-    denied = set()
+    home = {region.respect: region.words for region in around if region.case is None}
+    seen = [Sight(region=home, agrees=True)]
     for region in around:
-        verdict = True if region.case is None else _explains(observe, change, region.case)
-        if verdict:
-            explained.setdefault(region.respect, []).append(region.words)
-        elif verdict is False:
-            denied.add(region.respect)
-    if len(denied) > MOST:
+        verdict = None if region.case is None else _explains(observe, change, region.case)
+        if verdict is not None and region.respect in home:
+            seen.append(Sight(region=home | {region.respect: region.words}, agrees=verdict))
+    box = within(seen, MOST)
+    if box is None:
         return None
-    return [" or ".join(explained[respect]) for respect in explained if respect in denied]
+    return [
+        " or ".join(
+            each.words for each in around if each.respect == respect and each.words in words
+        )
+        for respect, words in box.items()
+    ]
 
 
 def _explains(

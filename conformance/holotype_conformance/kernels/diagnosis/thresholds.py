@@ -16,6 +16,7 @@ import msgspec
 from holotype_conformance.judge.property import Property, Violation
 from holotype_conformance.judge.records import Diagnosis
 from holotype_conformance.kernels.cases import AttentionCase, bare
+from holotype_conformance.kernels.deviations.sizes import said
 from holotype_conformance.kernels.subject import KernelSubject
 from holotype_conformance.kernels.tolerance import demand_both
 
@@ -24,7 +25,6 @@ FEW = (9, 16)  # a mistake that these show is not one of size
 LENGTHS = (24, 31, 32, 33, 48, 64, 65, 96, 128, 129, 192, 256, 257, 384, 400)
 ROUND = 16  # what the sizes of buffers are multiples of
 BLOCKS = (16, 32, 48, 64, 96, 128, 192)
-WORDS: dict[Axis, str] = {"queries": "queries", "keys": "keys", "lengths": "queries and keys"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +36,7 @@ class Pattern:
 
     def said(self, axis: Axis) -> str:
         """In words."""
-        if self.kind == "most":
-            return f"is right up to {self.number} {WORDS[axis]} and wrong beyond"
-        if self.kind == "one-or-multiple":
-            return (
-                f"is right up to {self.number} {WORDS[axis]} and where they are multiples of {self.number}, and wrong"
-                " elsewhere"
-            )
-        return f"is right where {WORDS[axis]} are multiples of {self.number} and wrong elsewhere"
+        return said(axis, self.kind, self.number)
 
 
 def threshold(subject: KernelSubject, property_: Property, case: Any) -> list[Diagnosis]:

@@ -39,6 +39,7 @@ from holotype_conformance.models.deviations import (  # noqa: F401  (they fill t
 # isort: on
 from holotype_conformance.models.deviations.candidate import DeviatedCandidate
 from holotype_conformance.models.deviations.deviation import (
+    CATALOGUE,
     Deviation,
     UnknownDeviation,
     all_deviations,
@@ -48,6 +49,7 @@ from holotype_conformance.models.deviations.deviation import (
 )
 
 __all__ = [
+    "CATALOGUE",
     "DeviatedCandidate",
     "Deviation",
     "UnknownDeviation",

@@ -8,8 +8,7 @@ from einops import rearrange
 
 from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.kernels.candidate import LAYOUT, FunctionKernel, KernelCandidate
-from holotype_conformance.kernels.diagnosis import diagnose
-from holotype_conformance.kernels.diagnosis.changes import CHANGES
+from holotype_conformance.kernels.diagnosis import OF_ANY_SIZE, diagnose
 from holotype_conformance.kernels.diagnosis.layouts import misread
 from holotype_conformance.kernels.properties import kernel_properties
 from holotype_conformance.kernels.subject import KernelSubject
@@ -37,6 +36,8 @@ def kernel(
     sides=False,
     number=None,
     off=0.0,
+    one=False,
+    first=False,
 ):
     """An attention function with a bug or none; `number` is what is made of scores and a mask of 0 and 1."""
 
@@ -47,6 +48,8 @@ def kernel(
             if repeat
             else (lambda x: x.repeat(1, group, 1, 1))
         )
+        if first and 1 < k.shape[1] < q.shape[1]:
+            k, v = (x[:, :1].expand(x.shape) for x in (k, v))
         scores = q @ share(k).mT * told(scale, q.shape[-1] ** -0.5) ** power * math.log(base)
         away = torch.arange(n)[:, None] - torch.arange(m) + (0 if corner else m - n)
         seen = torch.ones(n, m, dtype=torch.bool)
@@ -60,6 +63,9 @@ def kernel(
             seen = seen & (~mask if flip else mask)
         scores = scores.masked_fill(~seen, -math.inf)
         scores = scores.masked_fill(~seen.any(-1, keepdim=True), 0.0)
+        if one:  # as if there were one key more, of score and value zero
+            scores = torch.nn.functional.pad(scores, (1, 0))
+            return scores.softmax(-1)[..., 1:] @ share(v)
         return (scores.softmax(-1) @ share(v)) * (1.0 + off)
 
     return attention
@@ -136,6 +142,8 @@ FOUND = {
     ),
     "softmax.base-two": ("formula.float64", {"base": 2.0}),
     "softmax.log2e-left": ("formula.float64", {"base": math.e ** math.log2(math.e)}),
+    "softmax.one-added": ("formula.float64", {"one": True}),
+    "heads.first-shared": ("algebra.grouped-heads", {"first": True}),
     "heads.tiled": ("algebra.grouped-heads", {"repeat": False}),
     "causal.upper-left": ("masks.diagonal", {"corner": True}),
     "causal.one-ahead": ("masks.causal", {"ahead": 1}),
@@ -172,7 +180,7 @@ FOUND = {
 
 
 def test_every_change_is_tried():
-    assert FOUND.keys() == {change.slug for change in CHANGES}
+    assert FOUND.keys() == {change.slug for change in OF_ANY_SIZE}
 
 
 @pytest.mark.parametrize("deviation", FOUND)

@@ -8,9 +8,9 @@ import torch
 
 from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.kernels.candidate import FunctionKernel
+from holotype_conformance.kernels.deviations.blocks import BLOCKS, UNEVEN
 from holotype_conformance.kernels.diagnosis import diagnose
 from holotype_conformance.kernels.diagnosis.rows import SIZES
-from holotype_conformance.kernels.diagnosis.tiled import BLOCKS, UNEVEN
 from holotype_conformance.kernels.properties import kernel_properties
 from holotype_conformance.kernels.subject import KernelSubject
 

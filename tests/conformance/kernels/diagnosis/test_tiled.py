@@ -10,8 +10,8 @@ import torch
 
 from holotype_conformance.judge.engine import Settings, judge
 from holotype_conformance.kernels.candidate import FunctionKernel
-from holotype_conformance.kernels.diagnosis import diagnose
-from holotype_conformance.kernels.diagnosis.tiled import BLOCKS, LENGTHS, UNEVEN, tiled_changes
+from holotype_conformance.kernels.deviations.blocks import BLOCKS, UNEVEN
+from holotype_conformance.kernels.diagnosis import BY_BLOCK, LENGTHS, diagnose
 from holotype_conformance.kernels.properties import kernel_properties
 from holotype_conformance.kernels.subject import KernelSubject
 
@@ -57,8 +57,9 @@ def named(result):
 
 
 def test_every_mistake_is_tried_with_every_block():
-    slugs = [change.slug for change in tiled_changes()]
-    assert sorted(slugs) == sorted(f"{bug}.{block}" for bug in CAUGHT for block in BLOCKS)
+    slugs = [change.slug for change in BY_BLOCK]
+    blocks = (*BLOCKS, *UNEVEN)
+    assert sorted(slugs) == sorted(f"{bug}.{block}" for bug in CAUGHT for block in blocks)
 
 
 @pytest.mark.parametrize(("bug", "block"), pairs(BLOCKS))
