@@ -31,12 +31,14 @@ class Known:
 
     Attributes:
         kind: the candidate, in a word.
+        of: what is said of its deviations beside those of models.
         properties, deviations: what is claimed of it, and what it gets wrong.
         headings: of the list of properties, and of deviations.
         specs: what it is held against, and how each is called in a sentence.
     """
 
     kind: str
+    of: str = ""
     properties: tuple[Property, ...]
     deviations: Catalogue[Deviation]
     headings: tuple[str, str]
@@ -58,7 +60,7 @@ def _known() -> tuple[Known, ...]:
 
     return (
         Known(
-            kind="model",
+            kind="candidate",
             properties=all_properties(),
             deviations=cast(Any, of_models.CATALOGUE),
             headings=(
@@ -69,6 +71,7 @@ def _known() -> tuple[Known, ...]:
         ),
         Known(
             kind="kernel",
+            of=" of kernels",
             properties=kernel_properties(),
             deviations=cast(Any, of_kernels.CATALOGUE),
             headings=(
@@ -167,7 +170,7 @@ def _property(property_: Property) -> Iterator[str]:
 
 
 def _deviation(slug: str, deviation: Deviation, known: Known) -> Iterator[str]:
-    yield f"{slug} ({'equivalent ' if deviation.equivalent else ''}deviation of a {known.kind})"
+    yield f"{slug} ({'equivalent ' if deviation.equivalent else ''}deviation{known.of})"
     yield ""
     title = next(
         (
