@@ -1,9 +1,9 @@
 """A property: one small claim about an implementation, with a permanent name.
 
 A property is a function ``check(subject, case)`` that returns when the claim holds for that case and raises `Violation`
-when it does not. Cases are small frozen structs, drawn by Hypothesis and shrunk by it to the smallest one that fails;
-the same struct, written as JSON, reruns exactly that case. pytest collects a property as an item (see
-`holotype_conformance.pytest_plugin.plugin`).
+when it does not; or ``check(subject, case, path)``, which is asked for each code path of the candidate. Cases are small
+frozen structs, drawn by Hypothesis and shrunk by it to the smallest one that fails; the same struct, written as JSON,
+reruns exactly that case. pytest collects a property as an item (see `holotype_conformance.pytest_plugin.plugin`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from functools import cached_property
+from inspect import signature
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_type_hints
 
 import msgspec
 
@@ -114,6 +116,10 @@ class SuiteFault(Exception):
     """The suite could not give a candidate what it owes it; the message says what. No verdict on the candidate."""
 
 
+def always(_spec: object) -> None:
+    """The property applies to every spec."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Property(Generic[S]):
     """One claim.
@@ -121,18 +127,19 @@ class Property(Generic[S]):
     Attributes:
         slug: its permanent name, ``group.claim``.
         clause: the clause of the spec that it states, one sentence.
-        level: a `must` decides whether a candidate conforms; a `should` is reported.
         meaning: for `holotype explain`: why it matters, and how the bug behind a failure is found and mended.
         catches: the bugs that it is there to catch, a phrase each.
+        cases: the strategy that draws cases for a subject.
+        case_type: the struct that a case is.
+        check: the claim itself. One with a parameter `path` is asked for each path of the candidate, one without is
+            asked once for a case.
+        level: a `must` decides whether a candidate conforms; a `should` is reported.
         needs: capabilities of the candidate without which it cannot run.
         binds: fields of the spec that it takes at their word, "all" of them where it counts; under a generic spec
             that does not promise them it is skipped.
         reference: whether it compares with our reference or oracle, which must then have every mechanism of the
             spec; else it is skipped.
         applies: None when the spec has what the property speaks of, else the reason for the skip.
-        cases: the strategy that draws cases for a subject.
-        case_type: the struct that a case is.
-        check: the claim itself.
         examples: cases drawn in the quick profile; the full profile draws ten times as many.
         dtypes: those in which it compares numbers; it is skipped where none of them was asked for. Empty if it
             compares none.
@@ -143,20 +150,25 @@ class Property(Generic[S]):
 
     slug: str
     clause: str
-    level: Level
     meaning: str
     catches: tuple[str, ...]
-    needs: tuple[str, ...]
-    applies: Callable[[Spec], str | None]
     cases: Callable[[S], SearchStrategy[Any]]
     case_type: type[Case]
-    check: Callable[[S, Any], None]
+    check: Callable[..., None]
+    level: Level = "must"
+    needs: tuple[str, ...] = ()
+    applies: Callable[[Spec], str | None] = always
     binds: tuple[Binding, ...] | Literal["all"] = ()
     reference: bool = False
     examples: int = 20
     dtypes: tuple[DType, ...] = ("float64",)
     costly: bool = False
     apart: bool = False
+
+    @cached_property
+    def by_path(self) -> bool:
+        """Whether it is judged on each path of the candidate by itself."""
+        return "path" in signature(self.check).parameters
 
 
 class Claims(Generic[S]):
@@ -172,9 +184,17 @@ class Claims(Generic[S]):
         self._known[property_.slug] = property_
         return property_
 
-    def claim(self, **facts: Any) -> Callable[[Callable[[S, Any], None]], Property[S]]:
-        """Decorate a check: make it the `Property` that `facts` describe, and register that."""
-        return lambda check: self.register(Property(check=check, **facts))
+    def claim(self, **facts: Any) -> Callable[[Callable[..., None]], Property[S]]:
+        """Decorate a check: make it the `Property` that `facts` describe, and register that.
+
+        What a case is, is read from the annotation of the check's parameter `case`.
+        """
+
+        def registered(check: Callable[..., None]) -> Property[S]:
+            case_type = get_type_hints(check)["case"]
+            return self.register(Property(check=check, case_type=case_type, **facts))
+
+        return registered
 
     def all(self) -> tuple[Property[S], ...]:
         """Every property that was registered."""

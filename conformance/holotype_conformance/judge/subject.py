@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from holotype_conformance.judge.property import Case, Property
+from holotype_conformance.judge.property import Case, Property, Skip, Violation
 from holotype_conformance.judge.records import DType
+from holotype_conformance.judge.sharing import one_case
 
 
 class Subject:
@@ -26,13 +27,33 @@ class Subject:
     asked: Sequence[DType]
     capabilities: Any
 
-    def check(self, property_: Property, case: Case, seed: int) -> None:
-        """Judge one case, in the random states that `seed` gives.
+    @property
+    def paths(self) -> Sequence[str]:
+        """The candidate's code paths, each of which must conform; none where its kind has none."""
+        return ()
+
+    def check(self, property_: Property, case: Case, seed: int = 0) -> None:
+        """Judge one case, in the random states that `seed` gives, on one path after the other.
 
         Raises:
-            Violation: the claim does not hold.
+            Violation: the claim does not hold; its facts name the path.
+            Skip: it says nothing on any path.
         """
-        property_.check(self, case)
+        if not property_.by_path:
+            property_.check(self, case)
+            return
+        skips = []
+        with one_case():
+            for path in self.paths:
+                try:
+                    property_.check(self, case, path)
+                except Skip as skip:
+                    skips.append(skip)
+                except Violation as violation:
+                    violation.facts.setdefault("path", path)
+                    raise
+        if len(skips) == len(self.paths):
+            raise skips[0]
 
     def smoke(self) -> None:
         """Run the candidate once.

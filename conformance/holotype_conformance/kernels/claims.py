@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from hypothesis import strategies as st
@@ -29,7 +30,6 @@ def claim(
     wants: tuple[KernelCapability, ...] = (),
     level: Level = "must",
     examples: int = 12,
-    case_type: Any = AttentionCase,
     costly: bool = False,
 ) -> Callable[[Check], Property[KernelSubject]]:
     """Decorate a check: make it a `Property` of kernels and register that. See `Property` for the arguments.
@@ -37,26 +37,19 @@ def claim(
     `wants` are freedoms that a kernel has unless it declares otherwise, without which there is nothing to draw.
     """
 
-    def registered(check: Check) -> Property[KernelSubject]:
-        return CLAIMS.register(
-            Property(
-                slug=slug,
-                clause=clause,
-                level=level,
-                meaning=meaning,
-                catches=catches,
-                needs=needs,
-                applies=lambda spec: None,
-                cases=_fitted(cases, wants),
-                case_type=case_type,
-                check=_within_floor(check),
-                examples=examples,
-                dtypes=(),  # they are capabilities of kernels
-                costly=costly,
-            )
-        )
-
-    return registered
+    described = CLAIMS.claim(
+        slug=slug,
+        clause=clause,
+        level=level,
+        meaning=meaning,
+        catches=catches,
+        needs=needs,
+        cases=_fitted(cases, wants),
+        examples=examples,
+        dtypes=(),  # they are capabilities of kernels
+        costly=costly,
+    )
+    return lambda check: described(_within_floor(check))
 
 
 def _fitted(
@@ -77,6 +70,7 @@ def _fitted(
 def _within_floor(check: Check) -> Check:
     """The check, with the limits of precision that the kernel states."""
 
+    @wraps(check)
     def run(subject: KernelSubject, case: Any) -> None:
         with stating(subject.kernel.floor):
             check(subject, case)

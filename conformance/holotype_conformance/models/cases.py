@@ -14,6 +14,7 @@ from torch import Tensor
 
 from holotype_conformance.judge.property import Case, Skip
 from holotype_conformance.judge.records import DType
+from holotype_conformance.judge.sharing import shared
 from holotype_conformance.models.candidate import Inputs
 from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.setup import Setup
@@ -145,6 +146,7 @@ def source_length(case: BatchCase) -> int:
     return case.length if case.length > ROWS else 1 + (6 + 11 * case.tokens) % LONGEST
 
 
+@shared
 def batch_inputs(subject: Subject, case: BatchCase) -> Inputs:
     """The inputs of a case; token types, a source, and a prefix or a mask of a mixture where the spec has them."""
     inputs = subject.inputs(
@@ -283,7 +285,3 @@ def batch_cases(
         weights=st.integers(0, 2),
         tokens=st.integers(0, 99),
     )
-
-
-def always(_spec: object) -> None:
-    """The property applies to every spec."""

@@ -88,7 +88,6 @@ class Subject(judged.Subject):
         self.weights = lru_cache(maxsize=32)(self._weights)
         self.probe = lru_cache(maxsize=8)(self._probe)
         self._elsewhere: dict[torch.device, Subject] = {}
-        self._paths: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
         self._dtypes: WeakKeyDictionary[nn.Module, torch.dtype] = WeakKeyDictionary()
 
     def on(self, device: torch.device) -> Subject:
@@ -233,7 +232,7 @@ class Subject(judged.Subject):
         model = self._build(spec if setup.dropping else undropped(spec), setup.path, dtype)
         with random_states(self.seed), candidate_code("cast"):
             model = self.candidate.cast(model, dtype)
-        self._paths[model], self._dtypes[model] = setup.path, dtype
+        self._dtypes[model] = dtype
         if self.has("weights"):
             self.load(model, self.weights_of(setup))
         else:
@@ -343,13 +342,13 @@ class Subject(judged.Subject):
 
     def forward(self, model: nn.Module, inputs: Inputs, *, grad: bool = False) -> Outputs:
         """The candidate's outputs, of the promised shape and dtype and finite at real positions."""
-        with self._named(model), torch.set_grad_enabled(grad):
+        with torch.set_grad_enabled(grad):
             outputs = self.call(model, copies(inputs))
             return owned(self._checked(model, inputs, outputs))
 
     def forward_cached(self, model: nn.Module, inputs: Inputs, cache: Any) -> Outputs:
         """The same for one step with a cache."""
-        with self._named(model), torch.no_grad():
+        with torch.no_grad():
             outputs = self.call_cached(model, copies(inputs), cache)
             if outputs.cache is None:
                 raise Violation(
@@ -402,16 +401,6 @@ class Subject(judged.Subject):
         if loss.shape != () or not torch.isfinite(loss):
             raise Violation(f"the loss is {loss!r}; expected one finite number")
         return loss
-
-    @contextmanager
-    def _named(self, model: nn.Module) -> Iterator[None]:
-        """Say of a violation on which path of the candidate it occurred."""
-        try:
-            yield
-        except Violation as violation:
-            if model in self._paths:
-                violation.facts.setdefault("path", self._paths[model])
-            raise
 
     @contextmanager
     def _guard(self, what: str, dtype: torch.dtype) -> Iterator[None]:

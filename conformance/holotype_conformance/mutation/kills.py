@@ -90,7 +90,7 @@ def _run(subject: Subject, property_: Property) -> None:
         if broken:  # Hypothesis repeats the case that failed
             raise _Broken from broken[0]
         try:
-            property_.check(subject, case)
+            subject.check(property_, case)
         except Violation as violation:
             broken.append(violation)
             raise _Broken from violation

@@ -87,7 +87,7 @@ def test_a_slope_that_is_no_number_is_the_farthest(place: int) -> None:
     found = [Slope(f"tensor {i}", 1.0, 1.0, 0.0) for i in range(3)]
     found[place] = Slope(f"tensor {place}", NAN, 1.0, NAN)
     with pytest.raises(Violation, match=f"tensor {place}"):
-        demand_slopes(Subject(ReferenceCandidate(), GPT2), found, "fused")
+        demand_slopes(Subject(ReferenceCandidate(), GPT2), found)
 
 
 def test_weights_handed_out_that_are_no_numbers_are_not_those_that_were_given() -> None:
@@ -111,7 +111,7 @@ def test_logits_in_low_precision_that_are_no_numbers_are_not_near() -> None:
 
     weights = subject.weights(case.layers, case.weights, "steady")
     with pytest.raises(Violation, match="off by nan"):
-        rounding.check_rounding(subject, case, "float32", weights, run=run)
+        rounding.check_rounding(subject, case, "fused", "float32", weights, run=run)
 
 
 def test_a_reference_without_an_error_of_its_own_measures_nobody(
@@ -122,7 +122,7 @@ def test_a_reference_without_an_error_of_its_own_measures_nobody(
     case = rounding.RoundingCase(length=5)
     weights = subject.weights(case.layers, case.weights, "steady")
     with pytest.raises(SuiteFault, match="the reference's own error"):
-        rounding.check_rounding(subject, case, "float32", weights)
+        rounding.check_rounding(subject, case, "fused", "float32", weights)
 
 
 def test_two_runs_in_low_precision_that_are_no_numbers_are_not_alike() -> None:
@@ -130,7 +130,7 @@ def test_two_runs_in_low_precision_that_are_no_numbers_are_not_alike() -> None:
     case = variants.TwiceCase(length=2, dtype="bfloat16")
     with pytest.raises(Violation):
         variants.demand_alike(
-            nothing, torch.ones(1, 2, 3), rows=rows, case=case, budget=1.0, what="x", path="y"
+            nothing, torch.ones(1, 2, 3), rows=rows, case=case, budget=1.0, what="x"
         )
 
 

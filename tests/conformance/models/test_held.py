@@ -73,11 +73,11 @@ def test_where_bits_count_the_last_one_does() -> None:
 @pytest.mark.parametrize("error", [1e-11, 1e-10, -1e-10])
 def test_an_error_of_ten_roundings_and_more_of_float64_is_none(error: float) -> None:
     with pytest.raises(Violation):
-        PROPERTIES["agreement.logits"].check(Subject(Scaled(error), GPT2), CASE)
+        Subject(Scaled(error), GPT2).check(PROPERTIES["agreement.logits"], CASE)
 
 
 def test_an_error_of_a_few_units_in_the_last_place_is_rounding() -> None:
-    PROPERTIES["agreement.logits"].check(Subject(Scaled(4e-15), GPT2), CASE)
+    Subject(Scaled(4e-15), GPT2).check(PROPERTIES["agreement.logits"], CASE)
 
 
 def test_what_must_not_move_may_not_by_a_bit_unless_tokens_are_dealt_to_experts() -> None:

@@ -18,7 +18,6 @@ from holotype_conformance.models.exchange import copies, real_rows
 from holotype_conformance.models.setup import Setup
 from holotype_conformance.models.subject import Subject
 from holotype_spec import load
-from holotype_spec.probes import probe
 
 GPT2 = load("gpt2")
 BERT = load("bert-base-uncased")
@@ -112,33 +111,6 @@ def test_a_call_takes_copies_and_has_gradients_only_where_they_are_asked_for(
     assert candidate.called[-1][0] is INPUTS
     assert subject.call_cached(model, INPUTS, 3).cache == "longer"
     assert candidate.caches[-1] == 3
-
-
-def test_a_violation_names_the_path_unless_it_names_one_itself(called: Called) -> None:
-    candidate, subject, model = called
-    candidate.answer = lambda outputs: Outputs(logits=outputs.logits[:, :2])  # type: ignore[method-assign]
-    for call in (
-        lambda: subject.forward(model, INPUTS),
-        lambda: subject.forward_cached(model, INPUTS, None),
-    ):
-        with pytest.raises(Violation) as caught:
-            call()
-        assert caught.value.facts["path"] == "slow"
-
-    def own(outputs: Outputs) -> Outputs:
-        raise Violation("no", path="mine")
-
-    candidate.answer = own  # type: ignore[method-assign]
-    with pytest.raises(Violation) as caught:
-        subject.forward(model, INPUTS)
-    assert caught.value.facts["path"] == "mine"
-    with pytest.raises(Violation) as caught:
-        subject.forward(Small(probe(GPT2)), INPUTS)
-    assert caught.value.facts == {"path": "mine"}
-    candidate.answer = lambda outputs: Outputs(logits=outputs.logits[:, :2])  # type: ignore[method-assign]
-    with pytest.raises(Violation) as caught:
-        subject.forward(Small(probe(GPT2)).double(), INPUTS)
-    assert "path" not in caught.value.facts  # nobody knows it
 
 
 def test_a_step_that_hands_back_no_cache_is_a_violation(called: Called) -> None:
@@ -294,7 +266,7 @@ def test_the_first_number_that_is_not_finite_at_a_real_position_is_named(called:
     inputs = Inputs(token_ids=INPUTS.token_ids, attention_mask=torch.tensor([[0, 1, 1], [1, 1, 1]]))
     with pytest.raises(Violation, match="not finite at real position 1 of row 1") as caught:
         subject.forward(model, inputs)
-    assert caught.value.facts == {"row": 1, "position": 1, "path": "slow"}
+    assert caught.value.facts == {"row": 1, "position": 1}
     assert type(caught.value.facts["row"]) is type(caught.value.facts["position"]) is int
     with pytest.raises(Violation, match="not finite at real position 0 of row 0"):
         subject.forward(model, INPUTS)

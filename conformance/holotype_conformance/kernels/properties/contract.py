@@ -221,7 +221,6 @@ def _strided(subject: KernelSubject) -> st.SearchStrategy[StridesCase]:
         "strides of the gradient ignored",
     ),
     cases=_strided,
-    case_type=StridesCase,
     examples=20,
 )
 def strides(subject: KernelSubject, case: StridesCase) -> None:

@@ -94,7 +94,6 @@ def _low(subject: KernelSubject) -> st.SearchStrategy[LowScoresCase]:
     ),
     catches=("a low score taken for a mask", "an epsilon in the denominator"),
     cases=_low,
-    case_type=LowScoresCase,
     examples=15,
 )
 def equal_scores(subject: KernelSubject, case: LowScoresCase) -> None:

@@ -130,7 +130,6 @@ def _some(subject: KernelSubject) -> st.SearchStrategy[SomeCase]:
     catches=("no gradients where q requires none", "gradients handed back in the wrong places"),
     needs=("gradients",),
     cases=_some,
-    case_type=SomeCase,
     examples=15,
 )
 def some(subject: KernelSubject, case: SomeCase) -> None:

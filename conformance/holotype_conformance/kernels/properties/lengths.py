@@ -87,7 +87,6 @@ def _rising(subject: KernelSubject) -> st.SearchStrategy[RisingCase]:
     ),
     catches=("an accumulator that is not rescaled", "a factor of another base than the powers"),
     cases=_rising,
-    case_type=RisingCase,
     examples=20,
 )
 def rising_scores(subject: KernelSubject, case: RisingCase) -> None:
@@ -199,7 +198,6 @@ def _empty(subject: KernelSubject) -> st.SearchStrategy[EmptyCase]:
     catches=("an error for an empty batch",),
     wants=("any-length", "batches", "unequal-lengths"),
     cases=_empty,
-    case_type=EmptyCase,
     examples=8,
 )
 def empty(subject: KernelSubject, case: EmptyCase) -> None:
@@ -228,7 +226,6 @@ def _keyless(subject: KernelSubject) -> st.SearchStrategy[EmptyCase]:
     catches=("memory that nobody wrote", "0/0 without keys"),
     wants=("any-length", "unequal-lengths", "unmasked"),
     cases=_keyless,
-    case_type=EmptyCase,
     examples=6,
 )
 def no_keys(subject: KernelSubject, case: EmptyCase) -> None:

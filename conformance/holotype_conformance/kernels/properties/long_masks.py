@@ -95,7 +95,6 @@ def _far(subject: KernelSubject) -> st.SearchStrategy[FarCase]:
         "the window or the scale forgotten for grouped heads or one query",
     ),
     cases=_far,
-    case_type=FarCase,
     examples=60,
 )
 def masks(subject: KernelSubject, case: FarCase) -> None:

@@ -154,7 +154,6 @@ def _biased(subject: KernelSubject) -> st.SearchStrategy[BiasCase]:
     catches=("the bias scaled", "the bias read as a boolean"),
     needs=("additive-mask",),
     cases=_biased,
-    case_type=BiasCase,
     examples=25,
 )
 def added(subject: KernelSubject, case: BiasCase) -> None:
@@ -215,7 +214,6 @@ def _broadcast(subject: KernelSubject) -> st.SearchStrategy[BroadcastCase]:
     catches=("a mask of one query applied to the first query only", "batch and heads mixed up"),
     needs=("boolean-mask",),
     cases=_broadcast,
-    case_type=BroadcastCase,
     examples=20,
 )
 def broadcast(subject: KernelSubject, case: BroadcastCase) -> None:
@@ -324,7 +322,6 @@ def _together(subject: KernelSubject) -> st.SearchStrategy[TogetherCase]:
     catches=("causal dropped where a mask is given", "the mask dropped where causal is given"),
     needs=("masks-together", "boolean-mask"),
     cases=_together,
-    case_type=TogetherCase,
     examples=15,
 )
 def together(subject: KernelSubject, case: TogetherCase) -> None:
@@ -357,7 +354,6 @@ def _blind(subject: KernelSubject) -> st.SearchStrategy[BlindCase]:
     catches=("0/0 in a row without keys", "NaN gradients from a row without keys"),
     needs=("boolean-mask",),
     cases=_blind,
-    case_type=BlindCase,
     examples=20,
 )
 def no_key(subject: KernelSubject, case: BlindCase) -> None:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from holotype_conformance.judge.property import Violation, measured
 from holotype_conformance.judge.records import DType
+from holotype_conformance.judge.sharing import shared
 from holotype_conformance.judge.tolerance import demand_equal, largest_error, relative_error
 from holotype_conformance.models.adapters.reference import run_reference
 from holotype_conformance.models.candidate import Inputs, Outputs
 from holotype_conformance.models.cases import (
     BatchCase,
-    always,
     batch_inputs,
     farthest,
     layer_counts,
@@ -86,6 +86,7 @@ def agreement_cases(subject: Subject) -> st.SearchStrategy[AgreementCase]:
     )
 
 
+@shared
 def agreement_inputs(subject: Subject, case: AgreementCase) -> Inputs:
     inputs = batch_inputs(subject, case)
     if not case.types:
@@ -113,42 +114,45 @@ def skipping_positions(subject: Subject, case: BatchCase) -> Tensor:
     return ids.to(subject.device)
 
 
-def check_logits(subject: Subject, case: AgreementCase, **changes: object) -> None:
+def check_logits(subject: Subject, case: AgreementCase, path: str, **changes: object) -> None:
     """Demand that the candidate's logits, of either head, are the reference's."""
     inputs = agreement_inputs(subject, case)
-    for path in subject.paths:
-        setup = case.setup(path, **changes)
-        actual = subject.forward(subject.model(setup), inputs)
-        with torch.no_grad():
-            expected = run_reference(subject.reference(setup.on_any_path()), inputs)
-        try:
-            demand_equal(
-                actual.logits,
-                expected.logits,
-                rows=real_rows(inputs),
-                budget=_logit_budget(subject, setup, inputs),
-                stated=subject.limits.outputs(subject.widest),
-                what="the logits and the reference's",
-                path=path,
-            )
-        except Violation as violation:
-            if subject.widest != "float64":
-                raise
-            raise hinted(violation, own_rounding(subject, setup, inputs, "float32")) from None
-        if (
-            subject.has("next-sentence")
-            and actual.next_sentence is not None
-            and expected.next_sentence is not None
-        ):
-            demand_equal(
-                actual.next_sentence[:, None],
-                expected.next_sentence[:, None],
-                rows=real_rows(inputs)[:, :1],
-                budget=subject.floor,
-                stated=subject.limits.outputs(subject.widest),
-                what="the next-sentence logits and the reference's",
-                path=path,
-            )
+    setup = case.setup(path, **changes)
+    actual = subject.forward(subject.model(setup), inputs)
+    expected = _referred(subject, case, setup.on_any_path())
+    try:
+        demand_equal(
+            actual.logits,
+            expected.logits,
+            rows=real_rows(inputs),
+            budget=_logit_budget(subject, setup, inputs),
+            stated=subject.limits.outputs(subject.widest),
+            what="the logits and the reference's",
+        )
+    except Violation as violation:
+        if subject.widest != "float64":
+            raise
+        raise hinted(violation, own_rounding(subject, setup, inputs, "float32")) from None
+    if (
+        subject.has("next-sentence")
+        and actual.next_sentence is not None
+        and expected.next_sentence is not None
+    ):
+        demand_equal(
+            actual.next_sentence[:, None],
+            expected.next_sentence[:, None],
+            rows=real_rows(inputs)[:, :1],
+            budget=subject.floor,
+            stated=subject.limits.outputs(subject.widest),
+            what="the next-sentence logits and the reference's",
+        )
+
+
+@shared
+def _referred(subject: Subject, case: AgreementCase, setup: Setup) -> Output:
+    """What the reference makes of the inputs of a case."""
+    with torch.no_grad():
+        return run_reference(subject.reference(setup), agreement_inputs(subject, case))
 
 
 def _logit_budget(subject: Subject, setup: Setup, inputs: Inputs) -> float:
@@ -185,7 +189,6 @@ def hinted(violation: Violation, rounding: float) -> Violation:
 @claim(
     slug="agreement.logits",
     clause="Logits are the reference's, with the same weights.",
-    level="must",
     meaning=(
         "With the same weights the logits are those of the reference, to float64 rounding. Bold "
         "random weights, in which no gain is one and no bias zero, are loaded into the candidate "
@@ -208,20 +211,17 @@ def hinted(violation: Violation, rounding: float) -> Violation:
     needs=("weights",),
     binds="all",
     reference=True,
-    applies=always,
     cases=near_and_far,
-    case_type=AgreementCase,
     examples=30,
     apart=True,
 )
-def logits(subject: Subject, case: AgreementCase) -> None:
-    check_logits(subject, case)
+def logits(subject: Subject, case: AgreementCase, path: str) -> None:
+    check_logits(subject, case, path)
 
 
 @claim(
     slug="agreement.faint-logits",
     clause="So they are where the norms' epsilon decides.",
-    level="must",
     meaning=(
         "The same holds where activations are so small that the norms' epsilon decides. Weights "
         "are drawn so that what reaches a norm is about as large as the square root of its "
@@ -232,14 +232,12 @@ def logits(subject: Subject, case: AgreementCase) -> None:
     needs=("weights",),
     binds="all",
     reference=True,
-    applies=always,
     cases=agreement_cases,
-    case_type=AgreementCase,
     examples=8,
     apart=True,
 )
-def faint_logits(subject: Subject, case: AgreementCase) -> None:
-    check_logits(subject, case, regime="faint")
+def faint_logits(subject: Subject, case: AgreementCase, path: str) -> None:
+    check_logits(subject, case, path, regime="faint")
 
 
 # Gradients ------------------------------------------------------------------------------------------------
@@ -333,7 +331,7 @@ class Slope(NamedTuple):
     error: float
 
 
-def demand_slopes(subject: Subject, found: Sequence[Slope], path: str) -> None:
+def demand_slopes(subject: Subject, found: Sequence[Slope]) -> None:
     """Demand that every slope is right to rounding, or all of them to what the candidate states, in root mean square.
 
     Raises:
@@ -356,14 +354,33 @@ def demand_slopes(subject: Subject, found: Sequence[Slope], path: str) -> None:
             f" {worst.error:.1e} of a typical slope ({said} {budget:.1g})",
             parameter=worst.name,
             error=worst.error,
-            path=path,
         )
+
+
+@shared
+def _weights_and_directions(subject: Subject, case: AgreementCase) -> tuple[Weights, Weights]:
+    """The weights of a case, and a random direction in each of them."""
+    setup = Setup(layers=case.layers, weights=case.weights)
+    weights = subject.weights_of(setup)
+    others = subject.weights_of(msgspec.structs.replace(setup, weights=case.weights + 7))
+    directions = {row.name: others[row.name].roll(1, 0) for row in parameter_table(weights.spec)}
+    return weights, Weights(weights.spec, directions)
+
+
+@shared
+def _own_gradients(subject: Subject, case: AgreementCase) -> dict[str, Tensor | None]:
+    """The reference's gradients of the objective, by canonical name; None where the inputs call for none."""
+    reference = subject.reference(Setup(layers=case.layers, weights=case.weights))
+    backward_of_reference(subject, reference, agreement_inputs(subject, case), case.tokens)
+    return {
+        name: None if parameter.grad is None else parameter.grad.cpu()
+        for name, parameter in reference.named_parameters()
+    }
 
 
 @claim(
     slug="agreement.gradients",
     clause="Every gradient is the reference's.",
-    level="must",
     meaning=(
         "With the same weights the gradient of every parameter is that of the reference. A random "
         "linear function of the logits is differentiated in both, and the slopes along a random "
@@ -375,37 +392,23 @@ def demand_slopes(subject: Subject, found: Sequence[Slope], path: str) -> None:
     needs=("weights", "gradients", "parameters"),
     binds="all",
     reference=True,
-    applies=always,
     cases=agreement_cases,
-    case_type=AgreementCase,
     examples=4,
 )
-def gradients(subject: Subject, case: AgreementCase) -> None:
+def gradients(subject: Subject, case: AgreementCase, path: str) -> None:
     inputs = agreement_inputs(subject, case)
-    setup = Setup(layers=case.layers, weights=case.weights)
-    weights = subject.weights_of(setup)
-    others = subject.weights_of(msgspec.structs.replace(setup, weights=case.weights + 7))
-    directions = Weights(
-        weights.spec,
-        {row.name: others[row.name].roll(1, 0) for row in parameter_table(weights.spec)},
-    )
-    reference = subject.reference(setup)
-    backward_of_reference(subject, reference, inputs, case.tokens)
-    own = {
-        name: None if parameter.grad is None else parameter.grad.cpu()
-        for name, parameter in reference.named_parameters()
-    }
+    weights, directions = _weights_and_directions(subject, case)
+    own = _own_gradients(subject, case)
     sizes = {name: float(grad.norm()) for name, grad in own.items() if grad is not None}
     typical = max(sizes.values()) * 1e-2
-    for path in subject.paths:
-        model = unfrozen(subject, subject.fresh_model(case.setup(path)))
-        backward(subject, model, inputs, case.tokens)
-        found = []
-        for name, (slope, direction) in slopes(subject, model, weights, directions).items():
-            grad = own[name]
-            # What these inputs do not call for has no gradient: segments where none are told, one stream of two.
-            expected = 0.0 if grad is None else float((grad * direction).sum())
-            size = max(sizes.get(name, 0.0), typical)
-            scale = size * float(direction.norm()) / direction.numel() ** 0.5 or 1.0
-            found.append(Slope(name, slope, expected, abs(slope - expected) / scale))
-        demand_slopes(subject, found, path)
+    model = unfrozen(subject, subject.fresh_model(case.setup(path)))
+    backward(subject, model, inputs, case.tokens)
+    found = []
+    for name, (slope, direction) in slopes(subject, model, weights, directions).items():
+        grad = own[name]
+        # What these inputs do not call for has no gradient: segments where none are told, one stream of two.
+        expected = 0.0 if grad is None else float((grad * direction).sum())
+        size = max(sizes.get(name, 0.0), typical)
+        scale = size * float(direction.norm()) / direction.numel() ** 0.5 or 1.0
+        found.append(Slope(name, slope, expected, abs(slope - expected) / scale))
+    demand_slopes(subject, found)

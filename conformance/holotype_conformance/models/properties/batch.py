@@ -11,7 +11,7 @@ from torch import Tensor
 from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.tolerance import demand_equal
 from holotype_conformance.models.candidate import Inputs
-from holotype_conformance.models.cases import BatchCase, always, batch_cases, batch_inputs
+from holotype_conformance.models.cases import BatchCase, batch_cases, batch_inputs
 from holotype_conformance.models.claims import claim
 from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.properties.variants import (
@@ -36,7 +36,6 @@ def _several(subject: Subject) -> st.SearchStrategy[BatchCase]:
 @claim(
     slug="batch.independence",
     clause="One row has no effect on another.",
-    level="must",
     meaning=(
         "What stands in one row of a batch has no effect on another row. All rows but the first "
         "get other tokens, all shapes stay the same, and the first row must keep its very bits. "
@@ -44,14 +43,11 @@ def _several(subject: Subject) -> st.SearchStrategy[BatchCase]:
         "in the module."
     ),
     catches=("softmax over the batch", "rows mixed by a reshape"),
-    needs=(),
-    applies=always,
     cases=_several,
-    case_type=BatchCase,
     examples=10,
     apart=True,
 )
-def independence(subject: Subject, case: BatchCase) -> None:
+def independence(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     source = 0 if inputs.source_ids is None else inputs.source_ids.shape[1]
     other = subject.inputs(tokens=(case.batch, case.length), source=source, seed=case.tokens + 1)
@@ -64,88 +60,73 @@ def independence(subject: Subject, case: BatchCase) -> None:
         )
     first = real_rows(inputs)
     first[1:] = False
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        before = subject.forward(model, inputs).logits
-        after = subject.forward(model, changed).logits
-        if leaks(subject, model, inputs, before, after, first).any():
-            size = float((before - after)[first].abs().max())
-            raise Violation(
-                f"row 0 moved by {size:.1e} when only other rows changed; expected the same bits",
-                path=path,
-            )
+    model = subject.model(case.setup(path))
+    before = subject.forward(model, inputs).logits
+    after = subject.forward(model, changed).logits
+    if leaks(subject, model, inputs, before, after, first).any():
+        size = float((before - after)[first].abs().max())
+        raise Violation(
+            f"row 0 moved by {size:.1e} when only other rows changed; expected the same bits",
+        )
 
 
 @claim(
     slug="batch.order",
     clause="Reordered rows give reordered outputs.",
-    level="must",
     meaning=(
         "Rows in another order give the same outputs in that order. The rows of a batch are "
         "reversed, and the outputs must be reversed. Look for anything that is indexed by the "
         "row's number, such as a mask or positions of the first row used for all."
     ),
     catches=("mask of the first row used for all", "position ids of the first row used for all"),
-    needs=(),
-    applies=always,
     cases=_several,
-    case_type=BatchCase,
     examples=10,
     apart=True,
 )
-def order(subject: Subject, case: BatchCase) -> None:
+def order(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     backwards = torch.arange(case.batch - 1, -1, -1)
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        demand_equal(
-            subject.forward(model, _select(inputs, backwards)).logits[backwards],
-            subject.forward(model, inputs).logits,
-            rows=real_rows(inputs),
-            budget=subject.floor,
-            what="the outputs of the reversed batch, reversed back, and of the batch",
-            path=path,
-        )
+    model = subject.model(case.setup(path))
+    demand_equal(
+        subject.forward(model, _select(inputs, backwards)).logits[backwards],
+        subject.forward(model, inputs).logits,
+        rows=real_rows(inputs),
+        budget=subject.floor,
+        what="the outputs of the reversed batch, reversed back, and of the batch",
+    )
 
 
 @claim(
     slug="batch.size",
     clause="A row gives in a batch what it gives alone.",
-    level="must",
     meaning=(
         "A row gives in a batch what it gives alone. Each row is run in a batch of one. Look for "
         "a broadcast that is only right when the batch has one row."
     ),
     catches=("broadcast right only for one row", "capacity shared by the batch"),
-    needs=(),
-    applies=always,
     cases=_several,
-    case_type=BatchCase,
     examples=10,
     apart=True,
 )
-def size(subject: Subject, case: BatchCase) -> None:
+def size(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     rows = real_rows(inputs)
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        together = subject.forward(model, inputs).logits
-        for row in range(case.batch):
-            alone = _select(inputs, torch.tensor([row]))
-            demand_equal(
-                together[row : row + 1],
-                subject.forward(model, alone).logits,
-                rows=rows[row : row + 1],
-                budget=subject.floor,
-                what=f"row {row} in the batch and alone",
-                path=path,
-            )
+    model = subject.model(case.setup(path))
+    together = subject.forward(model, inputs).logits
+    for row in range(case.batch):
+        alone = _select(inputs, torch.tensor([row]))
+        demand_equal(
+            together[row : row + 1],
+            subject.forward(model, alone).logits,
+            rows=rows[row : row + 1],
+            budget=subject.floor,
+            what=f"row {row} in the batch and alone",
+        )
 
 
 @claim(
     slug="batch.rounding",
     clause="So it does in every precision, to rounding.",
-    level="must",
     meaning=(
         "batch.size in every dtype: each row alone and in the batch, within twice what the reference's own rounding "
         "allows. Kernels choose other tiles for other batches, so that bits may differ; more than rounding may not. "
@@ -154,30 +135,26 @@ def size(subject: Subject, case: BatchCase) -> None:
     ),
     catches=("quantised with one scale for the batch",),
     needs=("weights",),
-    applies=always,
     cases=lambda subject: twice_cases(subject, ("bfloat16", "float32", "float16")),
-    case_type=TwiceCase,
     examples=3,
     dtypes=("float32", "bfloat16", "float16"),
     apart=True,
 )
-def rounding(subject: Subject, case: TwiceCase) -> None:
+def rounding(subject: Subject, case: TwiceCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
-    budget = 2 * allowance(subject, case, inputs)
+    budget = 2 * allowance(subject, case)
     rows = real_rows(inputs)
-    for path in subject.paths:
-        model = subject.model(case.setup(path, dtype=case.dtype))
-        together = subject.forward(model, inputs).logits
-        alone = [
-            subject.forward(model, _select(inputs, torch.tensor([row]))).logits
-            for row in range(case.batch)
-        ]
-        demand_alike(
-            torch.cat(alone),
-            together,
-            rows=rows,
-            case=case,
-            budget=budget,
-            what="rows alone and in the batch",
-            path=path,
-        )
+    model = subject.model(case.setup(path, dtype=case.dtype))
+    together = subject.forward(model, inputs).logits
+    alone = [
+        subject.forward(model, _select(inputs, torch.tensor([row]))).logits
+        for row in range(case.batch)
+    ]
+    demand_alike(
+        torch.cat(alone),
+        together,
+        rows=rows,
+        case=case,
+        budget=budget,
+        what="rows alone and in the batch",
+    )

@@ -112,7 +112,7 @@ def chunk(inputs: Inputs, start: int, end: int) -> Inputs:
     )
 
 
-def check_chunks(subject: Subject, case: ChunkCase) -> None:
+def check_chunks(subject: Subject, case: ChunkCase, path: str) -> None:
     """Demand that reading in the chunks of the case gives what one pass gives."""
     inputs = batch_inputs(subject, case)
     if case.told and inputs.position_ids is None:
@@ -121,23 +121,20 @@ def check_chunks(subject: Subject, case: ChunkCase) -> None:
         mask = torch.ones_like(inputs.source_ids)
         mask[0, 1:][-2:] = 0
         inputs = replace(inputs, source_mask=mask)
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        demand_equal(
-            read_in_chunks(subject, model, inputs, case.cuts),
-            subject.forward(model, inputs).logits,
-            rows=real_rows(inputs),
-            budget=subject.floor,
-            stated=subject.limits.through_a_cache(subject.widest),
-            what=f"the outputs read in chunks that begin at 0, {', '.join(map(str, case.cuts))}, and the full pass",
-            path=path,
-        )
+    model = subject.model(case.setup(path))
+    demand_equal(
+        read_in_chunks(subject, model, inputs, case.cuts),
+        subject.forward(model, inputs).logits,
+        rows=real_rows(inputs),
+        budget=subject.floor,
+        stated=subject.limits.through_a_cache(subject.widest),
+        what=f"the outputs read in chunks that begin at 0, {', '.join(map(str, case.cuts))}, and the full pass",
+    )
 
 
 @claim(
     slug="cache.chunks",
     clause="Reading in chunks gives what one pass gives.",
-    level="must",
     meaning=(
         "Reading an input in chunks of any size through a cache gives what one full pass gives. "
         "The input is cut into chunks, one token at a time or several, and read through the "
@@ -155,18 +152,16 @@ def check_chunks(subject: Subject, case: ChunkCase) -> None:
     needs=("cache",),
     applies=decodes,
     cases=lambda subject: _chunked(subject, left=False),
-    case_type=ChunkCase,
     examples=15,
     apart=True,
 )
-def chunks(subject: Subject, case: ChunkCase) -> None:
-    check_chunks(subject, case)
+def chunks(subject: Subject, case: ChunkCase, path: str) -> None:
+    check_chunks(subject, case, path)
 
 
 @claim(
     slug="cache.left-padding",
     clause="So it does under left padding, at every step.",
-    level="must",
     meaning=(
         "The same holds under left padding, at every step. A batch padded on the left, as for "
         "generation, is read in chunks through the cache with the mask of everything read so far. "
@@ -177,12 +172,11 @@ def chunks(subject: Subject, case: ChunkCase) -> None:
     needs=("cache", "left-padding"),
     applies=decodes,
     cases=lambda subject: _chunked(subject, left=True),
-    case_type=ChunkCase,
     examples=15,
     apart=True,
 )
-def left_padding(subject: Subject, case: ChunkCase) -> None:
-    check_chunks(subject, case)
+def left_padding(subject: Subject, case: ChunkCase, path: str) -> None:
+    check_chunks(subject, case, path)
 
 
 class ReuseCase(BatchCase, frozen=True, kw_only=True):
@@ -207,7 +201,6 @@ def reuse_cases(subject: Subject) -> st.SearchStrategy[ReuseCase]:
 @claim(
     slug="cache.reuse",
     clause="Two caches have no effect on each other.",
-    level="must",
     meaning=(
         "A cache that is no longer used has no effect, and two caches have none on each other. "
         "Two inputs are read in turn, each through its own cache. Look for a cache that is shared "
@@ -217,28 +210,25 @@ def reuse_cases(subject: Subject) -> st.SearchStrategy[ReuseCase]:
     needs=("cache", "parallel-caches"),
     applies=decodes,
     cases=reuse_cases,
-    case_type=ReuseCase,
     examples=4,
     apart=True,
 )
-def cache_reuse(subject: Subject, case: ReuseCase) -> None:
+def cache_reuse(subject: Subject, case: ReuseCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     other = batch_inputs(subject, msgspec.structs.replace(case, tokens=case.tokens + 1))
     middle = max(case.at_once, shortest_alike(subject.probe(2), case.length))
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        caches = [
-            subject.forward_cached(model, chunk(each, 0, middle), None).cache
-            for each in (inputs, other)
-        ]
-        for each, cache in zip((inputs, other), caches, strict=True):
-            rest = chunk(each, middle, case.length)
-            demand_equal(
-                subject.forward_cached(model, rest, cache).logits,
-                subject.forward(model, each).logits[:, middle:],
-                rows=real_rows(rest),
-                budget=subject.floor,
-                stated=subject.limits.through_a_cache(subject.widest),
-                what="the outputs of two inputs read in turn through two caches and their full passes",
-                path=path,
-            )
+    model = subject.model(case.setup(path))
+    caches = [
+        subject.forward_cached(model, chunk(each, 0, middle), None).cache
+        for each in (inputs, other)
+    ]
+    for each, cache in zip((inputs, other), caches, strict=True):
+        rest = chunk(each, middle, case.length)
+        demand_equal(
+            subject.forward_cached(model, rest, cache).logits,
+            subject.forward(model, each).logits[:, middle:],
+            rows=real_rows(rest),
+            budget=subject.floor,
+            stated=subject.limits.through_a_cache(subject.widest),
+            what="the outputs of two inputs read in turn through two caches and their full passes",
+        )

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from holotype_conformance.judge.property import Violation
+from holotype_conformance.judge.sharing import shared
 from holotype_conformance.judge.tolerance import demand_equal, moved
 from holotype_conformance.models.candidate import Inputs
 from holotype_conformance.models.cases import (
     BatchCase,
     Length,
-    always,
     batch_inputs,
     layer_counts,
     lengths,
@@ -96,6 +96,7 @@ def another(tokens: Tensor, vocabulary: int) -> Tensor:
     return tokens % (vocabulary - 1) + 1
 
 
+@shared
 def _pairs(subject: Subject, case: BatchCase, inputs: Inputs) -> Tensor:
     """(batch, length, length) bool: output i of a row may depend on its input j, for real i."""
     spec = subject.probe(case.layers)
@@ -116,7 +117,6 @@ def _pairs(subject: Subject, case: BatchCase, inputs: Inputs) -> Tensor:
 @claim(
     slug="causality.future-perturbation",
     clause="No output depends on a forbidden input.",
-    level="must",
     meaning=(
         "An output never depends on an input that the spec's dependency matrix forbids: nothing "
         "after it, nothing beyond the reach of its windows, no padding. One token is replaced by "
@@ -133,37 +133,33 @@ def _pairs(subject: Subject, case: BatchCase, inputs: Inputs) -> Tensor:
         "window one too wide",
         "softmax over the wrong axis",
     ),
-    needs=(),
     binds=("architecture.attention.pattern",),
     applies=hides,
     cases=perturbation_cases,
-    case_type=PerturbationCase,
     examples=30,
     apart=True,
 )
-def future_perturbation(subject: Subject, case: PerturbationCase) -> None:
+def future_perturbation(subject: Subject, case: PerturbationCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     changed = replace(
         inputs,
         token_ids=_changed(inputs.token_ids, case.position, subject.probe(2).vocab_size),
     )
     forbidden = ~_pairs(subject, case, inputs)[:, :, case.position] & real_rows(inputs).cpu()
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        before = subject.forward(model, inputs).logits
-        after = subject.forward(model, changed).logits
-        found = leaks(subject, model, inputs, before, after, forbidden)
-        if found.any():
-            row, i = found.nonzero()[-1].tolist()
-            size = float((before[row, i] - after[row, i]).abs().max())
-            raise Violation(
-                f"output {i} depends on input {case.position}, pair ({i}, {case.position}){told(inputs, row)}: it moved"
-                f" by {size:.1e} when that token changed, and must not move at all",
-                pair=[i, case.position],
-                row=row,
-                moved=size,
-                path=path,
-            )
+    model = subject.model(case.setup(path))
+    before = subject.forward(model, inputs).logits
+    after = subject.forward(model, changed).logits
+    found = leaks(subject, model, inputs, before, after, forbidden)
+    if found.any():
+        row, i = found.nonzero()[-1].tolist()
+        size = float((before[row, i] - after[row, i]).abs().max())
+        raise Violation(
+            f"output {i} depends on input {case.position}, pair ({i}, {case.position}){told(inputs, row)}: it moved"
+            f" by {size:.1e} when that token changed, and must not move at all",
+            pair=[i, case.position],
+            row=row,
+            moved=size,
+        )
 
 
 class PairCase(BatchCase, frozen=True, kw_only=True):
@@ -190,7 +186,6 @@ def predicts_in_order(spec: Spec) -> str | None:
 @claim(
     slug="causality.order",
     clause="No output depends on what is not yet predicted.",
-    level="must",
     meaning=(
         "Under an order of prediction an output depends on tokens that come earlier in it, and never on its own or on"
         " a later one, wherever they stand. One token is replaced by another, everything else stays the same, and the"
@@ -203,36 +198,32 @@ def predicts_in_order(spec: Spec) -> str | None:
     binds=("architecture.attention.pattern",),
     applies=predicts_in_order,
     cases=perturbation_cases,
-    case_type=PerturbationCase,
     examples=15,
     apart=True,
 )
-def order(subject: Subject, case: PerturbationCase) -> None:
+def order(subject: Subject, case: PerturbationCase, path: str) -> None:
     inputs = replace(batch_inputs(subject, case), order=random_order(subject, case))
     tokens = _changed(inputs.token_ids, case.position, subject.probe(2).vocab_size)
     assert inputs.order is not None
     own = inputs.order[:, case.position, None]
     forbidden = ((inputs.order <= own) & real_rows(inputs)).cpu()
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        before = subject.forward(model, inputs).logits
-        after = subject.forward(model, replace(inputs, token_ids=tokens)).logits
-        found = leaks(subject, model, inputs, before, after, forbidden)
-        if found.any():
-            row, i = found.nonzero()[-1].tolist()
-            raise Violation(
-                f"output {i} of row {row}, number {int(inputs.order[row, i])} in the order, changed with token"
-                f" {case.position}, number {int(own[row])}",
-                row=row,
-                position=i,
-                path=path,
-            )
+    model = subject.model(case.setup(path))
+    before = subject.forward(model, inputs).logits
+    after = subject.forward(model, replace(inputs, token_ids=tokens)).logits
+    found = leaks(subject, model, inputs, before, after, forbidden)
+    if found.any():
+        row, i = found.nonzero()[-1].tolist()
+        raise Violation(
+            f"output {i} of row {row}, number {int(inputs.order[row, i])} in the order, changed with token"
+            f" {case.position}, number {int(own[row])}",
+            row=row,
+            position=i,
+        )
 
 
 @claim(
     slug="causality.required-dependence",
     clause="Every output depends on every allowed input.",
-    level="must",
     meaning=(
         "An output depends on every input that the spec's dependency matrix allows: its past, "
         "itself, its whole window, and in a bidirectional model everything. Each token is "
@@ -247,43 +238,37 @@ def order(subject: Subject, case: PerturbationCase) -> None:
         "window one too narrow",
         "attention output dropped",
     ),
-    needs=(),
     binds=("architecture.attention.pattern",),
-    applies=always,
     cases=required_cases,
-    case_type=PairCase,
     examples=6,
     apart=True,
 )
-def required_dependence(subject: Subject, case: PairCase) -> None:
+def required_dependence(subject: Subject, case: PairCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     required = _pairs(subject, case, inputs) & real_rows(inputs).cpu()[:, :, None]
     vocabulary = subject.probe(2).vocab_size
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        before = subject.forward(model, inputs).logits
-        for j in range(case.length):
-            changed = replace(inputs, token_ids=_changed(inputs.token_ids, j, vocabulary))
-            after = subject.forward(model, changed).logits
-            still = ~moved(before, after, subject.stillness).cpu()
-            # Of several rows with other tokens one may not move by chance; all of them do not.
-            needed = required[:, :, j]
-            blind = needed.any(0) & (still | ~needed).all(0)
-            if blind.any():
-                i = int(blind.nonzero()[0])
-                row = int(needed[:, i].nonzero()[0])
-                raise Violation(
-                    f"output {i} does not depend on input {j}, pair ({i}, {j}){told(inputs, row)}: it kept every bit"
-                    " when that token changed, in every row, and must move",
-                    pair=[i, j],
-                    path=path,
-                )
+    model = subject.model(case.setup(path))
+    before = subject.forward(model, inputs).logits
+    for j in range(case.length):
+        changed = replace(inputs, token_ids=_changed(inputs.token_ids, j, vocabulary))
+        after = subject.forward(model, changed).logits
+        still = ~moved(before, after, subject.stillness).cpu()
+        # Of several rows with other tokens one may not move by chance; all of them do not.
+        needed = required[:, :, j]
+        blind = needed.any(0) & (still | ~needed).all(0)
+        if blind.any():
+            i = int(blind.nonzero()[0])
+            row = int(needed[:, i].nonzero()[0])
+            raise Violation(
+                f"output {i} does not depend on input {j}, pair ({i}, {j}){told(inputs, row)}: it kept every bit"
+                " when that token changed, in every row, and must move",
+                pair=[i, j],
+            )
 
 
 @claim(
     slug="causality.source-dependence",
     clause="Every output depends on the whole source.",
-    level="must",
     meaning=(
         "Every output of the decoder depends on every real token of the source. Each token of the "
         "source is replaced in turn, and every output of the decoder must move. Look for a causal "
@@ -295,38 +280,34 @@ def required_dependence(subject: Subject, case: PairCase) -> None:
         "cross-attention masked causally",
         "cross-attention dropped",
     ),
-    needs=(),
     binds=("architecture.structure",),
     applies=has_source,
     cases=required_cases,
-    case_type=PairCase,
     examples=5,
     apart=True,
 )
-def source_dependence(subject: Subject, case: PairCase) -> None:
+def source_dependence(subject: Subject, case: PairCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     assert inputs.source_ids is not None
     source_length = inputs.source_ids.shape[1]
     spec = subject.probe(case.layers)
     required = torch.from_numpy(source_dependencies(spec, case.length, source_length))
     rows = real_rows(inputs).cpu()
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        before = subject.forward(model, inputs).logits
-        for j in range(source_length):
-            source = _changed(inputs.source_ids, j, spec.vocab_size)
-            after = subject.forward(model, replace(inputs, source_ids=source)).logits
-            still = ~moved(before, after, subject.stillness).cpu()
-            needed = required[:, j] & rows
-            blind = needed.any(0) & (still | ~needed).all(0)
-            if blind.any():
-                i = int(blind.nonzero()[0])
-                raise Violation(
-                    f"output {i} does not depend on source token {j}: it kept every bit when that token"
-                    " changed, in every row, and must move",
-                    pair=[i, j],
-                    path=path,
-                )
+    model = subject.model(case.setup(path))
+    before = subject.forward(model, inputs).logits
+    for j in range(source_length):
+        source = _changed(inputs.source_ids, j, spec.vocab_size)
+        after = subject.forward(model, replace(inputs, source_ids=source)).logits
+        still = ~moved(before, after, subject.stillness).cpu()
+        needed = required[:, j] & rows
+        blind = needed.any(0) & (still | ~needed).all(0)
+        if blind.any():
+            i = int(blind.nonzero()[0])
+            raise Violation(
+                f"output {i} does not depend on source token {j}: it kept every bit when that token"
+                " changed, in every row, and must move",
+                pair=[i, j],
+            )
 
 
 class TruncationCase(BatchCase, frozen=True, kw_only=True):
@@ -366,7 +347,6 @@ def truncation_cases(subject: Subject) -> st.SearchStrategy[TruncationCase]:
 @claim(
     slug="causality.truncation",
     clause="A prefix gives what it gives in the whole input.",
-    level="must",
     meaning=(
         "The outputs of a prefix are those of the whole input, cut: the length of what follows "
         "changes nothing. The input is cut short, and the outputs that remain must agree to "
@@ -379,28 +359,24 @@ def truncation_cases(subject: Subject) -> st.SearchStrategy[TruncationCase]:
         "capacity that depends on the length",
         "positions counted from the end",
     ),
-    needs=(),
     binds=("architecture.attention.pattern",),
     applies=decodes,
     cases=truncation_cases,
-    case_type=TruncationCase,
     examples=15,
     apart=True,
 )
-def truncation(subject: Subject, case: TruncationCase) -> None:
+def truncation(subject: Subject, case: TruncationCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     short = replace(
         inputs,
         token_ids=inputs.token_ids[:, : case.kept],
         token_types=None if inputs.token_types is None else inputs.token_types[:, : case.kept],
     )
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        demand_equal(
-            subject.forward(model, short).logits,
-            subject.forward(model, inputs).logits[:, : case.kept],
-            rows=real_rows(short),
-            budget=subject.floor,
-            what="the outputs of the prefix alone and of the whole input",
-            path=path,
-        )
+    model = subject.model(case.setup(path))
+    demand_equal(
+        subject.forward(model, short).logits,
+        subject.forward(model, inputs).logits[:, : case.kept],
+        rows=real_rows(short),
+        budget=subject.floor,
+        what="the outputs of the prefix alone and of the whole input",
+    )

@@ -18,7 +18,6 @@ from holotype_conformance.judge.tolerance import demand_equal
 from holotype_conformance.models.candidate import Inputs
 from holotype_conformance.models.cases import (
     BatchCase,
-    always,
     batch_cases,
     batch_inputs,
 )
@@ -41,26 +40,25 @@ SEVERAL = 2  # threads; an odd number of tokens leaves a rest
 def demand_same_within(
     subject: Subject,
     case: TwiceCase,
+    path: str,
     what: str,
     context: Callable[[], AbstractContextManager[None]],
 ) -> None:
     """Demand that a run inside a context gives what one outside gives."""
     inputs = batch_inputs(subject, case)
-    budget = 2 * allowance(subject, case, inputs)
-    for path in subject.paths:
-        model = subject.model(case.setup(path, dtype=case.dtype))
-        expected = subject.forward(model, inputs).logits
-        with context():
-            actual = subject.forward(model, inputs).logits
-        demand_alike(
-            actual,
-            expected,
-            rows=real_rows(inputs),
-            case=case,
-            budget=budget,
-            what=what,
-            path=path,
-        )
+    budget = 2 * allowance(subject, case)
+    model = subject.model(case.setup(path, dtype=case.dtype))
+    expected = subject.forward(model, inputs).logits
+    with context():
+        actual = subject.forward(model, inputs).logits
+    demand_alike(
+        actual,
+        expected,
+        rows=real_rows(inputs),
+        case=case,
+        budget=budget,
+        what=what,
+    )
 
 
 # Another device -------------------------------------------------------------------------------------------
@@ -78,41 +76,34 @@ def demand_same_within(
     ),
     catches=("table that is a plain attribute", "positions made on the CPU", "logits on the CPU"),
     needs=("parameters",),
-    applies=always,
     cases=lambda subject: batch_cases(subject),
-    case_type=BatchCase,
     examples=3,
 )
-def placement(subject: Subject, case: BatchCase) -> None:
+def placement(subject: Subject, case: BatchCase, path: str) -> None:
     home = subject.on(machine.CPU)
     inputs = batch_inputs(home, case)
-    for path in home.paths:
-        model = home.fresh_model(case.setup(path))
-        expected = home.forward(model, inputs).logits
-        with places(), told_apart(path=path):
-            model.to(ELSEWHERE)
-            moved = {name: value.to(ELSEWHERE) for name, value in inputs.tensors().items()}
-            with torch.no_grad():
-                actual = home.call(model, Inputs(**moved)).logits
-        if actual.device != ELSEWHERE:
-            raise Violation(
-                "the logits are on the CPU; expected them on the model's device", path=path
-            )
-        demand_equal(
-            here(actual),
-            expected,
-            rows=real_rows(inputs),
-            budget=home.floor,
-            what="the outputs on another device and on the CPU",
-            path=path,
-        )
+    model = home.fresh_model(case.setup(path))
+    expected = home.forward(model, inputs).logits
+    with places(), told_apart():
+        model.to(ELSEWHERE)
+        moved = {name: value.to(ELSEWHERE) for name, value in inputs.tensors().items()}
+        with torch.no_grad():
+            actual = home.call(model, Inputs(**moved)).logits
+    if actual.device != ELSEWHERE:
+        raise Violation("the logits are on the CPU; expected them on the model's device")
+    demand_equal(
+        here(actual),
+        expected,
+        rows=real_rows(inputs),
+        budget=home.floor,
+        what="the outputs on another device and on the CPU",
+    )
 
 
 def _on_gpu(name: str, dtype: DType, words: str, *, rounded: bool = False) -> None:
     @claim(
         slug=f"devices.{name}",
         clause=f"CPU and GPU agree in {words}.",
-        level="must",
         meaning=(
             f"In {words} the GPU gives what the CPU gives with the same weights and inputs, in float64 to rounding, "
             "below it within what the reference's own errors on the two allow. Look for a kernel that only one of "
@@ -121,17 +112,17 @@ def _on_gpu(name: str, dtype: DType, words: str, *, rounded: bool = False) -> No
         ),
         catches=("a kernel that is wrong on the GPU", "autocast on the GPU only"),
         needs=(dtype,),
-        applies=always,
         cases=lambda subject: twice_cases(subject, (dtype,)),
-        case_type=TwiceCase,
         examples=4,
         dtypes=(dtype,),
     )
-    def same(subject: Subject, case: TwiceCase) -> None:
-        demand_same_on_gpu(subject, case, rounded=rounded)
+    def same(subject: Subject, case: TwiceCase, path: str) -> None:
+        demand_same_on_gpu(subject, case, path, rounded=rounded)
 
 
-def demand_same_on_gpu(subject: Subject, case: TwiceCase, *, rounded: bool = False) -> None:
+def demand_same_on_gpu(
+    subject: Subject, case: TwiceCase, path: str, *, rounded: bool = False
+) -> None:
     """Demand that the candidate gives on a CUDA device what it gives on the CPU.
 
     `rounded` lets the GPU round the factors of float32 products to TensorFloat.
@@ -139,22 +130,20 @@ def demand_same_on_gpu(subject: Subject, case: TwiceCase, *, rounded: bool = Fal
     gpu, home = subject.on(machine.cuda_device(subject.device)), subject.on(machine.CPU)
     inputs, moved = batch_inputs(home, case), batch_inputs(gpu, case)
     with arithmetic(rounded_products=rounded):
-        budget = allowance(gpu, case, moved)
-    budget += allowance(home, case, inputs)
-    for path in subject.paths:
-        setup = case.setup(path, dtype=case.dtype)
-        expected = home.forward(home.model(setup), inputs).logits
-        with arithmetic(rounded_products=rounded):
-            actual = gpu.forward(gpu.model(setup), moved).logits
-        demand_alike(
-            actual,
-            expected,
-            rows=real_rows(inputs),
-            case=case,
-            budget=budget,
-            what="the logits on the GPU and on the CPU",
-            path=path,
-        )
+        budget = allowance(gpu, case)
+    budget += allowance(home, case)
+    setup = case.setup(path, dtype=case.dtype)
+    expected = home.forward(home.model(setup), inputs).logits
+    with arithmetic(rounded_products=rounded):
+        actual = gpu.forward(gpu.model(setup), moved).logits
+    demand_alike(
+        actual,
+        expected,
+        rows=real_rows(inputs),
+        case=case,
+        budget=budget,
+        what="the logits on the GPU and on the CPU",
+    )
 
 
 for _dtype in ALL_DTYPES:
@@ -168,40 +157,32 @@ _on_gpu("tensorfloat", "float32", "float32 with TensorFloat products", rounded=T
 @claim(
     slug="devices.back-ends",
     clause="Every attention back end gives the same.",
-    level="must",
     meaning=(
         "scaled_dot_product_attention has several kernels, and which one runs depends on the machine, the dtype and "
         "the mask. The same batch is run through each that serves it, in each dtype. Look for branches on which "
         "kernels are enabled, and for a fallback that nobody has run: it forgets the mask, the scale or the bias."
     ),
     catches=("fallback that ignores the mask", "mask that only one kernel reads"),
-    needs=(),
-    applies=always,
     cases=twice_cases,
-    case_type=TwiceCase,
     examples=4,
     dtypes=ALL_DTYPES,
 )
-def back_ends(subject: Subject, case: TwiceCase) -> None:
+def back_ends(subject: Subject, case: TwiceCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
-    budget = 2 * allowance(subject, case, inputs)
-    several = False
-    for path in subject.paths:
-        model = subject.model(case.setup(path, dtype=case.dtype))
-        found = dict(_by_back_end(subject, model, inputs))
-        several |= len(found) > 1
-        for name, actual in found.items():
-            demand_alike(
-                actual,
-                next(iter(found.values())),
-                rows=real_rows(inputs),
-                case=case,
-                budget=budget,
-                what=f"the logits through the back ends {name} and {next(iter(found))}",
-                path=path,
-            )
-    if not several:
+    budget = 2 * allowance(subject, case)
+    model = subject.model(case.setup(path, dtype=case.dtype))
+    found = dict(_by_back_end(subject, model, inputs))
+    if len(found) < 2:
         raise Skip("only one attention back end serves it here")
+    for name, actual in found.items():
+        demand_alike(
+            actual,
+            next(iter(found.values())),
+            rows=real_rows(inputs),
+            case=case,
+            budget=budget,
+            what=f"the logits through the back ends {name} and {next(iter(found))}",
+        )
 
 
 def _by_back_end(
@@ -224,23 +205,19 @@ def _odd(case: TwiceCase) -> TwiceCase:
 @claim(
     slug="devices.threads",
     clause="Several threads give what one gives.",
-    level="must",
     meaning=(
         "The same batch, large enough to be split among threads, is run on one thread and on two. Look for a "
         "kernel of one's own that divides the work and drops the rest, for results that two threads write, and "
         "for buffers that they share."
     ),
     catches=("rest of a division among threads dropped", "race between threads"),
-    needs=(),
-    applies=always,
     cases=lambda subject: twice_cases(subject, batches=(41, 47)).map(_odd),
-    case_type=TwiceCase,
     examples=2,
     dtypes=ALL_DTYPES,
 )
-def several_threads(subject: Subject, case: TwiceCase) -> None:
+def several_threads(subject: Subject, case: TwiceCase, path: str) -> None:
     what = f"the logits of {SEVERAL} threads and of one"
-    demand_same_within(subject, case, what, lambda: machine.threads(SEVERAL))
+    demand_same_within(subject, case, path, what, lambda: machine.threads(SEVERAL))
 
 
 @claim(
@@ -253,26 +230,22 @@ def several_threads(subject: Subject, case: TwiceCase) -> None:
         "numbers. Use the context managers that put them back, or leave them to the caller."
     ),
     catches=("reduced precision turned on for the process",),
-    needs=(),
-    applies=always,
     cases=lambda subject: batch_cases(subject),
-    case_type=BatchCase,
     examples=2,
 )
-def settings_kept(subject: Subject, case: BatchCase) -> None:
+def settings_kept(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
-    for path in subject.paths:
-        # In float32, because a call in float64 is made under a default dtype of float64.
-        model = subject.model(case.setup(path, dtype="float32"))
-        threads = machine.threads(torch.get_num_threads())
-        with arithmetic(), threads, default_dtype(torch.float32), changes() as put_back:
-            before = _process_settings()
-            subject.forward(model, inputs)
-            after = _process_settings()
-        changed = [f"{name} to {after[name]}" for name in before if after[name] != before[name]]
-        changed += put_back  # as soon as the call had ended
-        if changed:
-            raise Violation(f"a call has set {', '.join(changed)} for the process", path=path)
+    # In float32, because a call in float64 is made under a default dtype of float64.
+    model = subject.model(case.setup(path, dtype="float32"))
+    threads = machine.threads(torch.get_num_threads())
+    with arithmetic(), threads, default_dtype(torch.float32), changes() as put_back:
+        before = _process_settings()
+        subject.forward(model, inputs)
+        after = _process_settings()
+    changed = [f"{name} to {after[name]}" for name in before if after[name] != before[name]]
+    changed += put_back  # as soon as the call had ended
+    if changed:
+        raise Violation(f"a call has set {', '.join(changed)} for the process")
 
 
 def _process_settings() -> dict[str, str]:
@@ -288,35 +261,32 @@ def _process_settings() -> dict[str, str]:
 COMPILED_IN: tuple[DType, ...] = ("float32", "bfloat16")
 
 
-def demand_same_compiled(subject: Subject, case: TwiceCase, back_end: str) -> None:
+def demand_same_compiled(subject: Subject, case: TwiceCase, path: str, back_end: str) -> None:
     """Demand that `torch.compile` changes nothing beyond rounding.
 
     Raises:
         Skip: it cannot be compiled.
     """
     inputs = batch_inputs(subject, case)
-    budget = 2 * allowance(subject, case, inputs)
-    for path in subject.paths:
-        model = subject.model(case.setup(path, dtype=case.dtype))
-        expected = subject.forward(model, inputs).logits
-        with machine.fresh_compiler(), machine.compilable():
-            compiled: nn.Module = torch.compile(model, backend=back_end, dynamic=False)  # type: ignore[assignment]
-            actual = subject.forward(compiled, inputs).logits
-        demand_alike(
-            actual,
-            expected,
-            rows=real_rows(inputs),
-            case=case,
-            budget=budget,
-            what="the logits compiled and not",
-            path=path,
-        )
+    budget = 2 * allowance(subject, case)
+    model = subject.model(case.setup(path, dtype=case.dtype))
+    expected = subject.forward(model, inputs).logits
+    with machine.fresh_compiler(), machine.compilable():
+        compiled: nn.Module = torch.compile(model, backend=back_end, dynamic=False)  # type: ignore[assignment]
+        actual = subject.forward(compiled, inputs).logits
+    demand_alike(
+        actual,
+        expected,
+        rows=real_rows(inputs),
+        case=case,
+        budget=budget,
+        what="the logits compiled and not",
+    )
 
 
 @claim(
     slug="devices.captured",
     clause="Captured as a graph it gives the same.",
-    level="must",
     meaning=(
         "torch.compile reads the model's code once and runs the operations that it recorded; here without "
         "generating machine code, so that it needs no compiler. Look for branches on "
@@ -325,21 +295,18 @@ def demand_same_compiled(subject: Subject, case: TwiceCase, back_end: str) -> No
     ),
     catches=("mask dropped when compiled", "value of the first call kept as a constant"),
     needs=("weights",),
-    applies=always,
     cases=lambda subject: twice_cases(subject, COMPILED_IN),
-    case_type=TwiceCase,
     examples=1,
     dtypes=COMPILED_IN,
     costly=True,
 )
-def captured(subject: Subject, case: TwiceCase) -> None:
-    demand_same_compiled(subject, case, "aot_eager")
+def captured(subject: Subject, case: TwiceCase, path: str) -> None:
+    demand_same_compiled(subject, case, path, "aot_eager")
 
 
 @claim(
     slug="devices.compiled",
     clause="Compiled to machine code it gives the same.",
-    level="must",
     meaning=(
         "The whole of torch.compile, which fuses operations into machine code: what devices.captured demands, and "
         "that no fusion loses precision beyond what the dtype's own rounding allows. If only this one fails, the "
@@ -348,15 +315,13 @@ def captured(subject: Subject, case: TwiceCase) -> None:
     ),
     catches=("mask dropped when compiled", "wrong code from a compiler"),
     needs=("weights",),
-    applies=always,
     cases=lambda subject: twice_cases(subject, COMPILED_IN),
-    case_type=TwiceCase,
     examples=1,
     dtypes=COMPILED_IN,
     costly=True,
 )
-def compiled(subject: Subject, case: TwiceCase) -> None:
+def compiled(subject: Subject, case: TwiceCase, path: str) -> None:
     lack = machine.compiler_lack()
     if lack is not None:
         raise Skip(f"no working compiler: {lack}")
-    demand_same_compiled(subject, case, "inductor")
+    demand_same_compiled(subject, case, path, "inductor")

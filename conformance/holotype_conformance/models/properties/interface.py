@@ -18,7 +18,6 @@ from holotype_conformance.models.cases import (
     BatchCase,
     Layers,
     Length,
-    always,
     asked,
     batch_cases,
     batch_inputs,
@@ -50,15 +49,12 @@ class OutputCase(Case, frozen=True, kw_only=True):
 @claim(
     slug="interface.outputs",
     clause="Logits are finite, of the right shape and dtype.",
-    level="must",
     meaning=(
         "The logits are finite numbers (batch, length, vocabulary) in the dtype of the "
         "parameters. Every other property builds on this one. The message says what came back "
         "instead, or what was raised."
     ),
     catches=("wrong shape", "wrong dtype", "NaN", "an exception for some length or batch"),
-    needs=(),
-    applies=always,
     cases=lambda subject: st.builds(
         OutputCase,
         length=st.integers(1, min(41, subject.probe(2).max_positions)),
@@ -66,21 +62,18 @@ class OutputCase(Case, frozen=True, kw_only=True):
         dtype=asked(subject, EVERYDAY),
         layers=layer_counts(),
     ),
-    case_type=OutputCase,
     examples=12,
     dtypes=EVERYDAY,
 )
-def outputs(subject: Subject, case: OutputCase) -> None:
+def outputs(subject: Subject, case: OutputCase, path: str) -> None:
     inputs = subject.inputs(tokens=(case.batch, case.length))
-    for path in subject.paths:
-        setup = Setup(layers=case.layers, dtype=case.dtype, path=path)
-        subject.forward(subject.model(setup), inputs)
+    setup = Setup(layers=case.layers, dtype=case.dtype, path=path)
+    subject.forward(subject.model(setup), inputs)
 
 
 @claim(
     slug="interface.inputs-unchanged",
     clause="A call leaves the caller's tensors as they were.",
-    level="must",
     meaning=(
         "A call leaves the caller's tensors as they were. Token ids, masks and position ids are "
         "compared before and after a call, with and without a cache. A caller who reads them "
@@ -88,33 +81,27 @@ def outputs(subject: Subject, case: OutputCase) -> None:
         "underscore, assignments to a slice) on what was passed in."
     ),
     catches=("mask changed in place", "token ids changed in place"),
-    needs=(),
-    applies=always,
     cases=lambda subject: batch_cases(subject),
-    case_type=BatchCase,
     examples=10,
 )
-def inputs_unchanged(subject: Subject, case: BatchCase) -> None:
+def inputs_unchanged(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     if inputs.source_ids is not None and subject.has("source-mask"):
         inputs = replace(inputs, source_mask=torch.ones_like(inputs.source_ids))
     if inputs.position_ids is None and subject.has("position-ids"):
         inputs = replace(inputs, position_ids=counted_ids(subject, inputs))
     calls = ["forward", "forward_cached"] if subject.has("cache") else ["forward"]
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        for call in calls:
-            handed = copies(inputs)
-            if call == "forward":
-                subject.call(model, handed)
-            else:
-                with suppress(
-                    Violation
-                ):  # whether it can be called at all is for cache.chunks to say
-                    subject.call_cached(model, handed, None)
-            for name, before in inputs.tensors().items():
-                if not torch.equal(before, getattr(handed, name)):
-                    raise Violation(f"{call} changed the caller's {name}", tensor=name, path=path)
+    model = subject.model(case.setup(path))
+    for call in calls:
+        handed = copies(inputs)
+        if call == "forward":
+            subject.call(model, handed)
+        else:
+            with suppress(Violation):  # whether it can be called at all is for cache.chunks to say
+                subject.call_cached(model, handed, None)
+        for name, before in inputs.tensors().items():
+            if not torch.equal(before, getattr(handed, name)):
+                raise Violation(f"{call} changed the caller's {name}", tensor=name)
 
 
 @claim(
@@ -127,25 +114,20 @@ def inputs_unchanged(subject: Subject, case: BatchCase) -> None:
         "where `reshape` is meant, and for kernels that assume contiguous memory."
     ),
     catches=("view of a strided tensor",),
-    needs=(),
-    applies=always,
     cases=lambda subject: batch_cases(subject),
-    case_type=BatchCase,
     examples=5,
 )
-def strides(subject: Subject, case: BatchCase) -> None:
+def strides(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     strided = Inputs(**{name: _strided(value) for name, value in inputs.tensors().items()})
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        demand_equal(
-            subject.call(model, strided).logits,
-            subject.forward(model, inputs).logits,
-            rows=real_rows(inputs),
-            budget=subject.floor,
-            what="the outputs for strided and for contiguous inputs",
-            path=path,
-        )
+    model = subject.model(case.setup(path))
+    demand_equal(
+        subject.call(model, strided).logits,
+        subject.forward(model, inputs).logits,
+        rows=real_rows(inputs),
+        budget=subject.floor,
+        what="the outputs for strided and for contiguous inputs",
+    )
 
 
 def _strided(tensor: Tensor) -> Tensor:

@@ -55,7 +55,6 @@ def long_chunk_cases(subject: Subject) -> st.SearchStrategy[ChunkCase]:
 @claim(
     slug="cache.long-rows",
     clause="A cache of hundreds of tokens changes nothing either.",
-    level="must",
     meaning=(
         "Reading up to 523 tokens in chunks, if the model takes as many, gives what one full pass gives. The first"
         " chunk ends at one of the places where blocks of a kernel meet and buffers end (64, 128, 256 and 512), or"
@@ -73,9 +72,8 @@ def long_chunk_cases(subject: Subject) -> st.SearchStrategy[ChunkCase]:
     binds=("max_positions",),
     applies=decodes,
     cases=long_chunk_cases,
-    case_type=ChunkCase,
     examples=3,
     apart=True,
 )
-def long_chunks(subject: Subject, case: ChunkCase) -> None:
-    check_chunks(subject, case)
+def long_chunks(subject: Subject, case: ChunkCase, path: str) -> None:
+    check_chunks(subject, case, path)

@@ -24,7 +24,6 @@ from holotype_conformance.models.cases import (
     Length,
     Padding,
     Seed,
-    always,
     batch_inputs,
     misfit_of_input,
     paddings,
@@ -149,7 +148,6 @@ def _broken_off(sizes: Tensor, required: Tensor, still: Tensor, place: int) -> i
 @claim(
     slug="causality.long-rows",
     clause="In long inputs, too, exactly what is allowed is seen.",
-    level="must",
     meaning=(
         "In inputs of up to 523 tokens, if the model takes as many, an output depends on what the spec's dependency"
         " matrix allows, and on nothing else. One token is replaced by another at, before or behind the places where"
@@ -168,17 +166,14 @@ def _broken_off(sizes: Tensor, required: Tensor, still: Tensor, place: int) -> i
         "window forgotten in long inputs",
         "a block of a kernel that forgets the one before",
     ),
-    needs=(),
     binds=("max_positions", "architecture.attention.pattern"),
-    applies=always,
     cases=long_cases,
-    case_type=LongCase,
     examples=2,
     apart=True,
 )
-def long_rows(subject: Subject, case: LongCase) -> None:
+def long_rows(subject: Subject, case: LongCase, path: str) -> None:
     for batch, row_places in case.batches(subject.probe(case.layers)):
-        check_batch(subject, batch, row_places)
+        check_batch(subject, batch, row_places, path)
 
 
 class Moved(NamedTuple):
@@ -223,25 +218,24 @@ def replaced(subject: Subject, model: nn.Module, case: BatchCase, row_places: li
     )
 
 
-def check_batch(subject: Subject, case: BatchCase, row_places: list[int]) -> None:
+def check_batch(subject: Subject, case: BatchCase, row_places: list[int], path: str) -> None:
     """Replace the token at the place of each row, and judge all outputs of the row."""
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        seen = replaced(subject, model, case, row_places)
-        forbidden = ~seen.allowed & seen.real
-        found = leaks(subject, model, seen.inputs, seen.before, seen.after, forbidden)
-        if found.any():
-            row, i = found.nonzero()[-1].tolist()
-            size = float((seen.before[row, i] - seen.after[row, i]).abs().max())
-            said = f"moved by {size:.1e} when that token changed, and must not move at all"
-            raise _violation(seen.inputs, row, i, row_places[row], "depends", said, path)
-        for row, place in enumerate(row_places):
-            required = seen.allowed[row] & seen.real[row]
-            end = _broken_off(seen.sizes[row], required, ~seen.change[row], place)
-            if end is not None:
-                said = "kept every bit when that token changed, though those before it moved, and must move"
-                raise _violation(seen.inputs, row, end, place, "does not depend", said, path)
-        _demand_none_blind(subject, model, case, row_places, seen.blind, path)
+    model = subject.model(case.setup(path))
+    seen = replaced(subject, model, case, row_places)
+    forbidden = ~seen.allowed & seen.real
+    found = leaks(subject, model, seen.inputs, seen.before, seen.after, forbidden)
+    if found.any():
+        row, i = found.nonzero()[-1].tolist()
+        size = float((seen.before[row, i] - seen.after[row, i]).abs().max())
+        said = f"moved by {size:.1e} when that token changed, and must not move at all"
+        raise _violation(seen.inputs, row, i, row_places[row], "depends", said)
+    for row, place in enumerate(row_places):
+        required = seen.allowed[row] & seen.real[row]
+        end = _broken_off(seen.sizes[row], required, ~seen.change[row], place)
+        if end is not None:
+            said = "kept every bit when that token changed, though those before it moved, and must move"
+            raise _violation(seen.inputs, row, end, place, "does not depend", said)
+    _demand_none_blind(subject, model, case, row_places, seen.blind)
 
 
 def _demand_none_blind(
@@ -250,7 +244,6 @@ def _demand_none_blind(
     case: BatchCase,
     row_places: list[int],
     blind: Tensor,
-    path: str,
 ) -> None:
     """Demand that an output which does not move, among others that do, moves in another text.
 
@@ -266,7 +259,7 @@ def _demand_none_blind(
     if seen is not None and blind.any():
         row, i = blind.nonzero()[0].tolist()
         said = "kept every bit when that token changed, in three texts, though its neighbours moved, and must move"
-        raise _violation(seen.inputs, row, i, row_places[row], "does not depend", said, path)
+        raise _violation(seen.inputs, row, i, row_places[row], "does not depend", said)
 
 
 def _scale(logits: Tensor) -> Tensor:
@@ -274,13 +267,10 @@ def _scale(logits: Tensor) -> Tensor:
     return logits[logits.isfinite()].double().square().mean().sqrt()
 
 
-def _violation(
-    inputs: Inputs, row: int, i: int, place: int, verb: str, said: str, path: str
-) -> Violation:
+def _violation(inputs: Inputs, row: int, i: int, place: int, verb: str, said: str) -> Violation:
     length = inputs.token_ids.shape[1]
     return Violation(
         f"of {length} tokens, output {i} {verb} on input {place}, pair ({i}, {place}){told(inputs, row)}: it {said}",
         pair=[i, place],
         row=row,
-        path=path,
     )

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from holotype_conformance.judge.property import Violation
+from holotype_conformance.judge.sharing import shared
 from holotype_conformance.models.candidate import Inputs, Labels, Outputs
-from holotype_conformance.models.cases import BatchCase, always, batch_cases, batch_inputs
+from holotype_conformance.models.cases import BatchCase, batch_cases, batch_inputs
 from holotype_conformance.models.claims import claim
 from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.subject import Subject
@@ -99,6 +100,7 @@ def loss_cases(subject: Subject) -> st.SearchStrategy[BatchCase]:
     return batch_cases(subject, least=4, choices=("none", "right"), batches=st.integers(1, 3))
 
 
+@shared
 def taught_case(subject: Subject, case: BatchCase) -> tuple[Inputs, Labels, Inputs]:
     """What the loss is given, the labels, and what the model reads to be taught with them."""
     inputs = batch_inputs(subject, case)
@@ -123,7 +125,6 @@ def _ratio(spec: Spec, labels: Labels, ratio: float) -> str:
 @claim(
     slug="objective.loss",
     clause="The loss is the formula's, on the same logits.",
-    level="must",
     meaning=(
         "The training loss is the mean cross-entropy of the objective over the labelled positions "
         "of the batch. The candidate's loss is compared with the formula applied to its own "
@@ -144,22 +145,18 @@ def _ratio(spec: Spec, labels: Labels, ratio: float) -> str:
     ),
     needs=("loss",),
     binds=("architecture.objective",),
-    applies=always,
     cases=loss_cases,
-    case_type=BatchCase,
     examples=6,
 )
-def loss(subject: Subject, case: BatchCase) -> None:
+def loss(subject: Subject, case: BatchCase, path: str) -> None:
     given, labels, read = taught_case(subject, case)
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        actual = float(subject.loss(model, given, labels))
-        expected = float(expected_loss(subject.spec, subject.forward(model, read), labels))
-        if not abs(actual - expected) <= FLOAT32_LOSS * max(1.0, abs(expected)):
-            raise Violation(
-                f"the loss is {actual:.6f}; the formula gives {expected:.6f} on the same logits"
-                f"{_ratio(subject.spec, labels, actual / expected)}",
-                loss=actual,
-                expected=expected,
-                path=path,
-            )
+    model = subject.model(case.setup(path))
+    actual = float(subject.loss(model, given, labels))
+    expected = float(expected_loss(subject.spec, subject.forward(model, read), labels))
+    if not abs(actual - expected) <= FLOAT32_LOSS * max(1.0, abs(expected)):
+        raise Violation(
+            f"the loss is {actual:.6f}; the formula gives {expected:.6f} on the same logits"
+            f"{_ratio(subject.spec, labels, actual / expected)}",
+            loss=actual,
+            expected=expected,
+        )

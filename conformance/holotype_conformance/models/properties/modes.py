@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from holotype_conformance.judge.property import Case, Violation
 from holotype_conformance.judge.randomness import random_states, seed_of, set_states
+from holotype_conformance.judge.sharing import shared
 from holotype_conformance.judge.tolerance import demand_equal, relative_error
 from holotype_conformance.models.adapters.reference import run_reference
 from holotype_conformance.models.candidate import Inputs
@@ -21,7 +22,6 @@ from holotype_conformance.models.cases import (
     Layers,
     Length,
     Seed,
-    always,
     batch_cases,
     batch_inputs,
     misfit_of_input,
@@ -35,21 +35,18 @@ from holotype_spec.schema import Disentangled, Spec
 REPEATS = 12  # calls in one case, on all paths together: 0.92 to the power of 5 · 12 is 0.007
 
 
-def _demand_same(
-    subject: Subject, first: Tensor, second: Tensor, rows: Tensor, what: str, path: str
-) -> None:
+def _demand_same(subject: Subject, first: Tensor, second: Tensor, rows: Tensor, what: str) -> None:
     """Demand that two calls give the same but for rounding.
 
     Not the same bits: a call that others came before may find a table where it lies otherwise, and an engine whose
     memory is not torch's has each of its arrays elsewhere each time.
     """
-    demand_equal(second, first, rows=rows, budget=subject.floor, what=what, path=path)
+    demand_equal(second, first, rows=rows, budget=subject.floor, what=what)
 
 
 @claim(
     slug="modes.eval-without-dropout",
     clause="In eval mode nothing is drawn at random.",
-    level="must",
     meaning=(
         "In eval mode nothing is drawn at random: dropout is off. The probe has a dropout rate of "
         "one half. The same batch is run in eval mode under two seeds of the random number "
@@ -58,64 +55,54 @@ def _demand_same(
         "not reach."
     ),
     catches=("dropout in eval mode",),
-    needs=(),
-    applies=always,
     cases=lambda subject: batch_cases(subject),
-    case_type=BatchCase,
     examples=6,
 )
-def eval_without_dropout(subject: Subject, case: BatchCase) -> None:
+def eval_without_dropout(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        results = []
-        for seed in (0, 1):
-            with random_states(seed):
-                results.append(subject.forward(model, inputs).logits)
-                drawn = torch.rand(1)
-                set_states(seed)
-                if not torch.equal(drawn, torch.rand(1)):
-                    raise Violation("a call in eval mode drew random numbers", path=path)
-        first, second = results
-        what = "two calls in eval mode under two seeds"
-        _demand_same(subject, first, second, real_rows(inputs), what, path)
+    model = subject.model(case.setup(path))
+    results = []
+    for seed in (0, 1):
+        with random_states(seed):
+            results.append(subject.forward(model, inputs).logits)
+            drawn = torch.rand(1)
+            set_states(seed)
+            if not torch.equal(drawn, torch.rand(1)):
+                raise Violation("a call in eval mode drew random numbers")
+    first, second = results
+    what = "two calls in eval mode under two seeds"
+    _demand_same(subject, first, second, real_rows(inputs), what)
 
 
 @claim(
     slug="modes.kept",
     clause="A call leaves the model in its mode.",
-    level="must",
     meaning=(
         "A batch is run in train and in eval mode, with and without a cache, and every module must still be in "
         "the mode it was put in. A model that leaves train mode stops dropping after its first batch. "
         "Look for train() or eval() inside forward."
     ),
     catches=("eval() inside forward",),
-    needs=(),
-    applies=always,
     cases=lambda subject: batch_cases(subject),
-    case_type=BatchCase,
     examples=3,
 )
-def kept(subject: Subject, case: BatchCase) -> None:
+def kept(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        for training in (True, False) if subject.has("train-mode") else (False,):
-            model.train(training)
-            modes = [module.training for module in model.modules()]
-            try:
-                subject.forward(model, inputs)
-                subject.disturb_with_cache(model, inputs)
-                after = [module.training for module in model.modules()]
-            finally:
-                model.eval()
-            if modes != after:
-                raise Violation(
-                    f"a call in {'train' if training else 'eval'} mode left {sum(map(bool.__ne__, modes, after))}"
-                    " modules in the other mode",
-                    path=path,
-                )
+    model = subject.model(case.setup(path))
+    for training in (True, False) if subject.has("train-mode") else (False,):
+        model.train(training)
+        modes = [module.training for module in model.modules()]
+        try:
+            subject.forward(model, inputs)
+            subject.disturb_with_cache(model, inputs)
+            after = [module.training for module in model.modules()]
+        finally:
+            model.eval()
+        if modes != after:
+            raise Violation(
+                f"a call in {'train' if training else 'eval'} mode left {sum(map(bool.__ne__, modes, after))}"
+                " modules in the other mode",
+            )
 
 
 def drops(spec: Spec) -> str | None:
@@ -137,20 +124,18 @@ def drops(spec: Spec) -> str | None:
     binds=("architecture.dropout",),
     applies=drops,
     cases=lambda subject: batch_cases(subject, batches=st.integers(2, 3), least=4),
-    case_type=BatchCase,
     examples=3,
 )
-def train_with_dropout(subject: Subject, case: BatchCase) -> None:
+def train_with_dropout(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
-    for path in subject.paths:
-        model = subject.model(case.setup(path)).train()
-        try:
-            results = [_seeded(subject, model, inputs, seed) for seed in (0, 1)]
-        finally:
-            model.eval()
-        rows = real_rows(inputs)
-        if relative_error(*(result[rows] for result in results)) <= subject.floor:
-            raise Violation("two calls in train mode under two seeds give the same", path=path)
+    model = subject.model(case.setup(path)).train()
+    try:
+        results = [_seeded(subject, model, inputs, seed) for seed in (0, 1)]
+    finally:
+        model.eval()
+    rows = real_rows(inputs)
+    if relative_error(*(result[rows] for result in results)) <= subject.floor:
+        raise Violation("two calls in train mode under two seeds give the same")
 
 
 class SitesCase(Case, frozen=True, kw_only=True):
@@ -177,7 +162,6 @@ CALLS = 500
 @claim(
     slug="modes.dropout-sites",
     clause="In train mode it drops where the reference drops.",
-    level="must",
     meaning=(
         "Many copies of one row are run in train mode, where the probe drops half of everything "
         "at the sites that the spec lists, and the mean and the variance of each logit are compared "
@@ -193,11 +177,30 @@ CALLS = 500
     cases=lambda subject: st.builds(
         SitesCase, length=st.integers(5, 8), weights=st.integers(0, 2), tokens=st.integers(0, 99)
     ),
-    case_type=SitesCase,
     examples=1,
     dtypes=("float32",),
 )
-def dropout_sites(subject: Subject, case: SitesCase) -> None:
+def dropout_sites(subject: Subject, case: SitesCase, path: str) -> None:
+    copied, calls = _copies_of_a_row(subject, case)
+    setup = Setup(layers=case.layers, weights=case.weights, dtype="float32")
+    expected = _referred(subject, case, setup)
+    model = subject.model(msgspec.structs.replace(setup, path=path))
+    found = _sampled(model, partial(_logits, subject, model, copied), calls)
+    if not found.std(0).any():
+        return  # it never drops: modes.train-with-dropout says so
+    for what, moment in (("means", _values), ("variances", _squares)):
+        distance = _distance(moment(found), moment(expected))
+        if not distance <= SAME_SITES:
+            raise Violation(
+                f"in train mode the {what} of the logits are {distance:.1f} squared standard errors from the"
+                f" reference's; expected about 1, and at most {SAME_SITES}",
+                distance=distance,
+            )
+
+
+@shared
+def _copies_of_a_row(subject: Subject, case: SitesCase) -> tuple[Inputs, int]:
+    """The copies of a row that one call is given, and how many calls there are."""
     row = subject.inputs(
         tokens=(1, case.length), seed=case.tokens, types=subject.has("token-types")
     )
@@ -205,23 +208,15 @@ def dropout_sites(subject: Subject, case: SitesCase) -> None:
     alone = isinstance(subject.spec.architecture.positions, Disentangled)
     calls, rows = (CALLS, 1) if alone else (1, case.copies)
     copied = Inputs(**{name: ids.repeat(rows, 1) for name, ids in row.tensors().items()})
-    setup = Setup(layers=case.layers, weights=case.weights, dtype="float32")
+    return copied, calls
+
+
+@shared
+def _referred(subject: Subject, case: SitesCase, setup: Setup) -> Tensor:
+    """What the reference returns for the copies in train mode."""
+    copied, calls = _copies_of_a_row(subject, case)
     reference = subject.reference(setup)
-    expected = _sampled(reference, lambda: run_reference(reference, copied).logits, calls)
-    for path in subject.paths:
-        model = subject.model(msgspec.structs.replace(setup, path=path))
-        found = _sampled(model, partial(_logits, subject, model, copied), calls)
-        if not found.std(0).any():
-            return  # it never drops: modes.train-with-dropout says so
-        for what, moment in (("means", _values), ("variances", _squares)):
-            distance = _distance(moment(found), moment(expected))
-            if not distance <= SAME_SITES:
-                raise Violation(
-                    f"in train mode the {what} of the logits are {distance:.1f} squared standard errors from the"
-                    f" reference's; expected about 1, and at most {SAME_SITES}",
-                    distance=distance,
-                    path=path,
-                )
+    return _sampled(reference, lambda: run_reference(reference, copied).logits, calls)
 
 
 def _values(sample: Tensor) -> Tensor:
@@ -266,7 +261,6 @@ def _seeded(subject: Subject, model: nn.Module, inputs: Inputs, seed: int) -> Te
 @claim(
     slug="modes.determinism",
     clause="The same call gives the same, always.",
-    level="must",
     meaning=(
         "The same call gives the same, whatever was called before and whatever random numbers come. A batch "
         "is run, then a shorter and a longer one (and both with a cache), then the first again, and then "
@@ -284,63 +278,53 @@ def _seeded(subject: Subject, model: nn.Module, inputs: Inputs, seed: int) -> Te
         "cache kept in the module",
         "layers dropped at random in eval mode",
     ),
-    needs=(),
-    applies=always,
     cases=lambda subject: batch_cases(subject),
-    case_type=BatchCase,
     examples=5,
 )
-def determinism(subject: Subject, case: BatchCase) -> None:
+def determinism(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     others = [
         subject.inputs(tokens=(case.batch + 1, length), seed=case.tokens + 1)
         for length in (case.length % 7 + 1, case.length + 13)
     ]
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        first = subject.forward(model, inputs).logits
-        for other in others:
-            subject.forward(model, other)
-            subject.disturb_with_cache(model, other)
-        rows = real_rows(inputs)
-        again = subject.forward(model, inputs).logits
-        _demand_same(subject, first, again, rows, "a call and the same call later", path)
-        for repeat in range(-(-REPEATS // len(subject.paths))):
-            again = _seeded(subject, model, inputs, seed_of(subject.seed, case, path, repeat))
-            what = "two calls with the generators of random numbers in two states"
-            _demand_same(subject, first, again, rows, what, path)
+    model = subject.model(case.setup(path))
+    first = subject.forward(model, inputs).logits
+    for other in others:
+        subject.forward(model, other)
+        subject.disturb_with_cache(model, other)
+    rows = real_rows(inputs)
+    again = subject.forward(model, inputs).logits
+    _demand_same(subject, first, again, rows, "a call and the same call later")
+    for repeat in range(-(-REPEATS // len(subject.paths))):
+        again = _seeded(subject, model, inputs, seed_of(subject.seed, case, path, repeat))
+        what = "two calls with the generators of random numbers in two states"
+        _demand_same(subject, first, again, rows, what)
 
 
 @claim(
     slug="modes.no-grad",
     clause="Without gradients the outputs are the same.",
-    level="must",
     meaning=(
         "Without gradients the outputs are the same. The batch is run with gradients, under "
         "no_grad and under inference_mode. Some modules take a faster path there. Look at "
         "branches on `torch.is_grad_enabled()`."
     ),
     catches=("fast path that mishandles padding",),
-    needs=(),
-    applies=always,
     cases=lambda subject: batch_cases(subject),
-    case_type=BatchCase,
     examples=6,
 )
-def no_grad(subject: Subject, case: BatchCase) -> None:
+def no_grad(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        learns = subject.has("gradients")
-        expected = subject.forward(model, inputs, grad=learns).logits.detach()
-        for mode in (torch.no_grad, torch.inference_mode):
-            with mode():
-                actual = subject.forward(model, inputs).logits
-            demand_equal(
-                actual,
-                expected,
-                rows=real_rows(inputs),
-                budget=subject.floor,
-                what=f"the outputs under {mode.__name__} and with gradients",
-                path=path,
-            )
+    model = subject.model(case.setup(path))
+    learns = subject.has("gradients")
+    expected = subject.forward(model, inputs, grad=learns).logits.detach()
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            actual = subject.forward(model, inputs).logits
+        demand_equal(
+            actual,
+            expected,
+            rows=real_rows(inputs),
+            budget=subject.floor,
+            what=f"the outputs under {mode.__name__} and with gradients",
+        )

@@ -17,7 +17,6 @@ from holotype_conformance.models.candidate import Inputs, Outputs, absolute_posi
 from holotype_conformance.models.cases import (
     BatchCase,
     Padding,
-    always,
     asked,
     batch_cases,
     batch_inputs,
@@ -57,29 +56,26 @@ def _row(inputs: Inputs, row: int) -> Inputs:
     )
 
 
-def _check_invariance(subject: Subject, case: BatchCase, inputs: Inputs) -> None:
+def _check_invariance(subject: Subject, case: BatchCase, inputs: Inputs, path: str) -> None:
     """Every row of a padded batch is that row alone, without its padding."""
     assert inputs.attention_mask is not None
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        together = subject.forward(model, inputs)
-        for row in range(case.batch):
-            kept = inputs.attention_mask[row].bool()
-            alone = subject.forward(model, _row(inputs, row))
-            demand_equal(
-                together.logits[row : row + 1, kept],
-                alone.logits,
-                rows=torch.ones_like(alone.logits[..., 0], dtype=torch.bool),
-                budget=subject.floor,
-                what=f"row {row} padded on the {case.padding} and the same row without padding",
-                path=path,
-            )
+    model = subject.model(case.setup(path))
+    together = subject.forward(model, inputs)
+    for row in range(case.batch):
+        kept = inputs.attention_mask[row].bool()
+        alone = subject.forward(model, _row(inputs, row))
+        demand_equal(
+            together.logits[row : row + 1, kept],
+            alone.logits,
+            rows=torch.ones_like(alone.logits[..., 0], dtype=torch.bool),
+            budget=subject.floor,
+            what=f"row {row} padded on the {case.padding} and the same row without padding",
+        )
 
 
 @claim(
     slug="padding.right-invariance",
     clause="Padding on the right changes nothing.",
-    level="must",
     meaning=(
         "Padding on the right changes nothing at real positions. Rows of different lengths are "
         "padded on the right, and each must give what it gives alone. Look for a mask that is "
@@ -87,22 +83,19 @@ def _check_invariance(subject: Subject, case: BatchCase, inputs: Inputs) -> None
     ),
     catches=("padding mask ignored", "0/1 mask added to scores", "mask broadcast along queries"),
     needs=("attention-mask",),
-    applies=always,
     cases=lambda subject: batch_cases(
         subject, least=2, choices=("right",), batches=st.integers(1, 4)
     ),
-    case_type=BatchCase,
     examples=10,
     apart=True,
 )
-def right_invariance(subject: Subject, case: BatchCase) -> None:
-    _check_invariance(subject, case, batch_inputs(subject, case))
+def right_invariance(subject: Subject, case: BatchCase, path: str) -> None:
+    _check_invariance(subject, case, batch_inputs(subject, case), path)
 
 
 @claim(
     slug="padding.left-invariance",
     clause="Padding on the left changes nothing.",
-    level="must",
     meaning=(
         "Padding on the left changes nothing at real positions (whose position ids count the real "
         "tokens). Rows of different lengths are padded on the left, as for generation, with "
@@ -112,25 +105,22 @@ def right_invariance(subject: Subject, case: BatchCase) -> None:
     ),
     catches=("padding mask ignored", "positions count the padding", "position ids ignored"),
     needs=("left-padding",),
-    applies=always,
     cases=lambda subject: batch_cases(
         subject, least=2, choices=("left",), batches=st.integers(1, 4)
     ),
-    case_type=BatchCase,
     examples=10,
     apart=True,
 )
-def left_invariance(subject: Subject, case: BatchCase) -> None:
+def left_invariance(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
-    _check_invariance(subject, case, inputs)
+    _check_invariance(subject, case, inputs, path)
     if inputs.position_ids is not None and not absolute_positions(subject.spec):
-        _check_invariance(subject, case, replace(inputs, position_ids=None))
+        _check_invariance(subject, case, replace(inputs, position_ids=None), path)
 
 
 @claim(
     slug="padding.content",
     clause="What stands at padding is irrelevant.",
-    level="must",
     meaning=(
         "What stands at padded positions is irrelevant. The tokens at padded positions are "
         "replaced by others, all shapes stay the same, and the real outputs must keep their very "
@@ -139,26 +129,23 @@ def left_invariance(subject: Subject, case: BatchCase) -> None:
     ),
     catches=("padding mask ignored", "mask derived from token ids", "mask in the first layer only"),
     needs=("attention-mask",),
-    applies=always,
     cases=lambda subject: batch_cases(subject, least=2, choices=("right", "left")),
-    case_type=BatchCase,
     examples=15,
     apart=True,
 )
-def content(subject: Subject, case: BatchCase) -> None:
+def content(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     other = subject.inputs(tokens=(case.batch, case.length), seed=case.tokens + 1)
     rows = real_rows(inputs)
     changed = replace(inputs, token_ids=torch.where(rows, inputs.token_ids, other.token_ids))
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        outputs = subject.forward(model, inputs), subject.forward(model, changed)
-        what = "tokens at padded positions"
-        demand_still = partial(_demand_still, subject, model, inputs, outputs, path)
-        demand_still(rows, what, logits)
-        if all(each.next_sentence is not None for each in outputs):
-            first = rows[:, :1]  # the pooler reads the first position
-            demand_still(first, f"{what} (next-sentence logits)", _sentence)
+    model = subject.model(case.setup(path))
+    outputs = subject.forward(model, inputs), subject.forward(model, changed)
+    what = "tokens at padded positions"
+    demand_still = partial(_demand_still, subject, model, inputs, outputs)
+    demand_still(rows, what, logits)
+    if all(each.next_sentence is not None for each in outputs):
+        first = rows[:, :1]  # the pooler reads the first position
+        demand_still(first, f"{what} (next-sentence logits)", _sentence)
 
 
 def _sentence(outputs: Outputs) -> Tensor:
@@ -172,7 +159,6 @@ def _demand_still(
     model: nn.Module,
     inputs: Inputs,
     outputs: tuple[Outputs, Outputs],
-    path: str,
     rows: Tensor,
     what: str,
     read: Callable[[Outputs], Tensor],
@@ -187,14 +173,12 @@ def _demand_still(
             row=row,
             position=i,
             moved=size,
-            path=path,
         )
 
 
 @claim(
     slug="padding.all-ones",
     clause="A mask of ones means the same as no mask.",
-    level="must",
     meaning=(
         "A mask of ones means the same as no mask. The same batch is run without a mask and with "
         "one that is all ones. They often take different paths through the code; a causal mask "
@@ -203,33 +187,28 @@ def _demand_still(
     ),
     catches=("causal mask only without a padding mask", "encoder silently causal without a mask"),
     needs=("attention-mask",),
-    applies=always,
     cases=lambda subject: batch_cases(subject, choices=("none",)),
-    case_type=BatchCase,
     examples=10,
     apart=True,
 )
-def all_ones(subject: Subject, case: BatchCase) -> None:
+def all_ones(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     masked = padded(subject, inputs, "ones")
     if inputs.source_ids is not None:
         masked = replace(masked, source_mask=torch.ones_like(inputs.source_ids))
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        demand_equal(
-            subject.forward(model, masked).logits,
-            subject.forward(model, inputs).logits,
-            rows=real_rows(inputs),
-            budget=subject.floor,
-            what="the outputs with a mask of ones and without a mask",
-            path=path,
-        )
+    model = subject.model(case.setup(path))
+    demand_equal(
+        subject.forward(model, masked).logits,
+        subject.forward(model, inputs).logits,
+        rows=real_rows(inputs),
+        budget=subject.floor,
+        what="the outputs with a mask of ones and without a mask",
+    )
 
 
 @claim(
     slug="padding.source",
     clause="Padding of the source changes nothing.",
-    level="must",
     meaning=(
         "Padding of the source changes nothing, in the encoder and in cross-attention, on either "
         "side (on the right alone where positions are absolute). Sources of different lengths are "
@@ -243,31 +222,28 @@ def all_ones(subject: Subject, case: BatchCase) -> None:
     cases=lambda subject: batch_cases(
         subject, least=1, choices=("none", "right"), batches=st.integers(1, 4)
     ),
-    case_type=BatchCase,
     examples=10,
     apart=True,
 )
-def source(subject: Subject, case: BatchCase) -> None:
+def source(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     assert inputs.source_ids is not None
+    model = subject.model(case.setup(path))
     # Left padding moves absolute positions, and those of a source cannot be told.
     sides: tuple[Padding, ...] = ("right", "left")
     for side in sides[:1] if absolute_positions(subject.spec) else sides:
         mask = padding_mask(inputs.source_ids, side)
         masked = replace(inputs, source_mask=mask)
-        for path in subject.paths:
-            model = subject.model(case.setup(path))
-            together = subject.forward(model, masked)
-            for row in range(case.batch):
-                alone = _with_source_of_row(inputs, row, mask[row].bool())
-                demand_equal(
-                    together.logits[row : row + 1],
-                    subject.forward(model, alone).logits,
-                    rows=real_rows(inputs)[row : row + 1],
-                    budget=subject.floor,
-                    what=f"row {row} with its source padded on the {side} and with its source alone",
-                    path=path,
-                )
+        together = subject.forward(model, masked)
+        for row in range(case.batch):
+            alone = _with_source_of_row(inputs, row, mask[row].bool())
+            demand_equal(
+                together.logits[row : row + 1],
+                subject.forward(model, alone).logits,
+                rows=real_rows(inputs)[row : row + 1],
+                budget=subject.floor,
+                what=f"row {row} with its source padded on the {side} and with its source alone",
+            )
 
 
 def _with_source_of_row(inputs: Inputs, row: int, kept: Tensor) -> Inputs:
@@ -306,7 +282,6 @@ def _finite_cases(subject: Subject) -> st.SearchStrategy[FiniteCase]:
 @claim(
     slug="padding.finite",
     clause="Rows that are masked whole stay finite.",
-    level="must",
     meaning=(
         "Rows of scores that are masked whole stay finite, and so does every gradient. A batch "
         "padded on the left has queries that see no key, and one row of it is padding throughout. "
@@ -315,37 +290,33 @@ def _finite_cases(subject: Subject) -> st.SearchStrategy[FiniteCase]:
     ),
     catches=("softmax over -inf", "NaN from fully masked rows"),
     needs=("attention-mask",),
-    applies=always,
     cases=_finite_cases,
-    case_type=FiniteCase,
     examples=10,
     dtypes=FINITE_IN,
 )
-def finite(subject: Subject, case: FiniteCase) -> None:
+def finite(subject: Subject, case: FiniteCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     assert inputs.attention_mask is not None
     mask = inputs.attention_mask.clone()
     mask[-1] = 0
     inputs = replace(inputs, attention_mask=mask)
     learns = subject.has("gradients")
-    for path in subject.paths:
-        model = subject.model(case.setup(path, dtype=case.dtype))
-        logits = subject.forward(model, inputs, grad=learns).logits
-        if not learns:
-            continue  # that they are finite has been demanded
-        model.zero_grad()
-        subject.backward(model, logits[real_rows(inputs)].square().sum())
-        broken = [
-            name
-            for name, parameter in model.named_parameters()
-            if (gradient := plain_gradient(parameter)) is not None
-            and not torch.isfinite(gradient).all()
-        ]
-        model.zero_grad()
-        if broken:
-            raise Violation(
-                f"the gradient of {broken[0]} is not finite ({len(broken)} such) when one row of the batch is"
-                " all padding",
-                parameters=broken[:5],
-                path=path,
-            )
+    model = subject.model(case.setup(path, dtype=case.dtype))
+    logits = subject.forward(model, inputs, grad=learns).logits
+    if not learns:
+        return  # that they are finite has been demanded
+    model.zero_grad()
+    subject.backward(model, logits[real_rows(inputs)].square().sum())
+    broken = [
+        name
+        for name, parameter in model.named_parameters()
+        if (gradient := plain_gradient(parameter)) is not None
+        and not torch.isfinite(gradient).all()
+    ]
+    model.zero_grad()
+    if broken:
+        raise Violation(
+            f"the gradient of {broken[0]} is not finite ({len(broken)} such) when one row of the batch is"
+            " all padding",
+            parameters=broken[:5],
+        )

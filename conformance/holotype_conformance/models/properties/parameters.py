@@ -14,7 +14,7 @@ from holotype_conformance.judge.guard import candidate_code
 from holotype_conformance.judge.property import Case, Violation, noted
 from holotype_conformance.judge.tolerance import demand_equal
 from holotype_conformance.models.adapters.reference import run_reference
-from holotype_conformance.models.cases import Layers, always
+from holotype_conformance.models.cases import Layers
 from holotype_conformance.models.claims import claim
 from holotype_conformance.models.declarations import declaring, holding, inference_only
 from holotype_conformance.models.exchange import real_rows
@@ -147,7 +147,6 @@ def _nowhere(shape: tuple[int, ...]) -> Tensor:
 @claim(
     slug="parameters.count",
     clause="The full size has exactly the spec's parameters.",
-    level="must",
     meaning=(
         "The full-size model has exactly as many unique trainable parameters as the spec's "
         "arithmetic. The model is built at full size on the meta device, which allocates nothing, "
@@ -158,9 +157,7 @@ def _nowhere(shape: tuple[int, ...]) -> Tensor:
     catches=("bias added", "head not tied", "feed-forward of another width"),
     needs=("count",),
     binds="all",
-    applies=always,
     cases=lambda subject: st.just(SizeCase()),
-    case_type=SizeCase,
     examples=1,
     dtypes=(),
 )
@@ -173,7 +170,6 @@ def count(subject: Subject, case: SizeCase) -> None:
 @claim(
     slug="parameters.scaling",
     clause="So do probes: each layer has its own.",
-    level="must",
     meaning=(
         "The count is exact for probes of any depth too: every layer has its own parameters. "
         "Probes of one to four layers, with sizes that all differ, are built and counted. Look "
@@ -182,9 +178,7 @@ def count(subject: Subject, case: SizeCase) -> None:
     catches=("hard-coded size", "layers share parameters"),
     needs=("count",),
     binds="all",
-    applies=always,
     cases=lambda subject: st.builds(LayersCase, layers=st.integers(1, 4)),
-    case_type=LayersCase,
     examples=4,
     dtypes=(),
 )
@@ -196,7 +190,6 @@ def scaling(subject: Subject, case: LayersCase) -> None:
 @claim(
     slug="parameters.training-step",
     clause="After a training step it is still the reference.",
-    level="must",
     meaning=(
         "After one step of gradient descent the candidate is still the reference: what is tied "
         "moves together, and nothing else does. Candidate and reference, with the same weights, "
@@ -209,33 +202,29 @@ def scaling(subject: Subject, case: LayersCase) -> None:
     needs=("weights", "gradients", "training-step"),
     binds="all",
     reference=True,
-    applies=always,
     cases=agreement_cases,
-    case_type=AgreementCase,
     examples=4,
 )
-def training_step(subject: Subject, case: AgreementCase) -> None:
+def training_step(subject: Subject, case: AgreementCase, path: str) -> None:
     inputs = agreement_inputs(subject, case)
     setup = Setup(layers=case.layers, weights=case.weights)
-    for path in subject.paths:
-        model = unfrozen(subject, subject.fresh_model(case.setup(path)))
-        reference = subject.fresh_reference(setup)
-        backward(subject, model, inputs, case.tokens)
-        backward_of_reference(subject, reference, inputs, case.tokens)
-        for parameter in parameters_beside(subject, model).values():
-            parameter.grad = None
-        rate = _rate(reference)
-        for each in (model, reference):
-            _step(each, rate)
-        demand_equal(
-            subject.forward(model, inputs).logits,
-            run_reference(reference, inputs).logits.detach(),
-            rows=real_rows(inputs),
-            budget=100 * subject.floor,
-            stated=subject.limits.slopes(subject.widest),
-            what="after one step of gradient descent the logits and the reference's",
-            path=path,
-        )
+    model = unfrozen(subject, subject.fresh_model(case.setup(path)))
+    reference = subject.fresh_reference(setup)
+    backward(subject, model, inputs, case.tokens)
+    backward_of_reference(subject, reference, inputs, case.tokens)
+    for parameter in parameters_beside(subject, model).values():
+        parameter.grad = None
+    rate = _rate(reference)
+    for each in (model, reference):
+        _step(each, rate)
+    demand_equal(
+        subject.forward(model, inputs).logits,
+        run_reference(reference, inputs).logits.detach(),
+        rows=real_rows(inputs),
+        budget=100 * subject.floor,
+        stated=subject.limits.slopes(subject.widest),
+        what="after one step of gradient descent the logits and the reference's",
+    )
 
 
 def _rate(reference: nn.Module) -> float:

@@ -13,7 +13,6 @@ from holotype_conformance.judge.tolerance import demand_equal, relative_error
 from holotype_conformance.models.candidate import absolute_positions
 from holotype_conformance.models.cases import (
     BatchCase,
-    always,
     batch_cases,
     batch_inputs,
     counted_ids,
@@ -68,7 +67,6 @@ def absolute(spec: Spec) -> str | None:
 @claim(
     slug="positions.explicit",
     clause="Position ids 0, 1, 2, … mean the same as none.",
-    level="must",
     meaning=(
         "Position ids 0, 1, 2, … mean the same as none. The batch is run without position ids and "
         "with those that counting gives. Look at where counting starts, and at whether position "
@@ -76,31 +74,26 @@ def absolute(spec: Spec) -> str | None:
     ),
     catches=("counting starts elsewhere",),
     needs=("position-ids",),
-    applies=always,
     cases=lambda subject: batch_cases(subject, choices=("none", "ones", "right")),
-    case_type=BatchCase,
     examples=8,
     apart=True,
 )
-def explicit(subject: Subject, case: BatchCase) -> None:
+def explicit(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     count = counted_ids(subject, inputs)
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        demand_equal(
-            subject.forward(model, replace(inputs, position_ids=count)).logits,
-            subject.forward(model, inputs).logits,
-            rows=real_rows(inputs),
-            budget=subject.floor,
-            what="the outputs with position ids 0, 1, 2, … and without any",
-            path=path,
-        )
+    model = subject.model(case.setup(path))
+    demand_equal(
+        subject.forward(model, replace(inputs, position_ids=count)).logits,
+        subject.forward(model, inputs).logits,
+        rows=real_rows(inputs),
+        budget=subject.floor,
+        what="the outputs with position ids 0, 1, 2, … and without any",
+    )
 
 
 @claim(
     slug="positions.shift-invariance",
     clause="A shift of all rotary positions changes nothing.",
-    level="must",
     meaning=(
         "With rotary positions only distances count: a shift of all position ids changes nothing, "
         "other distances do. All position ids are shifted by the same number, which must change "
@@ -113,38 +106,32 @@ def explicit(subject: Subject, case: BatchCase) -> None:
     binds=("architecture.positions",),
     applies=rotary,
     cases=_shifts,
-    case_type=ShiftCase,
     examples=8,
     apart=True,
 )
-def shift_invariance(subject: Subject, case: ShiftCase) -> None:
+def shift_invariance(subject: Subject, case: ShiftCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     count = counted_ids(subject, inputs)
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        plain = subject.forward(model, inputs).logits
-        shifted = replace(inputs, position_ids=count + case.shift)
-        demand_equal(
-            subject.forward(model, shifted).logits,
-            plain,
-            rows=real_rows(inputs),
-            # Angles themselves are rounded, and the larger they are the more.
-            budget=10 * subject.floor,
-            what=f"the outputs with position ids shifted by {case.shift} and not shifted",
-            path=path,
-        )
-        doubled = subject.forward(model, replace(inputs, position_ids=2 * count)).logits
-        rows = real_rows(inputs)
-        if relative_error(doubled[rows], plain[rows]) <= subject.floor:
-            raise Violation(
-                "doubled position ids changed nothing; expected other outputs", path=path
-            )
+    model = subject.model(case.setup(path))
+    plain = subject.forward(model, inputs).logits
+    shifted = replace(inputs, position_ids=count + case.shift)
+    demand_equal(
+        subject.forward(model, shifted).logits,
+        plain,
+        rows=real_rows(inputs),
+        # Angles themselves are rounded, and the larger they are the more.
+        budget=10 * subject.floor,
+        what=f"the outputs with position ids shifted by {case.shift} and not shifted",
+    )
+    doubled = subject.forward(model, replace(inputs, position_ids=2 * count)).logits
+    rows = real_rows(inputs)
+    if relative_error(doubled[rows], plain[rows]) <= subject.floor:
+        raise Violation("doubled position ids changed nothing; expected other outputs")
 
 
 @claim(
     slug="positions.shift-matters",
     clause="A shift of all absolute positions shows.",
-    level="must",
     meaning=(
         "With absolute positions another position is another embedding: a shift of the position "
         "ids changes every output. All position ids are shifted by the same number, and every "
@@ -155,23 +142,20 @@ def shift_invariance(subject: Subject, case: ShiftCase) -> None:
     binds=("architecture.positions",),
     applies=absolute,
     cases=_shifts,
-    case_type=ShiftCase,
     examples=6,
     apart=True,
 )
-def shift_matters(subject: Subject, case: ShiftCase) -> None:
+def shift_matters(subject: Subject, case: ShiftCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
     count = counted_ids(subject, inputs)
-    for path in subject.paths:
-        model = subject.model(case.setup(path))
-        plain = subject.forward(model, inputs).logits
-        shifted = subject.forward(model, replace(inputs, position_ids=count + case.shift)).logits
-        still = (plain == shifted).all(-1)
-        if still.any():
-            row, i = still.nonzero()[0].tolist()
-            raise Violation(
-                f"output {i} of row {row} kept every bit when all position ids were shifted by {case.shift}",
-                row=row,
-                position=i,
-                path=path,
-            )
+    model = subject.model(case.setup(path))
+    plain = subject.forward(model, inputs).logits
+    shifted = subject.forward(model, replace(inputs, position_ids=count + case.shift)).logits
+    still = (plain == shifted).all(-1)
+    if still.any():
+        row, i = still.nonzero()[0].tolist()
+        raise Violation(
+            f"output {i} of row {row} kept every bit when all position ids were shifted by {case.shift}",
+            row=row,
+            position=i,
+        )

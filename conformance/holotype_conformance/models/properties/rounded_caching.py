@@ -13,7 +13,11 @@ from holotype_conformance.models.cases import can_pad_left, shortest_alike
 from holotype_conformance.models.claims import claim
 from holotype_conformance.models.properties.caching import read_in_chunks, unpadded
 from holotype_conformance.models.properties.causality import decodes
-from holotype_conformance.models.properties.rounding import RoundingCase, check_rounding
+from holotype_conformance.models.properties.rounding import (
+    RoundingCase,
+    check_rounding,
+    steady_weights,
+)
 from holotype_conformance.models.subject import Subject
 from holotype_spec.probes import LONG
 from holotype_spec.schema import Alibi
@@ -66,7 +70,6 @@ def steps_cases(subject: Subject) -> st.SearchStrategy[StepsCase]:
 @claim(
     slug="cache.rounding",
     clause="In bfloat16, steps are as near to exact as a full pass.",
-    level="must",
     meaning=(
         "In bfloat16 the logits of tokens that are read one at a time through a cache, behind up to 515 others, are as"
         " near to the exact ones as those of the reference's full pass. Decoding often has a path of its own, and a"
@@ -84,17 +87,18 @@ def steps_cases(subject: Subject) -> st.SearchStrategy[StepsCase]:
     reference=True,
     applies=decodes,
     cases=steps_cases,
-    case_type=StepsCase,
     examples=3,
     dtypes=("bfloat16",),
     apart=True,
 )
-def rounding(subject: Subject, case: StepsCase) -> None:
-    weights = subject.weights(case.layers, case.weights, "steady")
+def rounding(subject: Subject, case: StepsCase, path: str) -> None:
+    weights = steady_weights(subject, case)
     cuts = tuple(range(case.at_once, case.length))
 
     def run(subject: Subject, model: nn.Module, inputs: Inputs) -> Tensor:
         return read_in_chunks(subject, model, inputs, cuts)
 
     stated = subject.limits.through_a_cache("bfloat16")
-    check_rounding(subject, case, "bfloat16", weights, run=run, start=case.at_once, stated=stated)
+    check_rounding(
+        subject, case, path, "bfloat16", weights, run=run, start=case.at_once, stated=stated
+    )

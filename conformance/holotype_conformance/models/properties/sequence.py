@@ -12,7 +12,6 @@ from holotype_conformance.models.candidate import Inputs
 from holotype_conformance.models.cases import (
     BatchCase,
     Length,
-    always,
     batch_inputs,
     layer_counts,
     paddings,
@@ -55,7 +54,6 @@ def _sequences(subject: Subject) -> st.SearchStrategy[SequenceCase]:
 @claim(
     slug="modes.sequence",
     clause="No input is answered otherwise for those before it.",
-    level="must",
     meaning=(
         "One model is given a short input, a long one, the short one again, another batch size, and the short one "
         "once more; each answer must be that of a model that was given nothing before, to rounding. Where the short "
@@ -71,32 +69,27 @@ def _sequences(subject: Subject) -> st.SearchStrategy[SequenceCase]:
         "state kept for each batch size",
         "position counter in the module",
     ),
-    needs=(),
-    applies=always,
     cases=_sequences,
-    case_type=SequenceCase,
     examples=1,
 )
-def sequence(subject: Subject, case: SequenceCase) -> None:
+def sequence(subject: Subject, case: SequenceCase, path: str) -> None:
     steps = _steps(subject, case)
-    for path in subject.paths:
-        setup = msgspec.structs.replace(case.setup(path), long=case.longest > ROWS)
-        model = subject.fresh_model(setup)
-        alone = {
-            name: subject.forward(subject.fresh_model(setup), inputs).logits
-            for name, inputs in dict(steps).items()
-        }
-        for number, (name, inputs) in enumerate(steps):
-            before = ", ".join(each for each, _ in steps[:number]) or "nothing"
-            demand_equal(
-                subject.forward(model, inputs).logits,
-                alone[name],
-                rows=real_rows(inputs),
-                budget=subject.floor,
-                what=f"{name} on a model that was given {before} before, and on a fresh one,",
-                before=before,
-                path=path,
-            )
+    setup = msgspec.structs.replace(case.setup(path), long=case.longest > ROWS)
+    model = subject.fresh_model(setup)
+    alone = {
+        name: subject.forward(subject.fresh_model(setup), inputs).logits
+        for name, inputs in dict(steps).items()
+    }
+    for number, (name, inputs) in enumerate(steps):
+        before = ", ".join(each for each, _ in steps[:number]) or "nothing"
+        demand_equal(
+            subject.forward(model, inputs).logits,
+            alone[name],
+            rows=real_rows(inputs),
+            budget=subject.floor,
+            what=f"{name} on a model that was given {before} before, and on a fresh one,",
+            before=before,
+        )
 
 
 def _steps(subject: Subject, case: SequenceCase) -> list[tuple[str, Inputs]]:

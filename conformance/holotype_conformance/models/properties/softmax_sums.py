@@ -14,9 +14,14 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from holotype_conformance.models.cases import BatchCase, always
+from holotype_conformance.judge.sharing import shared
+from holotype_conformance.models.cases import BatchCase
 from holotype_conformance.models.claims import claim
-from holotype_conformance.models.properties.rounding import RoundingCase, check_rounding
+from holotype_conformance.models.properties.rounding import (
+    RoundingCase,
+    check_rounding,
+    steady_weights,
+)
 from holotype_conformance.models.subject import Subject
 from holotype_reference.weights import Weights
 
@@ -38,9 +43,10 @@ def long_row_cases(subject: Subject) -> st.SearchStrategy[RoundingCase]:
     )
 
 
+@shared
 def tempered_weights(subject: Subject, case: BatchCase) -> Weights:
     """Weights whose queries are so small that attention is nearly uniform."""
-    steady = subject.weights(case.layers, case.weights, "steady")
+    steady = steady_weights(subject, case)
     return Weights(
         steady.spec,
         {
@@ -53,7 +59,6 @@ def tempered_weights(subject: Subject, case: BatchCase) -> Weights:
 @claim(
     slug="agreement.long-rows",
     clause="In bfloat16, the weights of long rows sum to one.",
-    level="must",
     meaning=(
         "In bfloat16 the logits are as near to the exact ones as the reference's are where "
         "attention reads hundreds of keys alike. Each input is one token throughout, so that what "
@@ -67,13 +72,11 @@ def tempered_weights(subject: Subject, case: BatchCase) -> Weights:
     needs=("weights", "bfloat16"),
     binds="all",
     reference=True,
-    applies=always,
     cases=long_row_cases,
-    case_type=RoundingCase,
     examples=2,
     dtypes=("bfloat16",),
     apart=True,
 )
-def long_rows(subject: Subject, case: RoundingCase) -> None:
+def long_rows(subject: Subject, case: RoundingCase, path: str) -> None:
     far_sighted = subject.with_long_rows
-    check_rounding(far_sighted, case, "bfloat16", tempered_weights(far_sighted, case))
+    check_rounding(far_sighted, case, path, "bfloat16", tempered_weights(far_sighted, case))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from holotype_conformance.judge.guard import candidate_code
 from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.tolerance import demand_equal
-from holotype_conformance.models.cases import BatchCase, always, batch_cases, batch_inputs
+from holotype_conformance.models.cases import BatchCase, batch_cases, batch_inputs
 from holotype_conformance.models.claims import claim
 from holotype_conformance.models.counting import parameter_count
 from holotype_conformance.models.exchange import real_rows
@@ -23,7 +23,6 @@ from holotype_conformance.models.subject import Subject
 @claim(
     slug="storage.round-trip",
     clause="What is restored is what was saved.",
-    level="must",
     meaning=(
         "A model that was saved and restored is the same model. It is saved, a new one is restored from the file, and "
         "the tensors that both hold under one name are compared bit by bit, their parameters counted, and both run: "
@@ -34,37 +33,32 @@ from holotype_conformance.models.subject import Subject
     ),
     catches=("tensor lost in saving", "tie lost in loading", "numbers rounded in saving"),
     needs=("storage",),
-    applies=always,
     cases=lambda subject: batch_cases(subject, batches=st.just(2)),
-    case_type=BatchCase,
     examples=2,
 )
-def round_trip(subject: Subject, case: BatchCase) -> None:
+def round_trip(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
-    for path in subject.paths:
-        setup = case.setup(path)
-        model = subject.model(setup)
-        held = {name: tensor.clone() for name, tensor in kept(model).items()}
-        with tempfile.TemporaryDirectory() as folder:
-            with candidate_code("save"):
-                subject.candidate.save(model, Path(folder))
-            restored = subject.restored(setup, Path(folder))
-        before, after = map(parameter_count, (model, restored))
-        if before != after:
-            raise Violation(
-                f"the model was saved with {before:,} parameters and has {after:,} restored; expected as many, what is"
-                f" tied counted once{_retied(model, restored)}",
-                path=path,
-            )
-        demand_unchanged(held, kept(restored), path)
-        demand_equal(
-            subject.forward(restored, inputs).logits,
-            subject.forward(model, inputs).logits,
-            rows=real_rows(inputs),
-            budget=subject.floor,
-            what="the outputs of the restored model and of the one that was saved",
-            path=path,
+    setup = case.setup(path)
+    model = subject.model(setup)
+    held = {name: tensor.clone() for name, tensor in kept(model).items()}
+    with tempfile.TemporaryDirectory() as folder:
+        with candidate_code("save"):
+            subject.candidate.save(model, Path(folder))
+        restored = subject.restored(setup, Path(folder))
+    before, after = map(parameter_count, (model, restored))
+    if before != after:
+        raise Violation(
+            f"the model was saved with {before:,} parameters and has {after:,} restored; expected as many, what is"
+            f" tied counted once{_retied(model, restored)}",
         )
+    demand_unchanged(held, kept(restored))
+    demand_equal(
+        subject.forward(restored, inputs).logits,
+        subject.forward(model, inputs).logits,
+        rows=real_rows(inputs),
+        budget=subject.floor,
+        what="the outputs of the restored model and of the one that was saved",
+    )
 
 
 def _retied(saved: nn.Module, restored: nn.Module) -> str:
@@ -100,9 +94,7 @@ def kept(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def demand_unchanged(
-    saved: Mapping[str, Tensor], restored: Mapping[str, Tensor], path: str
-) -> None:
+def demand_unchanged(saved: Mapping[str, Tensor], restored: Mapping[str, Tensor]) -> None:
     """Demand the same bits of each tensor that was saved and restored under one name.
 
     A file holds bits, whatever the machine; where the restored model has other names, its outputs speak for it.
@@ -120,7 +112,6 @@ def demand_unchanged(
         f"{worst} was saved and came back {_how(saved[worst], restored[worst])}{others}; expected the same bits in"
         f" all {len(common)} tensors",
         tensor=worst,
-        path=path,
     )
 
 

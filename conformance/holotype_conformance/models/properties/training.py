@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from holotype_conformance.judge.property import Violation
 from holotype_conformance.judge.tolerance import demand_equal, largest_error
 from holotype_conformance.models.candidate import Inputs
-from holotype_conformance.models.cases import BatchCase, always, batch_cases, batch_inputs
+from holotype_conformance.models.cases import BatchCase, batch_cases, batch_inputs
 from holotype_conformance.models.claims import claim
 from holotype_conformance.models.exchange import real_rows
 from holotype_conformance.models.properties.agreement import backward
@@ -75,7 +75,6 @@ def training(model: nn.Module) -> Iterator[None]:
 @claim(
     slug="modes.train-without-dropout",
     clause="With nothing dropped, training computes the same.",
-    level="must",
     meaning=(
         "Where the dropout rate is zero, train mode computes what eval mode does: the same logits and the same"
         " gradients, with padding and without. Models are built with a rate of 0. Look for what is done in training"
@@ -91,36 +90,31 @@ def training(model: nn.Module) -> Iterator[None]:
     ),
     needs=("train-mode", "float32"),
     binds=("architecture.dropout",),
-    applies=always,
     cases=lambda subject: batch_cases(subject, least=4, batches=st.integers(2, 3)),
-    case_type=BatchCase,
     examples=3,
     dtypes=("float32",),
 )
-def train_without_dropout(subject: Subject, case: BatchCase) -> None:
+def train_without_dropout(subject: Subject, case: BatchCase, path: str) -> None:
     inputs = batch_inputs(subject, case)
-    for path in subject.paths:
-        model = subject.fresh_model(case.setup(path, dtype="float32", dropping=False))
-        evaluated, expected = _logits_and_gradients(subject, model, inputs, case.tokens)
-        with training(model):
-            trained, actual = _logits_and_gradients(subject, model, inputs, case.tokens)
-        demand_equal(
-            trained,
-            evaluated,
-            rows=real_rows(inputs),
-            budget=FLOAT32_FLOOR,
-            what="the outputs in train mode, with a dropout rate of zero, and in eval mode",
-            path=path,
+    model = subject.fresh_model(case.setup(path, dtype="float32", dropping=False))
+    evaluated, expected = _logits_and_gradients(subject, model, inputs, case.tokens)
+    with training(model):
+        trained, actual = _logits_and_gradients(subject, model, inputs, case.tokens)
+    demand_equal(
+        trained,
+        evaluated,
+        rows=real_rows(inputs),
+        budget=FLOAT32_FLOOR,
+        what="the outputs in train mode, with a dropout rate of zero, and in eval mode",
+    )
+    error, name = farthest_apart(actual, expected)
+    if not error <= 10 * FLOAT32_FLOOR:
+        raise Violation(
+            f"with a dropout rate of zero the gradients of {name} in train mode and in eval mode differ by"
+            f" {error:.1e} (relative; rounding stays below {10 * FLOAT32_FLOOR:.0e})",
+            parameter=name,
+            error=error,
         )
-        error, name = farthest_apart(actual, expected)
-        if not error <= 10 * FLOAT32_FLOOR:
-            raise Violation(
-                f"with a dropout rate of zero the gradients of {name} in train mode and in eval mode differ by"
-                f" {error:.1e} (relative; rounding stays below {10 * FLOAT32_FLOOR:.0e})",
-                parameter=name,
-                error=error,
-                path=path,
-            )
 
 
 def _logits_and_gradients(
@@ -138,7 +132,6 @@ def _logits_and_gradients(
 @claim(
     slug="objective.gradients",
     clause="It is learned from as the formula is.",
-    level="must",
     meaning=(
         "The gradient of the training loss is that of the formula, through the candidate's own logits, in train mode"
         " with a dropout rate of zero. The loss is differentiated, and so is the mean cross-entropy of the logits:"
@@ -149,28 +142,24 @@ def _logits_and_gradients(
     catches=("loss detached from the logits", "labels smoothed in training alone"),
     needs=("loss", "gradients", "float32"),
     binds=("architecture.objective", "architecture.dropout"),
-    applies=always,
     cases=loss_cases,
-    case_type=BatchCase,
     examples=2,
     dtypes=("float32",),
 )
-def objective_gradients(subject: Subject, case: BatchCase) -> None:
+def objective_gradients(subject: Subject, case: BatchCase, path: str) -> None:
     given, labels, read = taught_case(subject, case)
-    for path in subject.paths:
-        model = subject.fresh_model(case.setup(path, dtype="float32", dropping=False))
-        model.train(subject.has("train-mode") and not subject.candidate.routes(subject.spec))
-        loss = subject.loss(model, given, labels, grad=True)
-        subject.backward(model, loss, "the backward pass of the loss")
-        actual = gradients_of(model)
-        outputs = subject.forward(model, read, grad=True)
-        subject.backward(model, expected_loss(subject.spec, outputs, labels))
-        error, name = farthest_apart(actual, gradients_of(model))
-        if not error <= 10 * FLOAT32_FLOOR:
-            raise Violation(
-                f"the gradients of {name} by the loss and by the formula on the same logits differ by {error:.1e}"
-                f" (relative; expected less than {10 * FLOAT32_FLOOR:.0e})",
-                parameter=name,
-                error=error,
-                path=path,
-            )
+    model = subject.fresh_model(case.setup(path, dtype="float32", dropping=False))
+    model.train(subject.has("train-mode") and not subject.candidate.routes(subject.spec))
+    loss = subject.loss(model, given, labels, grad=True)
+    subject.backward(model, loss, "the backward pass of the loss")
+    actual = gradients_of(model)
+    outputs = subject.forward(model, read, grad=True)
+    subject.backward(model, expected_loss(subject.spec, outputs, labels))
+    error, name = farthest_apart(actual, gradients_of(model))
+    if not error <= 10 * FLOAT32_FLOOR:
+        raise Violation(
+            f"the gradients of {name} by the loss and by the formula on the same logits differ by {error:.1e}"
+            f" (relative; expected less than {10 * FLOAT32_FLOOR:.0e})",
+            parameter=name,
+            error=error,
+        )

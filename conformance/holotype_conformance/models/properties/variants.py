@@ -12,9 +12,9 @@ from torch import Tensor
 
 from holotype_conformance.judge.property import ALL_DTYPES, Skip, Violation, measured
 from holotype_conformance.judge.records import DType
+from holotype_conformance.judge.sharing import shared
 from holotype_conformance.judge.tolerance import demand_equal, rms_error
-from holotype_conformance.models.candidate import Inputs
-from holotype_conformance.models.cases import BatchCase, asked, paddings
+from holotype_conformance.models.cases import BatchCase, asked, batch_inputs, paddings
 from holotype_conformance.models.properties.rounding import (
     ROUNDING_FACTOR,
     own_error,
@@ -71,12 +71,13 @@ def unmeasured(subject: Subject) -> str | None:
 # Budgets --------------------------------------------------------------------------------------------------
 
 
-def allowance(subject: Subject, case: TwiceCase, inputs: Inputs) -> float:
+@shared
+def allowance(subject: Subject, case: TwiceCase) -> float:
     """How far one run may be from the exact result: half of what may lie between two."""
     if case.dtype == "float64":
         return subject.floor / 2
     weights = subject.weights(case.layers, case.weights, "steady")
-    rounded = rounded_to(case.dtype, weights)
+    rounded, inputs = rounded_to(case.dtype, weights), batch_inputs(subject, case)
     exact = run_oracle(subject, case, rounded, inputs)
     setup = case.setup("default", dtype=case.dtype)
     return ROUNDING_FACTOR[case.dtype] * own_error(subject, setup, rounded, inputs, exact)
@@ -90,7 +91,6 @@ def demand_alike(
     case: TwiceCase,
     budget: float,
     what: str,
-    path: str,
 ) -> None:
     """Demand that two runs agree, in float64 everywhere and below in root mean square.
 
@@ -100,7 +100,7 @@ def demand_alike(
     actual, expected = actual.cpu(), expected.cpu()
     rows = rows.cpu()
     if case.dtype == "float64":
-        demand_equal(actual, expected, rows=rows, budget=budget, what=what, path=path)
+        demand_equal(actual, expected, rows=rows, budget=budget, what=what)
         return
     error = rms_error(actual[rows], expected[rows])
     measured(error, budget)
@@ -110,5 +110,4 @@ def demand_alike(
             f" own rounding allows is {budget:.1e}",
             error=error,
             budget=budget,
-            path=path,
         )

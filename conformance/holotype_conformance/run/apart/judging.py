@@ -17,6 +17,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from holotype_conformance.judge import subject as judged
 from holotype_conformance.judge.declaring import Floor
 from holotype_conformance.judge.process_state import note_changes
 from holotype_conformance.judge.property import Property, Violation, measured, noted
@@ -200,7 +201,7 @@ class CacheThere:
         self.number = number
 
 
-class Asking:
+class Asking(judged.Subject):
     """What subjects of models and of kernels have in common.
 
     A property that is judged here runs its check on this subject; of the others each case is judged there.
@@ -210,13 +211,13 @@ class Asking:
     place: Place
     judged_there = False  # whether everything is
 
-    def check(self, property_: Property, case: Any, seed: int) -> None:
+    def check(self, property_: Property, case: Any, seed: int = 0) -> None:
         """Judge one case, in random states of its own."""
         self.half.case += 1
         self.half.seed = seed
         self.half.slug = property_.slug
         if property_.apart and not self.judged_there:
-            property_.check(self, case)
+            super().check(property_, case, seed)
             return
         ask = Check(place=self.place, case=msgspec.json.encode(case))
         checked = self.half.ask(ask, Checked)
@@ -277,7 +278,7 @@ class SubjectThere(Asking, Subject):
     def fresh_model(self, setup: Setup) -> nn.Module:
         model = ModelThere(self.half.ask(Build(place=self.place, setup=setup), Built))
         self.half.keep(model, model.number)
-        self._paths[model], self._dtypes[model] = setup.path, model.marker.dtype
+        self._dtypes[model] = model.marker.dtype
         return model
 
     def load(self, model: nn.Module, weights: Weights) -> None:
@@ -294,8 +295,7 @@ class SubjectThere(Asking, Subject):
         return self._asked(model, inputs, ask)
 
     def _asked(self, model: nn.Module, inputs: Inputs, ask: Forward) -> Outputs:
-        with self._named(model):
-            return self._checked(model, inputs, self._returned(inputs, ask))
+        return self._checked(model, inputs, self._returned(inputs, ask))
 
     def _returned(self, inputs: Inputs, ask: Forward) -> Outputs:
         given = all_data(inputs.tensors())

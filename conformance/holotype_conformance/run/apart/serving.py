@@ -148,7 +148,7 @@ class Server:
             case Check(place=place, case=case):
                 property_ = self.property(ask.slug)
                 with measurements() as found, notes() as noted:
-                    property_.check(self.subject(place), _case(property_, case))
+                    self.subject(place).check(property_, _case(property_, case))
                 return Checked(measured=tuple(found), notes=tuple(map(encodable, noted)))
             case Diagnose():
                 return self._diagnose(ask)

@@ -133,7 +133,7 @@ def test_whole_blocks_of_padding_lie_in_a_long_cache(reach: int, outcome: str) -
 
 
 def test_theta_that_grows_with_the_length_stays_as_it_is_in_each_row_of_a_case() -> None:
-    property_ = replace(PROPERTIES["cache.long-rows"], examples=40, check=lambda _, __: None)
+    property_ = replace(PROPERTIES["cache.long-rows"], examples=40, check=lambda *_: None)
     subject = Subject(resolve("reference"), load("qwen-1.8b"))
     spec = subject.probe(2)
     paddings = set()

@@ -196,9 +196,9 @@ def test_each_claim_holds_its_dtype_to_the_formula(
     monkeypatch.setattr(rounding, "check_rounding", lambda *given: checked.append(given))
     subject = Subject(ReferenceCandidate(), GPT2)
     case = RoundingCase(length=5, layers=1, weights=2)
-    property_.check(subject, case)
-    ((given, of, asked, weights),) = checked
-    assert (given, of, asked) == (subject, case, dtype)
+    property_.check(subject, case, "eager")
+    ((given, of, path, asked, weights),) = checked
+    assert (given, of, path, asked) == (subject, case, "eager", dtype)
     expected = subject.weights(1, 2, "steady")
     if dtype == "float16":
         expected = rounding.loud_weights(subject, case)

@@ -5,6 +5,7 @@ Errors are made up, on outputs of ones: a logit of 1.2 is off by 0.2 of the root
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from holotype_conformance.judge.property import SuiteFault, Violation, measurements
+from holotype_conformance.judge.sharing import shared
 from holotype_conformance.models.adapters.reference import ReferenceCandidate, run_reference
 from holotype_conformance.models.candidate import Floor, Inputs
 from holotype_conformance.models.properties import rounding
@@ -25,6 +27,7 @@ from holotype_spec import load
 from holotype_spec.schema import Spec
 
 GPT2 = load("gpt2")
+BFLOAT16 = rounding.bfloat16
 CASE = RoundingCase(length=5, batch=2, tokens=3)
 OWN = 0.1  # the reference's own error, made up
 
@@ -53,6 +56,7 @@ class Judging:
         self.exact: list[tuple[Any, ...]] = []
         self.ran: list[tuple[str, Inputs]] = []
         self.batches: list[RoundingCase] = []
+        self.read: list[Inputs] = []
         self.spoilt: Any = lambda inputs, logits: logits
 
         def fresh_model(setup: Setup) -> nn.Module:
@@ -76,24 +80,30 @@ class Judging:
         monkeypatch.setattr(rounding, "run_oracle", run_oracle)
         inputs_of = rounding.rounding_inputs
 
+        @shared
         def rounding_inputs(subject: Subject, case: RoundingCase) -> Inputs:
             self.batches.append(case)
-            return inputs_of(subject, case)
+            self.read.append(inputs_of(subject, case))
+            return self.read[-1]
 
         monkeypatch.setattr(rounding, "rounding_inputs", rounding_inputs)
 
     def run(self, subject: Subject, model: nn.Module, inputs: Inputs) -> Tensor:
         path: str = model.path  # type: ignore[assignment]
         self.ran.append((path, inputs))
-        error = self.errors[path][len(self.batches) - 1]
+        error = self.errors[path][[each is inputs for each in self.read].index(True)]
         logits = torch.full((*inputs.token_ids.shape, 97), 1.0 + error, dtype=torch.float64)
         spoilt: Tensor = self.spoilt(inputs, logits)
         return spoilt
 
     def __call__(self, dtype: Any = "float32", case: RoundingCase = CASE, **how: Any) -> Any:
         weights = self.subject.weights(case.layers, case.weights, "steady")
+
+        def check(subject: Subject, case: RoundingCase, path: str) -> None:
+            check_rounding(subject, case, path, dtype, weights, run=self.run, **how)
+
         with measurements() as found:
-            check_rounding(self.subject, case, dtype, weights, run=self.run, **how)
+            self.subject.check(replace(BFLOAT16, check=check), case)
         return [(round(error, 12), round(budget, 12)) for error, budget in found]
 
 
@@ -106,7 +116,7 @@ def test_the_budget_is_a_multiple_of_the_references_own_error(
     budget = round(factor * OWN, 12)
     near = round(budget - 0.001, 12)
     judging = Judging(monkeypatch, {"a": (near, 9.0), "b": (-0.05, 9.0)})
-    assert judging(dtype) == [(near, budget)]
+    assert judging(dtype) == [(near, budget), (0.05, budget)]
     assert [path for path, _ in judging.ran] == ["a", "b"]
     far = Judging(monkeypatch, {"a": (0.0, 0.0), "b": (budget + 0.001, budget + 0.001)})
     with pytest.raises(Violation):
@@ -126,17 +136,14 @@ def test_only_who_is_over_the_budget_twice_is_told_and_only_suspects_are_asked_a
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     judging = Judging(monkeypatch, {"a": (0.1, 9.0), "b": (0.3, 0.15), "c": (0.1, 9.0)})
-    assert judging() == [(0.15, 0.2)]
-    assert [path for path, _ in judging.ran] == ["a", "b", "c", "b"]
+    assert judging() == [(0.1, 0.2), (0.15, 0.2), (0.1, 0.2)]
+    assert [path for path, _ in judging.ran] == ["a", "b", "b", "c"]
     assert [batch.tokens for batch in judging.batches] == [3, 103]
-    first, second = judging.ran[1][1], judging.ran[3][1]
+    first, second = judging.ran[1][1], judging.ran[2][1]
     assert not torch.equal(first.token_ids, second.token_ids)
     wrong = Judging(monkeypatch, {"a": (0.1, 9.0), "b": (0.3, 0.25), "c": (0.4, 0.35)})
-    with measurements() as found, pytest.raises(Violation) as caught:
-        check_rounding(
-            wrong.subject, CASE, "float32", wrong.subject.weights(2, 0, "steady"), run=wrong.run
-        )
-    assert [(round(error, 12), budget) for error, budget in found] == [(0.25, 0.2)]
+    with pytest.raises(Violation) as caught:
+        wrong()
     assert caught.value.summary == (
         "in float32 the logits are off by 2.5e-01 (relative root mean square against the float64"
         " oracle); the reference's are by 1.0e-01, and 2.0e-01 is allowed"
@@ -200,6 +207,26 @@ def test_weights_of_its_own_are_measured_for_each_path(monkeypatch: pytest.Monke
     assert [given is judging.loaded[0] for _, given in asked] == [True, True]
     assert [arguments[2] for arguments in judging.exact] == own
     assert [arguments[2] for arguments in judging.own] == own
+
+
+def test_each_path_is_judged_by_the_references_error_with_its_own_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Path a may be off by 0.2 and path b by 0.8; whichever comes last, neither lends the other its budget."""
+    own = {"a": 0.1, "b": 0.4}
+
+    def judged(errors: dict[str, float]) -> Any:
+        judging = Judging(monkeypatch, {path: (error, error) for path, error in errors.items()})
+        monkeypatch.setattr(judging.subject, "held", lambda model, _: {"path": model.path})
+        monkeypatch.setattr(rounding, "own_error", lambda *of: own[of[2]["path"]])
+        return judging()
+
+    assert judged({"a": 0.15, "b": 0.7}) == [(0.15, 0.2), (0.7, 0.8)]
+    assert judged({"b": 0.7, "a": 0.15}) == [(0.7, 0.8), (0.15, 0.2)]
+    for errors in ({"a": 0.3, "b": 0.3}, {"b": 0.3, "a": 0.3}):
+        with pytest.raises(Violation) as caught:
+            judged(errors)
+        assert (caught.value.facts["path"], caught.value.facts["budget"]) == ("a", 0.2)
 
 
 def test_only_real_positions_from_the_start_on_are_compared(
