@@ -50,7 +50,7 @@ def once_more(
     case: Case,
     fresh: Fresh,
     rerun_all: str,
-    what: str = "model",
+    what: str,
 ) -> Result:
     """The failure, and whether it depends on earlier calls.
 
@@ -61,7 +61,7 @@ def once_more(
         case: the one that failed.
         fresh: gives fresh subjects.
         rerun_all: the command that runs the whole property.
-        what: is called, in a word.
+        what: what is fresh, in a word.
     """
     shared = partial(fresh, shared=True)
     if _fails(property_, (), case, shared) or result.counterexample is None:

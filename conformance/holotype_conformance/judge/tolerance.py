@@ -46,7 +46,7 @@ def largest_error(errors: Mapping[str, float]) -> tuple[str, float]:
 
 
 def moved(before: Tensor, after: Tensor, stillness: float) -> Tensor:
-    """(batch, length) bool: which outputs have moved.
+    """(batch, length) bool: which outputs have moved; a NaN always has, as it equals nothing.
 
     Args:
         before: (batch, length, …).
@@ -54,11 +54,13 @@ def moved(before: Tensor, after: Tensor, stillness: float) -> Tensor:
         stillness: 0 where every bit counts, else the largest difference over the root mean square of `before`
             that is rounding.
     """
+    differs = before != after
     if not stillness:
-        return (before != after).any(-1)
-    real = before[before.isfinite()]  # what stands at padding may be anything
+        return differs.any(-1)
+    real = before[before.isfinite()]  # padding content may be anything
     rounding = stillness * real.double().square().mean().sqrt()
-    return ((before.double() - after.double()).abs() > rounding).any(-1)
+    near = (before.double() - after.double()).abs() <= rounding
+    return (differs & ~near).any(-1)
 
 
 def demand_equal(

@@ -60,6 +60,18 @@ def test_what_may_move_by_rounding_may_move_by_that_and_no_more(
     assert moved(before, after, 1e-3).tolist() == [[False, moves]]
 
 
+@pytest.mark.parametrize("stillness", [0.0, 1e-3])
+def test_what_is_no_number_has_moved_and_the_same_infinity_has_not(stillness: float) -> None:
+    before = torch.ones(1, 5, 2, dtype=torch.float64)
+    before[0, 3, 0] = before[0, 4, 0] = torch.inf
+    after = before.clone()
+    after[0, 1, 1] = torch.nan
+    after[0, 2, 0] = -torch.inf
+    after[0, 4, 0] = 1.0
+    assert moved(before, after, stillness).tolist() == [[False, True, True, False, True]]
+    assert moved(after, before, stillness).tolist() == [[False, True, True, False, True]]
+
+
 def test_where_bits_count_the_last_one_does() -> None:
     before = torch.ones(1, 2, 3, dtype=torch.float64)
     after = before.clone()
