@@ -43,8 +43,6 @@ CIRCLES = frozenset(
     for names in (
         "spec.probes spec.schema.model spec.schema",
         "spec.parameters spec.network_parameters spec.counts",
-        "conformance.models.capabilities conformance.models.declarations conformance.models.candidate",
-        "conformance.models.subject conformance.models.narrow",
     )
 )
 DOTTED = re.compile(r"holotype_(?:spec|reference|conformance)(?:\.\w+)+")

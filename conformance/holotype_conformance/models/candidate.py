@@ -19,7 +19,6 @@ from holotype_conformance.judge.declaring import Floor
 from holotype_conformance.models.capabilities import ARGUMENT_NAMES, INPUT_NAMES, found_capabilities
 from holotype_conformance.models.capabilities import absolute_positions as absolute_positions
 from holotype_conformance.models.counting import parameter_count
-from holotype_conformance.models.declarations import Capability, Difference, Form
 from holotype_conformance.models.exchange import (
     Inputs,
     Labels,
@@ -29,6 +28,7 @@ from holotype_conformance.models.exchange import (
     present,
     seen,
 )
+from holotype_conformance.models.statements import Capability, Difference, Form
 from holotype_reference.weights import Weights
 from holotype_spec.schema import Experts, Spec
 

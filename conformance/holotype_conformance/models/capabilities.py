@@ -6,20 +6,17 @@ import inspect
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from holotype_conformance.judge.declaring import DTYPE_NAMES
-from holotype_conformance.models.declarations import Capability
-from holotype_conformance.models.exchange import Inputs
+from holotype_conformance.models.exchange import Inputs, Outputs
+from holotype_conformance.models.statements import Capability, Form
 from holotype_reference.weights import random_weights
 from holotype_reference.weights.checkpoints import CheckpointError
 from holotype_spec.schema import Spec
-
-if TYPE_CHECKING:
-    from holotype_conformance.models.candidate import Candidate
 
 # How a `forward` that follows the custom of the field calls what it takes.
 ARGUMENT_NAMES: Mapping[Capability, str] = {
@@ -40,6 +37,19 @@ INPUT_NAMES: Mapping[Capability, str] = {
 }
 
 
+class Overriding(Protocol):
+    """As much of a candidate as its capabilities are read off."""
+
+    absent: Mapping[Capability, str]
+    holds: Mapping[Form, str]
+
+    def overrides(self, method: str) -> bool:
+        """Whether it has a method of its own of this name."""
+
+    def forward(self, model: nn.Module, inputs: Inputs) -> Outputs:
+        """One full forward pass without a cache."""
+
+
 def absolute_positions(spec: Spec) -> bool:
     """Whether a shift of all positions changes the outputs."""
     return (
@@ -49,7 +59,7 @@ def absolute_positions(spec: Spec) -> bool:
 
 
 def found_capabilities(
-    candidate: Candidate, model: nn.Module, spec: Spec
+    candidate: Overriding, model: nn.Module, spec: Spec
 ) -> dict[Capability, str | None]:
     """What the candidate can do with `spec`: for each capability None when it has it, else the reason why not."""
     found: dict[Capability, str | None] = {
@@ -74,7 +84,9 @@ def found_capabilities(
     return found
 
 
-def _of_forward(candidate: Candidate, model: nn.Module, spec: Spec) -> dict[Capability, str | None]:
+def _of_forward(
+    candidate: Overriding, model: nn.Module, spec: Spec
+) -> dict[Capability, str | None]:
     """What can be handed to its `forward`, and whether there is one with a cache."""
     found: dict[Capability, str | None] = {}
     for capability, name in ARGUMENT_NAMES.items():
@@ -94,7 +106,7 @@ def _of_forward(candidate: Candidate, model: nn.Module, spec: Spec) -> dict[Capa
     return found
 
 
-def _other_parameters(candidate: Candidate) -> dict[Capability, str | None]:
+def _other_parameters(candidate: Overriding) -> dict[Capability, str | None]:
     """What cannot be asked of weights that are no parameters, or other ones than the spec's."""
     if "parameters" in candidate.absent:
         why = candidate.absent["parameters"]
@@ -106,7 +118,7 @@ def _other_parameters(candidate: Candidate) -> dict[Capability, str | None]:
     return {"training-step": why, "count": None if told else why}
 
 
-def _unstored(candidate: Candidate) -> str | None:
+def _unstored(candidate: Overriding) -> str | None:
     """Why it cannot be stored, if its weights are where `state_dict` has none and it says no other way."""
     if "parameters" not in candidate.absent or candidate.overrides("save"):
         return None
@@ -128,7 +140,7 @@ class _Watched(Inputs):
         return {name: value for name, value in super().tensors().items() if name != "read"}
 
 
-def _read_by_forward(candidate: Candidate, model: nn.Module, spec: Spec) -> set[str]:
+def _read_by_forward(candidate: Overriding, model: nn.Module, spec: Spec) -> set[str]:
     """The names of the inputs that an overridden `forward` looks at; all of them if it cannot be run."""
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     tokens = torch.ones(1, 3, dtype=torch.long, device=device)

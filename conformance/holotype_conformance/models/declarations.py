@@ -7,9 +7,8 @@ an error of whoever wrote it, and no verdict on the candidate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from holotype_conformance.judge.declaring import (
     DTYPE_NAMES,
@@ -23,71 +22,16 @@ from holotype_conformance.judge.declaring import (
     shown,
 )
 from holotype_conformance.judge.records import Declaration
+from holotype_conformance.models.candidate import Candidate
+from holotype_conformance.models.statements import CAPABILITIES as CAPABILITIES
+from holotype_conformance.models.statements import FORMS as FORMS
+from holotype_conformance.models.statements import Capability as Capability
+from holotype_conformance.models.statements import Difference as Difference
+from holotype_conformance.models.statements import Form as Form
+from holotype_conformance.models.statements import declaring as declaring
+from holotype_conformance.models.statements import holding as holding
+from holotype_conformance.models.statements import inference_only as inference_only
 from holotype_spec.schema import Spec
-
-if TYPE_CHECKING:
-    from holotype_conformance.models.candidate import Candidate
-
-Capability = Literal[
-    "attention-mask",
-    "position-ids",
-    "token-types",
-    "source-mask",
-    "order",
-    "next-sentence",
-    "cache",
-    "weights",
-    "loss",
-    "left-padding",
-    "parallel-caches",
-    "gradients",
-    "train-mode",
-    "parameters",
-    "storage",
-    "float64",
-    "float32",
-    "bfloat16",
-    "float16",
-    "count",
-    "training-step",
-]
-Form = Literal["adapters", "padded-vocabulary", "reparametrised"]
-
-CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
-FORMS: tuple[Form, ...] = get_args(Form)
-
-
-def declaring(capability: Capability) -> str:
-    """How a candidate declares that it lacks a capability, for messages."""
-    return f'absent = {{"{capability}": "why"}}'
-
-
-def holding(form: Form) -> str:
-    """How a candidate declares a form in which it holds its weights, for messages."""
-    return f'holds = {{"{form}": "why"}}'
-
-
-def inference_only() -> str:
-    """What a candidate without gradients is told."""
-    return f"A candidate for inference alone declares {declaring('gradients')}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """Where an implementation is known not to be what its spec says, stated by its adapter.
-
-    It is printed beside the verdict, and all else is judged by the reference of the changed spec.
-
-    Attributes:
-        field: what differs, as `holotype show SPEC --json` calls it, such as "architecture.head".
-        reason: what the implementation does instead, and who says so.
-        change: the spec as the implementation has it. The same one, where nothing that is compared changes.
-    """
-
-    field: str
-    reason: str
-    change: Callable[[Spec], Spec] = lambda spec: spec
-
 
 # Reading them ---------------------------------------------------------------------------------------------------
 

@@ -7,21 +7,18 @@ with what the reference itself rounds there, measured, times a factor that leave
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
 
 import torch
+from torch import Tensor
 
 from holotype_conformance.judge.declaring import DTYPE_NAMES, MOST
 from holotype_conformance.judge.records import DType
 from holotype_conformance.judge.tolerance import relative_error
-from holotype_conformance.models.adapters.reference import run_reference
+from holotype_conformance.models.setup import Setup
 from holotype_reference.support import unsupported
 from holotype_reference.weights import Weights
-
-if TYPE_CHECKING:
-    from holotype_conformance.models.setup import Setup
-    from holotype_conformance.models.subject import Subject
+from holotype_spec.schema import Spec
 
 UNLUCKY = 8.0  # times the largest error of the reference in nine models; the largest of a thousand is twice that
 # What is equal to rounding where there is no reference to measure: as many units in the last place as in float64.
@@ -48,27 +45,20 @@ def rounded(weights: Weights, dtype: torch.dtype) -> Weights:
     )
 
 
-def measured_floor(subject: Subject, dtype: DType, setup: type[Setup]) -> float:
-    """How far two right computations in `dtype` may be apart, relative: measured on the reference, if there is one."""
-    if subject.spec.family.generic or unsupported(subject.spec):
+def measured_floor(spec: Spec, dtype: DType, logits: Callable[[Setup, DType], Tensor]) -> float:
+    """How far two right computations in `dtype` may be apart, relative: measured on the reference, if there is one.
+
+    Args:
+        spec: what the reference would be built from.
+        dtype: in which it rounds.
+        logits: the reference's logits with the weights of a probe, computed in a dtype.
+    """
+    if spec.family.generic or unsupported(spec):
         return UNMEASURED[dtype]
     errors = []
     for layers in (1, 2, 3):
         for seed in range(3):
-            exact = setup(layers=layers, weights=seed, regime="steady")
-            weights = subject.weights_of(exact)
-            inputs = subject.inputs(tokens=(3, 24), seed=seed)
-            narrow = setup(layers=layers, weights=seed, dtype=dtype)
-            with torch.no_grad():
-                errors.append(
-                    relative_error(
-                        run_reference(
-                            subject.fresh_reference(narrow, weights=weights), inputs
-                        ).logits,
-                        run_reference(
-                            subject.fresh_reference(exact, weights=weights), inputs
-                        ).logits,
-                    )
-                )
+            probe = Setup(layers=layers, weights=seed, regime="steady")
+            errors.append(relative_error(logits(probe, dtype), logits(probe, "float64")))
     found = UNLUCKY * max(errors)
     return found if found <= MOST and all(map(math.isfinite, errors)) else MOST

@@ -25,6 +25,7 @@ from holotype_conformance.judge.guard import CandidateUnusable, candidate_code
 from holotype_conformance.judge.property import ALL_DTYPES, SuiteFault, Violation
 from holotype_conformance.judge.randomness import random_states
 from holotype_conformance.judge.records import DType
+from holotype_conformance.models.adapters.reference import run_reference
 from holotype_conformance.models.bold_weights import embolden
 from holotype_conformance.models.candidate import Candidate, Capability, Inputs, Labels, Outputs
 from holotype_conformance.models.declarations import (
@@ -149,8 +150,19 @@ class Subject(judged.Subject):
     def floor(self) -> float:
         """The largest relative difference, in the widest dtype, between two computations of the same numbers."""
         exact = self.widest == "float64"
-        rounding = FLOAT64_FLOOR if exact else measured_floor(self, self.widest, Setup)
+        rounding = FLOAT64_FLOOR if exact else self._measured_floor()
         return max(rounding, self.limits.between_runs(self.widest))
+
+    def _measured_floor(self) -> float:
+        """How far two right computations in the widest dtype may be apart, by the reference."""
+
+        def logits(setup: Setup, dtype: DType) -> Tensor:
+            weights, setup = self.weights_of(setup), msgspec.structs.replace(setup, dtype=dtype)
+            inputs = self.inputs(tokens=(3, 24), seed=setup.weights)
+            with torch.no_grad():
+                return run_reference(self.fresh_reference(setup, weights=weights), inputs).logits
+
+        return measured_floor(self.spec, self.widest, logits)
 
     @cached_property
     def limits(self) -> Floor:

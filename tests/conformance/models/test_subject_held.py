@@ -15,6 +15,7 @@ from holotype_conformance.judge.guard import CandidateUnusable
 from holotype_conformance.judge.property import ALL_DTYPES, SuiteFault, Violation
 from holotype_conformance.judge.records import DType
 from holotype_conformance.models import subject as subjects
+from holotype_conformance.models.adapters.reference import run_reference
 from holotype_conformance.models.candidate import (
     Capability,
     Difference,
@@ -212,7 +213,15 @@ def test_the_floor_is_measured_where_there_is_no_float64_and_is_no_less_than_wha
     monkeypatch.setattr(subjects, "measured_floor", measured)
     narrow = Subject(Narrow(), GPT2)
     assert narrow.floor == 1e-4
-    assert asked == [(narrow, "bfloat16", Setup)]
+    ((spec, dtype, logits),) = asked
+    assert (spec, dtype) == (GPT2, "bfloat16")
+    probe = Setup(layers=1, weights=2, regime="steady")
+    inputs, weights = narrow.inputs(tokens=(3, 24), seed=2), narrow.weights_of(probe)
+    for of, torch_dtype in (("bfloat16", torch.bfloat16), ("float64", torch.float64)):
+        same = narrow.fresh_reference(msgspec.structs.replace(probe, dtype=of), weights=weights)
+        found = logits(probe, of)
+        assert found.dtype is torch_dtype
+        assert torch.equal(found, run_reference(same, inputs).logits.detach())
 
     class Stating(Narrow):
         def floor(self, spec: Spec) -> Floor:
