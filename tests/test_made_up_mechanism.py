@@ -15,7 +15,6 @@ import torch
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
-import holotype_reference.stack
 from holotype_conformance.models.adapters.reference import ReferenceCandidate
 from holotype_conformance.models.deviations import DeviatedCandidate, Deviation
 from holotype_conformance.models.deviations.features import having
@@ -24,6 +23,7 @@ from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.subject import Subject
 from holotype_conformance.mutation.kills import judge
 from holotype_reference.model import Model, build
+from holotype_reference.positions import SHARED, nothing_shared
 from holotype_reference.positions.relative_bias import Alibi, DistanceBias
 from holotype_reference.weights.random import random_weights
 from holotype_spec import count_parameters, load, parameter_table, probe, schema, tensor_table
@@ -90,20 +90,14 @@ STEEPER = Deviation(
 @pytest.fixture
 def added(monkeypatch: pytest.MonkeyPatch) -> schema.Spec:
     """A LLaMA with the made-up positions, which the reference builds while a test runs."""
-    positions_of = holotype_reference.stack.positions_of
-
-    def also(spec: schema.Spec, pattern: schema.Pattern) -> object:
-        made_up = spec.architecture.positions
-        if isinstance(made_up, TrainedSlopes):
-            return SlopedBias(spec.heads, made_up.reach)
-        return positions_of(spec, pattern)
-
-    monkeypatch.setattr(holotype_reference.stack, "positions_of", also)
+    monkeypatch.setitem(
+        SHARED, TrainedSlopes, lambda spec, kind, _: SlopedBias(spec.heads, kind.reach)
+    )
     return sloped(LLAMA)
 
 
 def sloped(
-    spec: schema.Spec, positions: schema.Positions | TrainedSlopes | None = None
+    spec: schema.Spec, positions: schema.Positions | PositionMechanism | None = None
 ) -> schema.Spec:
     """`spec` with the made-up positions, or others."""
     positions = positions or TrainedSlopes(reach=100)
@@ -170,8 +164,19 @@ def test_the_reference_has_its_parameters_and_computes_it(added: schema.Spec) ->
 
 
 def test_it_is_gone_when_it_is_taken_away() -> None:
-    with pytest.raises(KeyError, match="relative_bias"):
+    with pytest.raises(
+        NotImplementedError, match="no module for positions of the class TrainedSlo"
+    ):
         build(probe(sloped(LLAMA)))
+
+
+def test_positions_that_are_added_have_rows_to_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Waves(PositionMechanism, tag="waves", tag_field="kind"):
+        added: ClassVar[bool] = True
+
+    monkeypatch.setitem(SHARED, Waves, nothing_shared)
+    with pytest.raises(NotImplementedError, match=r"no rows to add for .*Waves"):
+        build(probe(sloped(LLAMA, Waves())))
 
 
 # The suite ------------------------------------------------------------------------------------------------------

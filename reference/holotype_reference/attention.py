@@ -19,7 +19,7 @@ from torch import Tensor, finfo, nn
 
 from holotype_reference.basics import Linear, compute_dtype
 from holotype_reference.cache import KeysValues
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 from holotype_reference.masks import Mask
 from holotype_spec import schema
 
@@ -45,7 +45,7 @@ class Positions(nn.Module):
 
     name = "positions"  # under which a stack has it
 
-    def at(self, x: Tensor, inputs: Inputs) -> Positioning:
+    def at(self, x: Tensor, inputs: Call) -> Positioning:
         """For one pass over vectors (batch, length, hidden_size) that stand where the inputs say."""
         return Positioning()
 

@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from holotype_reference.cache import Cache
-from holotype_reference.inputs import Inputs, check_ids
+from holotype_reference.inputs import Call, check_ids
 from holotype_reference.masks import Documents, Prefix
 from holotype_spec import schema
 
 
-def check_given(spec: schema.Spec, inputs: Inputs) -> None:
+def with_further(spec: schema.Spec, inputs: Call, further: Mapping[str, Any]) -> Call:
+    """`inputs` with the arguments that few models take, and with the prefix that its cache began with.
+
+    Args:
+        further: by the names of `Inputs` and `Call`. A prefix may also be Python's numbers, one for each row or one
+            for all, and `right_to_left` a bool.
+
+    Raises:
+        ValueError: what is given does not fit the spec or the other arguments.
+    """
+    others = dict(further)
+    prefix, direction = others.pop("prefix", None), others.pop("right_to_left", None)
+    lengths = prefix.tolist() if isinstance(prefix, Tensor) else prefix
+    call = replace(
+        inputs,
+        visible_prefix=tuple(lengths) if isinstance(lengths, list) else lengths,
+        backwards=direction is not None and direction is not False,
+        **others,
+    )
+    check_given(spec, call)
+    if call.cache is None:
+        return call
+    return replace(call, visible_prefix=call.cache.remember(call.visible_prefix))
+
+
+def check_given(spec: schema.Spec, inputs: Call) -> None:
     """Raise ValueError unless what is given beside the token ids fits the spec and each other."""
     batch, length = inputs.token_ids.shape
-    cache, documents, prefix = inputs.cache, inputs.documents, inputs.prefix
+    cache, documents, prefix = inputs.cache, inputs.documents, inputs.visible_prefix
     _check_cache(spec, batch, cache)
     expected = (batch, inputs.cached + length)
     _check_shape("attention_mask", inputs.attention_mask, "(batch, cached + length)", expected)
     _check_documents(spec, batch, length, cache, documents)
     _check_prefix(spec, batch, length, cache, documents, prefix)
-    _check_direction(spec, prefix, inputs.right_to_left)
+    _check_direction(spec, prefix, inputs.backwards)
     if inputs.position_ids is not None:
         _check_positions(spec, batch, length, inputs.position_ids)
     _check_shape("token_types", inputs.token_types, "(batch, length)", (batch, length))

@@ -33,8 +33,8 @@ class Placement(nn.Module):
                 self.block_position = LearnedPositions(spec.position_rows, size, offset=0)
             case schema.Sinusoidal() as described:
                 self.position = Sinusoidal(size, described)
-            case _:
-                pass  # the others act inside attention
+            case kind if kind.added:  # the others act inside attention
+                raise NotImplementedError(f"no rows to add for {kind}")
         types = architecture.token_types
         self.token_type = Table(types, size) if types else None
         self.norm = norm(spec, size) if architecture.normalization.embedding else None

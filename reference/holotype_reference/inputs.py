@@ -1,8 +1,8 @@
-"""What a model reads in one call."""
+"""What a model reads in one call: a batch, and what only a model of ours takes with it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -13,31 +13,25 @@ from holotype_reference.masks import Documents, Prefix
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """The arguments of `Model.forward`, of which most calls give the first two.
+    """One batch, as tensors, of which most models take the first two.
 
     Attributes:
-        token_ids: (batch, length) whole numbers; the decoder's input of an encoder-decoder.
-        attention_mask: (batch, cached + length), 1 for a real token and 0 for padding; None when all are real. What
-            a model returns at padding is finite and means nothing.
-        position_ids: (batch or 1, length). By default positions count all tokens from 0, padding and the cache
-            included: under left padding give absolute positions here. Where a token has two, (batch or 1, 2,
-            length); by default they are those of `holotype_reference.positions.two_dimensional.spans`.
-        token_types: (batch, length), by default all 0.
-        source_ids: (batch, source length), the encoder's input. With a cache that holds a source it may be left
-            out, and is not encoded again.
-        source_mask: (batch, source length), as attention_mask; the first one holds for the life of a cache.
-        cache: from `Model.new_cache`; these tokens follow those that it holds, and it is extended by them.
-        documents: the lengths of documents packed into a row, one after the other: a tuple for each row, or one for
-            all. No document sees another, and unless position_ids are given the positions start again with each:
-            it gives what it gives alone. Not with a cache, nor for an encoder-decoder.
-        prefix: so many places at the start of a row, padding included, are seen by all of its tokens: one number
-            for each row, or one for all. For models with a visible prefix, by default an empty one; and for a
-            mixture of masks, where it is the first of two segments, 0 means left to right, and by default all is
-            seen. A cache begins with the whole prefix and remembers it.
-        right_to_left: of a mixture of masks the one in which each token sees itself and those behind it.
-        order: (batch, length) the place of each position, from 0, in the order in which tokens are predicted: the
-            logits of a position are then made of those before it in the order, and of no token at the first one,
-            whose logits say nothing. Without it everything is seen. Not with documents.
+        token_ids: (batch, length) int64; the decoder's input of an encoder-decoder.
+        attention_mask: (batch, length) int64, 1 for a real token and 0 for padding; None when all are real. With a
+            cache it covers what the cache holds too: (batch, cached + length). Outputs at padding mean nothing.
+        position_ids: (batch or 1, length) int64, or None to let the model count: from 0, padding and the cache
+            included, so that under left padding absolute positions are given. Where the spec gives a token two,
+            (batch or 1, 2, length): the place in the text and the place within its span.
+        token_types: (batch, length) int64, or None for zeros.
+        source_ids: (batch, source length) int64, the encoder's input of an encoder-decoder, else None. With a cache
+            that holds a source it may be left out, and is not encoded again.
+        source_mask: (batch, source length) int64, as attention_mask; the first one holds for the life of a cache.
+        prefix: (batch,) int64, so many places at the start of a row, padding included, are seen by all of it: of specs
+            with a visible prefix, where None is an empty one, and of mixtures of masks, where it is the first of two
+            segments, 0 reads from left to right, and None shows everything. A cache begins with the whole prefix.
+        right_to_left: (batch,) ones, or None. Only for mixtures of masks: each token sees itself and those behind it.
+        order: (batch, length) int64, the place of each position, from 0, in the order in which a permuted model
+            predicts: its logits are made of those before it, at the first one of none. None shows everything.
     """
 
     token_ids: Tensor
@@ -46,27 +40,43 @@ class Inputs:
     token_types: Tensor | None = None
     source_ids: Tensor | None = None
     source_mask: Tensor | None = None
+    prefix: Tensor | None = None
+    right_to_left: Tensor | None = None
+    order: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that are given, by name."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(Inputs):
+    """The arguments of `Model.forward`: a batch, and what only a model of the reference takes.
+
+    Attributes:
+        visible_prefix: `prefix` as masks hold it, one number for each row or one for all; a cache remembers it.
+        backwards: whether `right_to_left` was given.
+        cache: from `Model.new_cache`; these tokens follow those that it holds, and it is extended by them.
+        documents: the lengths of documents packed into a row, one after the other: a tuple for each row, or one for
+            all. No document sees another, and unless position_ids are given the positions start again with each:
+            it gives what it gives alone. Not with a cache, an order, nor for an encoder-decoder.
+    """
+
+    visible_prefix: Prefix | None = None
+    backwards: bool = False
     cache: Cache | None = None
     documents: Documents | None = None
-    prefix: Prefix | None = None
-    right_to_left: bool = False
-    order: Tensor | None = None
 
     @property
     def cached(self) -> int:
-        """How many tokens stand in the cache before these."""
+        """The number of tokens in the cache before these."""
         return 0 if self.cache is None else self.cache.length
 
     @property
     def padding(self) -> Tensor | None:
         """The attention mask as booleans, true for a real token."""
         return None if self.attention_mask is None else self.attention_mask != 0
-
-
-def restarted(documents: Documents, device: torch.device) -> Tensor:
-    """(batch or 1, length): positions that start again with each of the packed documents."""
-    rows = [[place for length in row for place in range(length)] for row in documents]
-    return torch.tensor(rows, device=device)
 
 
 def check_ids(name: str, ids: Tensor) -> tuple[int, int]:

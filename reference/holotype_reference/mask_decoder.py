@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from holotype_reference.attention import LayerInputs, WeightedSum
 from holotype_reference.basics import Table
 from holotype_reference.heads import MaskedLanguageModelHead
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 from holotype_reference.memory import with_memory
 from holotype_reference.stack import Stack
 from holotype_spec import schema
@@ -54,7 +54,7 @@ class MaskDecodingStack(Stack):
         super().__init__(spec, pattern, depth=spec.layers, cross=False, weigh=weigh)
         self.decoders = (head,)  # in a tuple, so that it is no part of this module
 
-    def through(self, x: Tensor, given: LayerInputs, inputs: Inputs) -> Tensor:
+    def through(self, x: Tensor, given: LayerInputs, inputs: Call) -> Tensor:
         for index in range(self.depth - 1):
             x = self.layers[index % len(self.layers)](x, given, None)
 

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from holotype_reference.masks import Band, Prefix
 from holotype_spec import schema
 
 
-class Choice(Protocol):
-    """What says which of the masks a batch is read with, as `Inputs` does."""
-
-    @property
-    def prefix(self) -> Prefix | None: ...
-
-    @property
-    def right_to_left(self) -> bool: ...
-
-
-def drawn(pattern: schema.Pattern, keys: int, choice: Choice) -> schema.Pattern | Band:
+def drawn(
+    pattern: schema.Pattern, keys: int, prefix: Prefix | None, right_to_left: bool
+) -> schema.Pattern | Band:
     """The pattern of one batch: of a mixture the mask that was chosen for it.
 
     All is seen; or each place sees itself and those behind it, which is a band that reaches to the last key; or itself
@@ -26,6 +16,6 @@ def drawn(pattern: schema.Pattern, keys: int, choice: Choice) -> schema.Pattern 
     """
     if not isinstance(pattern, schema.MixtureOfMasks):
         return pattern
-    if choice.right_to_left:
+    if right_to_left:
         return Band(before=0, after=keys)
-    return schema.Bidirectional() if choice.prefix is None else schema.Causal()
+    return schema.Bidirectional() if prefix is None else schema.Causal()

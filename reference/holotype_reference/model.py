@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from holotype_reference.basics import Linear
 from holotype_reference.cache import Cache
-from holotype_reference.checks import check_given
+from holotype_reference.checks import with_further
 from holotype_reference.embeddings import Embeddings, LanguageModelHead, Placement
 from holotype_reference.heads import MaskedLanguageModelHead, Pooler, ReplacedTokenHead
-from holotype_reference.inputs import Inputs, check_ids, restarted
+from holotype_reference.inputs import Call, check_ids
 from holotype_reference.kernels.paths import PATHS, Path
 from holotype_reference.mask_decoder import EnhancedMaskDecoder, MaskDecodingStack
-from holotype_reference.positions import two_dimensional
+from holotype_reference.positions import packed, two_dimensional
 from holotype_reference.source import SourceReader
 from holotype_reference.stack import Stack
 from holotype_reference.support import UnsupportedMechanism, unsupported
@@ -130,19 +130,15 @@ class Model(SourceReader):
 
         Args:
             token_ids, attention_mask, position_ids: as in `Inputs`.
-            further: the other fields of `Inputs`, by name: token_types, source_ids, cache, documents, …
+            further: the other fields of `Inputs` and `Call`, by name; a prefix and a direction may be Python's numbers.
 
         Raises:
             ValueError: an argument does not fit the spec or the others; nothing has been computed then.
         """
-        inputs = Inputs(
-            token_ids=token_ids, attention_mask=attention_mask, position_ids=position_ids, **further
-        )
         check_ids("token_ids", token_ids)
+        inputs = Call(token_ids=token_ids, attention_mask=attention_mask, position_ids=position_ids)
         if self.reads_source or further or attention_mask is not None or position_ids is not None:
-            check_given(self.spec, inputs)
-        if inputs.cache is not None:
-            inputs = replace(inputs, prefix=inputs.cache.remember(inputs.prefix))
+            inputs = with_further(self.spec, inputs, further)
         positions = self.positions(inputs, inputs.cached)
         inputs = replace(inputs, position_ids=positions)
         x = self.embeddings(token_ids, positions, inputs.token_types)
@@ -158,7 +154,7 @@ class Model(SourceReader):
         """The stack that writes the logits."""
         return self.encoder if self.spec.architecture.structure == "encoder" else self.decoder
 
-    def positions(self, inputs: Inputs, cached: int) -> Tensor:
+    def positions(self, inputs: Call, cached: int) -> Tensor:
         """(batch or 1, length), or (batch or 1, 2, length): those given, or counted on from what is cached."""
         tokens, device = cached + inputs.token_ids.shape[1], inputs.token_ids.device
         if inputs.position_ids is not None:
@@ -171,7 +167,7 @@ class Model(SourceReader):
         if self.spec.two_positions:
             return two_dimensional.places(inputs, cached)
         if inputs.documents is not None:
-            return restarted(inputs.documents, device)
+            return packed.restarted(inputs.documents, device)
         return rearrange(torch.arange(cached, tokens, device=device), "length -> 1 length")
 
     def classify(self, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from holotype_reference.attention import Source
 from holotype_reference.embeddings import Embeddings, Placement
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 from holotype_reference.masks import Mask
 from holotype_reference.stack import Stack
 from holotype_spec import schema
@@ -21,17 +21,17 @@ class SourceReader(nn.Module):
     source_embeddings: Placement | None
     encoder: Stack
 
-    def positions(self, inputs: Inputs, cached: int) -> Tensor:
+    def positions(self, inputs: Call, cached: int) -> Tensor:
         """(batch or 1, length): where the tokens stand."""
         raise NotImplementedError
 
-    def source(self, inputs: Inputs) -> Source | None:
+    def source(self, inputs: Call) -> Source | None:
         """The source encoded, or, from the second call with a cache, what is known of it."""
         cache, ids, encoded = inputs.cache, inputs.source_ids, None
         if cache is not None and cache.source_ids is not None:
             ids, padding = cache.source_ids, cache.source_padding
         elif ids is not None:
-            read = Inputs(token_ids=ids, attention_mask=inputs.source_mask)
+            read = Call(token_ids=ids, attention_mask=inputs.source_mask)
             encoded, padding = self.encode(read), read.padding
             if cache is not None:
                 cache.source_ids, cache.source_padding = ids.clone(), padding
@@ -47,7 +47,7 @@ class SourceReader(nn.Module):
         )
         return Source(encoded=encoded, mask=mask)
 
-    def encode(self, inputs: Inputs) -> Tensor:
+    def encode(self, inputs: Call) -> Tensor:
         """(batch, source length) -> (batch, source length, hidden_size)"""
         positions = self.positions(inputs, 0)
         own = self.source_embeddings

@@ -20,17 +20,13 @@ from holotype_reference.cache import LayerCache
 from holotype_reference.cross_attention import CrossAttention
 from holotype_reference.experts import Experts
 from holotype_reference.feed_forward import FeedForward
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 from holotype_reference.latent import LatentAttention
 from holotype_reference.masks import Mask
 from holotype_reference.mixture import drawn
-from holotype_reference.positions.disentangled import DisentangledAttention, RelativeRows
+from holotype_reference.positions import ATTENTION, SHARED
 from holotype_reference.positions.log_length import LogLength
-from holotype_reference.positions.relative_bias import Alibi, relative_bias
-from holotype_reference.positions.rope_scaling import ScaledRotary, score_factor
-from holotype_reference.positions.rotary import Rotary
-from holotype_reference.positions.transformer_xl import RelativeSinusoids, TransformerXLAttention
-from holotype_reference.positions.two_dimensional import TwoDimensionalRotary
+from holotype_reference.positions.rope_scaling import score_factor
 from holotype_spec import schema
 
 
@@ -128,7 +124,10 @@ class Stack(nn.Module):
         super().__init__()
         self.pattern = pattern
         self.depth = depth
-        positions = positions_of(spec, pattern)
+        described = spec.architecture.positions
+        scaling = type(getattr(described, "scaling", None))
+        shared = SHARED[scaling if scaling in SHARED else type(described)]
+        positions = shared(spec, described, pattern)
         if spec.architecture.attention.scale == "inverse-sqrt-head-dim-log-length":
             positions = LogLength(positions, trained=spec.max_positions)
         self.positions_name = positions.name
@@ -141,7 +140,7 @@ class Stack(nn.Module):
         self.final_norm = norm(spec) if spec.architecture.normalization.final else None
         self.dropout = nn.Dropout(spec.architecture.dropout.at("final"))
 
-    def forward(self, x: Tensor, *, inputs: Inputs, source: Source | None = None) -> Tensor:
+    def forward(self, x: Tensor, *, inputs: Call, source: Source | None = None) -> Tensor:
         """Vectors (batch, length, hidden_size) of the tokens of `inputs`, whose positions are given -> the same."""
         shared: Positions = getattr(self, self.positions_name)
         given = LayerInputs(mask=self.mask(inputs), positions=shared.at(x, inputs), source=source)
@@ -151,26 +150,28 @@ class Stack(nn.Module):
         dropped: Tensor = self.dropout(x)
         return dropped
 
-    def through(self, x: Tensor, given: LayerInputs, inputs: Inputs) -> Tensor:
+    def through(self, x: Tensor, given: LayerInputs, inputs: Call) -> Tensor:
         """(batch, length, hidden_size) through all layers -> the same"""
         for index in range(self.depth):
             cache = None if inputs.cache is None else inputs.cache.layers[index]
             x = self.layers[index % len(self.layers)](x, given, cache)
         return x
 
-    def mask(self, inputs: Inputs) -> Mask:
+    def mask(self, inputs: Call) -> Mask:
         """What self-attention sees: the stack's pattern in each document and the prefix, less the padding."""
         cached, queries = inputs.cached, inputs.token_ids.shape[1]
-        mixed = isinstance(self.pattern, schema.MixtureOfMasks)
+        pattern, visible = self.pattern, inputs.visible_prefix
         return Mask(
-            pattern=drawn(self.pattern, cached + queries, inputs) if mixed else self.pattern,
+            pattern=drawn(pattern, cached + queries, visible, inputs.backwards)
+            if pattern.mixed
+            else pattern,
             queries=queries,
             keys=cached + queries,
             cached=cached,
             padding=inputs.padding,
             device=inputs.token_ids.device,
             # A prefix lies in the first chunk, and what is read later sees all that came before.
-            prefix=0 if inputs.prefix is None or cached else inputs.prefix,
+            prefix=0 if visible is None or cached else visible,
             documents=inputs.documents,
         )
 
@@ -181,33 +182,11 @@ def self_attention(spec: schema.Spec, *, weigh: WeightedSum) -> Attention:
     made: Attention
     if isinstance(attention, schema.LatentAttention):
         made = LatentAttention(spec, attention, weigh=weigh)
-    elif isinstance(positions, schema.Disentangled):
-        made = DisentangledAttention(spec, positions, weigh=weigh)
-    elif isinstance(positions, schema.TransformerXLPositions):
-        made = TransformerXLAttention(spec, positions, weigh=weigh)
+    elif type(positions) in ATTENTION:
+        made = ATTENTION[type(positions)](spec, positions, weigh=weigh)
     else:
         made = SelfAttention(spec, weigh=weigh)
-    if isinstance(positions, schema.Rotary) and isinstance(positions.scaling, schema.YarnScaling):
-        made.scale *= score_factor(positions.scaling)
+    match positions:
+        case schema.Rotary(scaling=schema.YarnScaling() as scaling):
+            made.scale *= score_factor(scaling)
     return made
-
-
-def positions_of(spec: schema.Spec, pattern: schema.Pattern) -> Positions:
-    """What the layers of a stack share to know positions."""
-    match spec.architecture.positions:
-        case schema.Rotary(scaling=schema.NoScaling()) as rotary:
-            return Rotary(spec.rotary_dim, theta=rotary.theta, pairing=rotary.pairing)
-        case schema.Rotary() as rotary:
-            return ScaledRotary(spec.rotary_dim, rotary)
-        case schema.TwoDimensionalRotary(theta=theta):
-            return TwoDimensionalRotary(spec.head_dim, theta=theta)
-        case schema.Alibi():
-            return Alibi(spec.heads)
-        case schema.RelativeBuckets() as buckets:
-            return relative_bias(buckets, spec.heads, pattern)
-        case schema.Disentangled() as described:
-            return RelativeRows(spec, described)
-        case schema.TransformerXLPositions() as sinusoids:
-            return RelativeSinusoids(spec, sinusoids)
-        case _:
-            return Positions()

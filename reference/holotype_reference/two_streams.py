@@ -14,7 +14,7 @@ from torch import Tensor
 from holotype_reference.attention import LayerInputs, WeightedSum
 from holotype_reference.basics import Table
 from holotype_reference.embeddings import Embeddings
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 from holotype_reference.masks import Mask
 from holotype_reference.memory import with_memory
 from holotype_reference.stack import Layer, Stack
@@ -68,7 +68,7 @@ class TwoStreamStack(Stack):
         super().__init__(spec, pattern, depth=spec.layers, cross=False, weigh=weigh)
         self.start = (embeddings,)  # in a tuple, so that they are no part of this module
 
-    def through(self, x: Tensor, given: LayerInputs, inputs: Inputs) -> Tensor:
+    def through(self, x: Tensor, given: LayerInputs, inputs: Call) -> Tensor:
         if inputs.order is None:
             return super().through(x, given, inputs)
         content, asking = self.masked(given, inputs.order)
@@ -80,7 +80,7 @@ class TwoStreamStack(Stack):
             x = layer(x, content, None if inputs.cache is None else inputs.cache.layers[index])
         return queries
 
-    def started(self, x: Tensor, inputs: Inputs) -> Tensor:
+    def started(self, x: Tensor, inputs: Call) -> Tensor:
         """The query stream (batch, length, hidden_size) below the first layer, where the content stream is `x`."""
         (embeddings,) = self.start
         return embeddings.questions(*x.shape[:2])

@@ -260,7 +260,7 @@ def _route(
     length = spec.max_positions
     choice = choice or Choice()
     mask = Mask(
-        pattern=drawn(pattern, length, choice),
+        pattern=drawn(pattern, length, choice.prefix, choice.right_to_left),
         queries=length,
         keys=length,
         cached=0,

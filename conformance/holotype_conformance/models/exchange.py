@@ -4,51 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """One batch, in the suite's own terms.
-
-    Attributes:
-        token_ids: (batch, length) int64, what the stack that writes the logits reads: for an
-            encoder-decoder, the decoder's input.
-        attention_mask: (batch, length) int64, 1 for a real token and 0 for padding, or None for no
-            argument at all. With a cache it covers what the cache holds too: (batch, cached + length).
-        position_ids: (batch, length) int64, or None to let the model count. Where the spec gives a token two positions,
-            (batch, 2, length): the place in the text and the place within its span.
-        token_types: (batch, length) int64, or None.
-        source_ids: (batch, source length) int64, the encoder's input of an encoder-decoder, else None.
-        source_mask: (batch, source length) int64, or None.
-        prefix: (batch,) int64, so many places at the start of a row, padding included, are seen by all of it. Only for
-            specs with a visible prefix, where None is an empty one, and for mixtures of masks, where it is the first
-            of two segments, 0 reads from left to right, and None shows everything. The same at every step of a cache,
-            the first of which holds the whole prefix. `seen` makes a matrix of it.
-        right_to_left: (batch,) ones, or None. Only for mixtures of masks: each token sees itself and those behind it.
-        order: (batch, length) int64, the place of each position, from 0, in the order in which a permuted model
-            predicts; None shows it everything.
-    """
-
-    token_ids: Tensor
-    attention_mask: Tensor | None = None
-    position_ids: Tensor | None = None
-    token_types: Tensor | None = None
-    source_ids: Tensor | None = None
-    source_mask: Tensor | None = None
-    prefix: Tensor | None = None
-    right_to_left: Tensor | None = None
-    order: Tensor | None = None
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Those that are given, by name."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
+from holotype_reference.inputs import Inputs as Inputs
 
 
 def seen(inputs: Inputs) -> Tensor:

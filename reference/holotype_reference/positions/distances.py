@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from holotype_reference.attention import Positioning, Positions
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class SharedDistances(Positions):
 
     name = "relative"
 
-    def at(self, x: Tensor, inputs: Inputs) -> Positioning:
+    def at(self, x: Tensor, inputs: Call) -> Positioning:
         keys = torch.arange(inputs.cached + x.shape[1], device=x.device)
         found = self.distances(keys[inputs.cached :], keys, x)
         if inputs.token_types is None:

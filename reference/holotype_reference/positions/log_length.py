@@ -11,7 +11,7 @@ from torch import Tensor
 
 from holotype_reference.attention import Positioning, Positions
 from holotype_reference.basics import compute_dtype
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class LogLength(Positions):
         self.inner = inner
         self.trained = trained
 
-    def at(self, x: Tensor, inputs: Inputs) -> Positioning:
+    def at(self, x: Tensor, inputs: Call) -> Positioning:
         assert inputs.position_ids is not None
         factors = self.factors(inputs.position_ids, x.dtype)
         return Sharpened(inner=self.inner.at(x, inputs), factors=factors)

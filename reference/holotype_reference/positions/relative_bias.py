@@ -12,7 +12,7 @@ from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from holotype_reference.attention import Positioning, Positions
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 from holotype_spec import schema
 
 
@@ -35,7 +35,7 @@ class DistanceBias(Positions):
 
     name = "relative_bias"
 
-    def at(self, x: Tensor, inputs: Inputs) -> Positioning:
+    def at(self, x: Tensor, inputs: Call) -> Positioning:
         keys = torch.arange(inputs.cached + x.shape[1], device=x.device)
         bias: Tensor = self(keys[inputs.cached :], keys)
         return Biased(added=bias.to(x.dtype))

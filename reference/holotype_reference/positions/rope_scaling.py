@@ -10,7 +10,7 @@ from torch import Tensor
 
 from holotype_reference.attention import Positioning
 from holotype_reference.basics import compute_dtype
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 from holotype_reference.masks import Documents
 from holotype_reference.positions.rotary import Rotary, Rotated, Turns
 from holotype_spec import schema
@@ -23,12 +23,12 @@ class ScaledRotary(Rotary):
         super().__init__(rotary_dim, theta=rotary.theta, pairing=rotary.pairing)
         self.scaling = rotary.scaling
 
-    def at(self, x: Tensor, inputs: Inputs) -> Positioning:
+    def at(self, x: Tensor, inputs: Call) -> Positioning:
         assert inputs.position_ids is not None
         context = self.context(x, inputs)
         return Rotated(rotary=self, turns=self.turns(inputs.position_ids, x.dtype, context))
 
-    def context(self, x: Tensor, inputs: Inputs) -> Tensor | None:
+    def context(self, x: Tensor, inputs: Call) -> Tensor | None:
         """How many real tokens each token is read together with, (batch, length or 1), if theta grows with them.
 
         The first call with a cache decides for all later ones.

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from holotype_reference.attention import Positioning, Positions
 from holotype_reference.basics import compute_dtype
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
+from holotype_spec import schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class Rotary(Positions):
         self.pairs = "pair"
         self.axes = {"two": 2}
 
-    def at(self, x: Tensor, inputs: Inputs) -> Positioning:
+    def at(self, x: Tensor, inputs: Call) -> Positioning:
         assert inputs.position_ids is not None
         return Rotated(rotary=self, turns=self.turns(inputs.position_ids, x.dtype))
 
@@ -84,3 +85,8 @@ class Rotary(Positions):
         both = [a * turns.cos - b * turns.sin, a * turns.sin + b * turns.cos]
         turned = rearrange(both, f"{pairs} -> {whole}", **self.axes).to(x.dtype)
         return torch.cat((turned, still), dim=-1) if still.shape[-1] else turned
+
+
+def rotary(spec: schema.Spec, kind: schema.Rotary, pattern: schema.Pattern) -> Rotary:
+    """The rotary positions of a stack."""
+    return Rotary(spec.rotary_dim, theta=kind.theta, pairing=kind.pairing)

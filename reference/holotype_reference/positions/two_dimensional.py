@@ -7,8 +7,9 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 from holotype_reference.basics import compute_dtype
-from holotype_reference.inputs import Inputs, restarted
+from holotype_reference.inputs import Call
 from holotype_reference.masks import Prefix
+from holotype_reference.positions.packed import restarted
 from holotype_reference.positions.rotary import Rotary, Turns
 
 
@@ -29,10 +30,12 @@ def spans(cached: int, length: int, prefix: Prefix | None, device: torch.device)
     return rearrange([first, second], "two batch length -> batch two length")
 
 
-def places(inputs: Inputs, cached: int) -> Tensor:
+def places(inputs: Call, cached: int) -> Tensor:
     """(batch or 1, 2, length): the two places of each token behind so many cached ones, where none are given."""
     if inputs.documents is None:
-        return spans(cached, inputs.token_ids.shape[1], inputs.prefix, inputs.token_ids.device)
+        return spans(
+            cached, inputs.token_ids.shape[1], inputs.visible_prefix, inputs.token_ids.device
+        )
     first = restarted(inputs.documents, inputs.token_ids.device)
     return torch.stack([first, 0 * first], dim=1)
 

@@ -43,18 +43,7 @@ def run_reference(model: nn.Module, inputs: Inputs, cache: Any = None) -> Output
     """A reference model on the suite's inputs."""
     return cast(
         Output,
-        model(
-            inputs.token_ids,
-            attention_mask=inputs.attention_mask,
-            position_ids=inputs.position_ids,
-            token_types=inputs.token_types,
-            source_ids=inputs.source_ids,
-            source_mask=inputs.source_mask,
-            cache=cache,
-            prefix=None if inputs.prefix is None else tuple(inputs.prefix.tolist()),
-            right_to_left=inputs.right_to_left is not None,
-            order=inputs.order,
-        ),
+        model(**inputs.tensors(), cache=cache),
     )
 
 

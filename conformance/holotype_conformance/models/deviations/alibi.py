@@ -13,7 +13,7 @@ from holotype_conformance.models.deviations.features import both, having, scaled
 from holotype_conformance.models.deviations.patching import layers, override, override_all
 from holotype_reference.attention import LayerInputs, Positioning
 from holotype_reference.cache import LayerCache
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 from holotype_reference.model import Model
 from holotype_reference.positions.relative_bias import Alibi, Biased
 from holotype_reference.stack import Layer
@@ -182,7 +182,7 @@ def alibi_scaled(model: Model) -> None:
     reports=("keras-team/keras-hub#2861", "keras-team/keras-hub#2977"),
 )
 def alibi_of_chunk(model: Model) -> None:
-    def at(self: Alibi, x: Tensor, inputs: Inputs) -> Positioning:
+    def at(self: Alibi, x: Tensor, inputs: Call) -> Positioning:
         keys = torch.arange(-inputs.cached, x.shape[1], device=x.device).clamp(min=0)
         return Biased(added=Alibi.forward(self, keys[inputs.cached :], keys).to(x.dtype))
 

@@ -31,7 +31,7 @@ from holotype_conformance.models.deviations.patching import (
 )
 from holotype_reference.attention import Positioning, Source
 from holotype_reference.cache import Cache, KeysValues, LayerCache
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 from holotype_reference.masks import Mask
 from holotype_reference.model import Model
 from holotype_reference.positions.relative_bias import Biased, DistanceBias, RelativeBias
@@ -65,7 +65,7 @@ def offset_forgotten(model: Model) -> None:
     reports=("ml-explore/mlx-lm#1396",),
 )
 def offset_by_one(model: Model) -> None:
-    def positions(self: Model, inputs: Inputs, cached: int) -> Tensor:
+    def positions(self: Model, inputs: Call, cached: int) -> Tensor:
         return Model.positions(self, inputs, cached + 1 if cached else 0)
 
     override(model, positions=positions)
@@ -84,7 +84,7 @@ def offset_of_retained(model: Model) -> None:
     assert isinstance(pattern, schema.SlidingWindow)
     window = pattern.window
 
-    def positions(self: Model, inputs: Inputs, cached: int) -> Tensor:
+    def positions(self: Model, inputs: Call, cached: int) -> Tensor:
         return Model.positions(self, inputs, min(cached, window))
 
     override(model, positions=positions)
@@ -98,7 +98,7 @@ def offset_of_retained(model: Model) -> None:
     applies=both(decodes, has_rotary),
 )
 def positions_in_bfloat16(model: Model) -> None:
-    def positions(self: Model, inputs: Inputs, cached: int) -> Tensor:
+    def positions(self: Model, inputs: Call, cached: int) -> Tensor:
         counted = Model.positions(self, inputs, cached)
         return counted.to(self.embeddings.token.weight.dtype).long() if cached else counted
 
@@ -114,7 +114,7 @@ def positions_in_bfloat16(model: Model) -> None:
     reports=("Xilinx/mlir-air#1948", "unslothai/unsloth#6197"),
 )
 def rotary_unscaled(model: Model) -> None:
-    def positions(self: Model, inputs: Inputs, cached: int) -> Tensor:
+    def positions(self: Model, inputs: Call, cached: int) -> Tensor:
         for rotary in parts(self, ScaledRotary):
             override(rotary, scaled=_as_they_are if cached else ScaledRotary.scaled)
         return Model.positions(self, inputs, cached)
@@ -134,7 +134,7 @@ def _as_they_are(_: ScaledRotary, frequencies: Tensor) -> Tensor:
     applies=both(decodes, has_buckets),
 )
 def relative_offset_forgotten(model: Model) -> None:
-    def at(self: RelativeBias, x: Tensor, inputs: Inputs) -> Positioning:
+    def at(self: RelativeBias, x: Tensor, inputs: Call) -> Positioning:
         keys = torch.arange(inputs.cached + x.shape[1], device=x.device)
         first: Tensor = self(keys, keys)[:, :, : x.shape[1]]
         return Biased(added=first.to(x.dtype))
@@ -151,7 +151,7 @@ def relative_offset_forgotten(model: Model) -> None:
     reports=("NVIDIA/TensorRT-LLM#13870",),
 )
 def relative_bias_dropped(model: Model) -> None:
-    def at(self: DistanceBias, x: Tensor, inputs: Inputs) -> Positioning:
+    def at(self: DistanceBias, x: Tensor, inputs: Call) -> Positioning:
         return Positioning() if inputs.cached else DistanceBias.at(self, x, inputs)
 
     for bias in parts(model.writer, DistanceBias):
@@ -387,7 +387,7 @@ def cross_of_first_layer(model: Model) -> None:
     reports=("huggingface/transformers#36293",),
 )
 def source_padding_forgotten(model: Model) -> None:
-    def source(self: Model, inputs: Inputs) -> Source | None:
+    def source(self: Model, inputs: Call) -> Source | None:
         held = inputs.cache is not None and inputs.cache.source_ids is not None
         found = Model.source(self, inputs)
         if not held or found is None:

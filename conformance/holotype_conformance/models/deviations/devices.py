@@ -17,7 +17,7 @@ from holotype_conformance.models.deviations.patching import (
     redraw_masks,
     said,
 )
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 from holotype_reference.masks import Mask
 from holotype_reference.model import Model, Output
 from holotype_reference.stack import Stack
@@ -46,7 +46,7 @@ def table_left_behind(model: Model) -> None:
     applies=lambda spec: has_learned(spec) or has_rotary(spec),
 )
 def positions_on_cpu(model: Model) -> None:
-    def positions(self: Model, inputs: Inputs, cached: int) -> Tensor:
+    def positions(self: Model, inputs: Call, cached: int) -> Tensor:
         if inputs.position_ids is not None:
             return inputs.position_ids
         return torch.arange(cached, cached + inputs.token_ids.shape[1])[None]

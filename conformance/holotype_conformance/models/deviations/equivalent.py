@@ -35,7 +35,7 @@ from holotype_conformance.models.deviations.patching import (
 from holotype_reference.attention import Attention, Positioning
 from holotype_reference.basics import Linear
 from holotype_reference.experts import Choice, Router
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 from holotype_reference.masks import Mask
 from holotype_reference.model import Model
 from holotype_reference.positions.relative_bias import Alibi, Biased, RelativeBias
@@ -176,7 +176,7 @@ def alibi_by_key(model: Model) -> None:
     equivalent=True,
 )
 def alibi_of_first_queries(model: Model) -> None:
-    def at(self: Alibi, x: Tensor, inputs: Inputs) -> Positioning:
+    def at(self: Alibi, x: Tensor, inputs: Call) -> Positioning:
         keys = torch.arange(inputs.cached + x.shape[1], device=x.device)
         return Biased(added=Alibi.forward(self, keys[: x.shape[1]], keys).to(x.dtype))
 

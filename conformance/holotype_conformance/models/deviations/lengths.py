@@ -12,7 +12,7 @@ from holotype_conformance.models.deviations.deviation import patches, respecifie
 from holotype_conformance.models.deviations.features import having, set_otherwise, sharpened
 from holotype_conformance.models.deviations.patching import override_all
 from holotype_reference.basics import compute_dtype
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 from holotype_reference.model import Model
 from holotype_reference.positions.log_length import LogLength
 from holotype_reference.positions.rope_scaling import ScaledRotary
@@ -39,7 +39,7 @@ def _trained(spec: Spec) -> int:
     applies=_growing_theta,
 )
 def ntk_of_padded_length(model: Model) -> None:
-    def context(self: ScaledRotary, x: Tensor, inputs: Inputs) -> Tensor | None:
+    def context(self: ScaledRotary, x: Tensor, inputs: Call) -> Tensor | None:
         return ScaledRotary.context(self, x, replace(inputs, attention_mask=None))
 
     override_all(model, ScaledRotary, context=context)
@@ -52,7 +52,7 @@ def ntk_of_padded_length(model: Model) -> None:
     applies=_growing_theta,
 )
 def ntk_by_chunk_alone(model: Model) -> None:
-    def context(self: ScaledRotary, x: Tensor, inputs: Inputs) -> Tensor | None:
+    def context(self: ScaledRotary, x: Tensor, inputs: Call) -> Tensor | None:
         mask = inputs.attention_mask
         own = None if mask is None else mask[:, -x.shape[1] :]
         return ScaledRotary.context(self, x, replace(inputs, attention_mask=own, cache=None))

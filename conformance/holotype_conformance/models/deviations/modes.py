@@ -28,7 +28,7 @@ from holotype_conformance.models.deviations.patching import (
 from holotype_reference.attention import Attention, LayerInputs
 from holotype_reference.cache import LayerCache
 from holotype_reference.embeddings import Embeddings
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 from holotype_reference.masks import Mask
 from holotype_reference.memory import WithMemory
 from holotype_reference.model import Model, Output
@@ -201,7 +201,7 @@ def embeddings_frozen(model: Model) -> None:
 def position_counter(model: Model) -> None:
     read = [0]
 
-    def positions(self: Model, inputs: Inputs, cached: int) -> Tensor:
+    def positions(self: Model, inputs: Call, cached: int) -> Tensor:
         found = Model.positions(self, inputs, cached)
         if inputs.position_ids is None:
             found = (found + read[0]) % self.spec.max_positions

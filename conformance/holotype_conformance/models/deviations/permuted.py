@@ -13,7 +13,7 @@ from holotype_conformance.models.deviations.deviation import patches
 from holotype_conformance.models.deviations.features import having, permuted, segmented
 from holotype_conformance.models.deviations.patching import override, override_all, parts
 from holotype_reference.attention import LayerInputs, Positioning, SelfAttention
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 from holotype_reference.model import Model
 from holotype_reference.positions.distances import Distances
 from holotype_reference.positions.transformer_xl import RelativeSinusoids, TransformerXLAttention
@@ -131,7 +131,7 @@ def positions_unscaled(model: Model) -> None:
     applies=segmented,
 )
 def segments_ignored(model: Model) -> None:
-    def at(self: RelativeSinusoids, x: Tensor, inputs: Inputs) -> Positioning:
+    def at(self: RelativeSinusoids, x: Tensor, inputs: Call) -> Positioning:
         return RelativeSinusoids.at(self, x, replace(inputs, token_types=None))
 
     override_all(model, RelativeSinusoids, at=at)
@@ -206,7 +206,7 @@ def content_hides_itself(model: Model) -> None:
     applies=permuted,
 )
 def query_starts_from_token(model: Model) -> None:
-    def started(self: TwoStreamStack, x: Tensor, _inputs: Inputs) -> Tensor:
+    def started(self: TwoStreamStack, x: Tensor, _inputs: Call) -> Tensor:
         return x
 
     override(model.writer, started=started)

@@ -20,7 +20,7 @@ from holotype_conformance.models.deviations.patching import layers, override, ov
 from holotype_reference.attention import Attention, LayerInputs, Positioning
 from holotype_reference.cache import LayerCache
 from holotype_reference.cross_attention import CrossAttention
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 from holotype_reference.masks import Mask
 from holotype_reference.model import Model
 from holotype_reference.positions.learned import LearnedPositions
@@ -104,7 +104,7 @@ def learned_dropped(model: Model) -> None:
     applies=has_learned,
 )
 def from_the_end(model: Model) -> None:
-    def counted_back(self: Model, inputs: Inputs, cached: int) -> Tensor:
+    def counted_back(self: Model, inputs: Call, cached: int) -> Tensor:
         positions = Model.positions(self, inputs, cached)
         return positions if inputs.position_ids is not None else positions.flip(-1)
 
@@ -139,7 +139,7 @@ def ids_ignored(model: Model) -> None:
     applies=has_ids,
 )
 def ids_from_one(model: Model) -> None:
-    def shifted(self: Model, inputs: Inputs, cached: int) -> Tensor:
+    def shifted(self: Model, inputs: Call, cached: int) -> Tensor:
         told = inputs.position_ids
         told = None if told is None else (told - 1).clamp(min=0)
         return Model.positions(self, replace(inputs, position_ids=told), cached)
@@ -154,7 +154,7 @@ def ids_from_one(model: Model) -> None:
     applies=has_ids,
 )
 def ids_of_first_row(model: Model) -> None:
-    def first(self: Model, inputs: Inputs, cached: int) -> Tensor:
+    def first(self: Model, inputs: Call, cached: int) -> Tensor:
         told = None if inputs.position_ids is None else inputs.position_ids[:1]
         return Model.positions(self, replace(inputs, position_ids=told), cached)
 

@@ -26,7 +26,7 @@ from holotype_conformance.models.deviations.patching import (
     real_keys,
     redraw_masks,
 )
-from holotype_reference.inputs import Inputs
+from holotype_reference.inputs import Call
 from holotype_reference.masks import Mask, Prefix
 from holotype_reference.model import Model, Output
 from holotype_reference.positions.rotary import Rotary, Turns
@@ -198,7 +198,7 @@ Places = Callable[[Model, Tensor, bool, int], Tensor]
 def _placed(model: Model, rule: Places) -> None:
     """Change the positions (batch or 1, 2, length); the rule is told whether they were given, and what is cached."""
 
-    def positions(self: Model, inputs: Inputs, cached: int) -> Tensor:
+    def positions(self: Model, inputs: Call, cached: int) -> Tensor:
         found = Model.positions(self, inputs, cached)
         return rule(self, found, inputs.position_ids is not None, cached)
 

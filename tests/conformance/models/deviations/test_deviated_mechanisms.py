@@ -17,7 +17,7 @@ from holotype_conformance.models.properties.agreement import AgreementCase
 from holotype_conformance.models.properties.agreement import logits as agreement
 from holotype_conformance.models.properties.caching import ChunkCase
 from holotype_conformance.models.subject import Subject
-from holotype_reference.inputs import Inputs as ModelInputs
+from holotype_reference.inputs import Call
 from holotype_reference.model import Model, build
 from holotype_reference.positions.relative_bias import Alibi
 from holotype_reference.positions.sinusoidal import Sinusoidal
@@ -83,7 +83,7 @@ def test_alibi_of_a_chunk_of_one_token_is_nothing() -> None:
     find("cache.alibi-of-chunk").patch(model)
     cache = model.new_cache()
     model(torch.ones(1, 6, dtype=torch.long), cache=cache)
-    token = ModelInputs(token_ids=torch.ones(1, 1, dtype=torch.long), cache=cache)
+    token = Call(token_ids=torch.ones(1, 1, dtype=torch.long), cache=cache)
     query = torch.zeros(1, 1, 1)
     bias = model.decoder.relative_bias.at(query, token).bias(query, query)
     assert bias is not None
