@@ -139,11 +139,15 @@ def demand_formula(subject: KernelSubject, problem: Problem, **facts: Any) -> No
 
     Queries that see no key are left out.
     """
-    expected = problem.expected()
+    _demand_result(subject, problem, problem.expected(), plain(problem), **facts)
+
+
+def _demand_result(
+    subject: KernelSubject, problem: Problem, expected: Attended, reference: Tensor, **facts: Any
+) -> None:
     rows = sighted(problem)
     output = subject.output(problem.call, rows=rows)
-    reference = plain(problem).masked_fill(~rows, 0.0)
-    measured = error(reference, expected.output, expected.output_size)
+    measured = error(reference.masked_fill(~rows, 0.0), expected.output, expected.output_size)
     demand_near(
         output,
         expected.output,
@@ -165,10 +169,23 @@ def demand_gradients(
     if not rows.all():  # else it keeps its strides
         problem = replace(problem, upstream=problem.upstream.masked_fill(~rows, 0.0))
     expected = problem.expected(gradients=True)
+    _demand_gradients(subject, problem, by, expected, plain_both(problem), **facts)
+
+
+def _demand_gradients(
+    subject: KernelSubject,
+    problem: Problem,
+    by: str,
+    expected: Attended,
+    reference: tuple[Tensor, dict[str, Tensor]],
+    **facts: Any,
+) -> None:
     assert expected.gradients is not None
     assert expected.gradient_sizes is not None
+    rows = sighted(problem)
     output, found = subject.gradients(problem, by)
-    measured = error(plain(problem).masked_fill(~rows, 0.0), expected.output, expected.output_size)
+    plainly, gradients = reference
+    measured = error(plainly.masked_fill(~rows, 0.0), expected.output, expected.output_size)
     demand_near(
         output.masked_fill(~rows, 0.0),
         expected.output,
@@ -177,10 +194,9 @@ def demand_gradients(
         what="the result that has gradients",
         **facts,
     )
-    reference = plain_gradients(problem)
     for name in by:
         right, size = getattr(expected.gradients, name), getattr(expected.gradient_sizes, name)
-        measured = error(reference[name], right, size)
+        measured = error(gradients[name], right, size)
         demand_near(
             found[name],
             right,
@@ -192,13 +208,16 @@ def demand_gradients(
 
 
 def demand_both(subject: KernelSubject, problem: Problem, **facts: Any) -> None:
-    """`demand_formula`, and `demand_gradients` of a kernel that has them.
+    """`demand_formula`, and `demand_gradients` of a kernel that has them; the formula is computed once for both.
 
     Where some query sees no key there are no demands on gradients: that is a property of its own (masks.no-key).
     """
-    demand_formula(subject, problem, **facts)
-    if subject.has("gradients") and bool(sighted(problem).all()):
-        demand_gradients(subject, problem, **facts)
+    if not (subject.has("gradients") and bool(sighted(problem).all())):
+        demand_formula(subject, problem, **facts)
+        return
+    expected, reference = problem.expected(gradients=True), plain_both(problem)
+    _demand_result(subject, problem, expected, reference[0], **facts)
+    _demand_gradients(subject, problem, "qkv", expected, reference, **facts)
 
 
 def allowed(
@@ -217,13 +236,19 @@ def allowed(
     return max(FACTOR * measured, floor)
 
 
-def plain_gradients(problem: Problem) -> dict[str, Tensor]:
-    """Those of the plain implementation, by name."""
+def plain_both(problem: Problem) -> tuple[Tensor, dict[str, Tensor]]:
+    """The result of the plain implementation, and its gradients by name."""
     leaves = problem.call.with_tensors(lambda x: x.detach().clone())
     inputs = [x.requires_grad_() for x in (leaves.q, leaves.k, leaves.v)]
     with torch.enable_grad():
         output = plain(problem.changed(q=inputs[0], k=inputs[1], v=inputs[2]))
-    return dict(zip("qkv", torch.autograd.grad(output, inputs, problem.upstream), strict=True))
+    found = torch.autograd.grad(output, inputs, problem.upstream)
+    return output.detach(), dict(zip("qkv", found, strict=True))
+
+
+def plain_gradients(problem: Problem) -> dict[str, Tensor]:
+    """Those of the plain implementation, by name."""
+    return plain_both(problem)[1]
 
 
 def sighted(problem: Problem) -> Tensor:
