@@ -23,6 +23,9 @@ def _of_transformers(name: str) -> KernelCandidate:
     return TransformersKernel(name)
 
 
+DEVIATION = "deviation:"
+
+
 KERNELS: dict[str, Callable[[], KernelCandidate]] = {
     "sdpa": lambda: FunctionKernel(sdpa, "sdpa"),
     **{f"sdpa:{name}": partial(OneBackEnd, name) for name in BACK_ENDS},
@@ -55,6 +58,10 @@ def resolve_kernel(target: str) -> KernelCandidate:
                 f"the target {target!r} needs the module {error.name!r}, which is not installed:"
                 " try pip install 'holotype[hf]'"
             ) from error
+    if target.startswith(DEVIATION):
+        from holotype_conformance.kernels.deviations.candidate import candidate  # with all others
+
+        return candidate(target.removeprefix(DEVIATION))
     name, _, path = target.partition(":")
     if not path and Path(name).is_file():
         raise TargetError(

@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
 
 import hypothesis
 import pytest
 from hypothesis import HealthCheck, Phase, Verbosity
 
+from holotype_conformance.judge.deviation import Catalogue, Deviation
 from holotype_conformance.judge.engine import reason_to_skip
 from holotype_conformance.judge.precision import arithmetic
 from holotype_conformance.judge.property import Case, Property, Skip, Violation
-from holotype_conformance.models.deviations.candidate import DeviatedCandidate
-from holotype_conformance.models.deviations.deviation import Deviation
-from holotype_conformance.models.properties import all_properties
-from holotype_conformance.models.subject import Subject
-from holotype_spec.schema import Spec
+from holotype_conformance.judge.subject import Subject
+from holotype_conformance.judge.suite import Suite
 
 Verdict = Literal["killed", "passed", "skipped", "error"]
-
-# What is likely to kill the deviations of a group, tried before everything else.
-LIKELY = {
-    "backends": ("devices.*",),
-    "batch": ("batch.*",),
-    "compiled": ("devices.captured", "devices.compiled"),
-    "devices": ("devices.*",),
-    "threads": ("devices.*",),
-    "training": ("modes.train-without-dropout",),
-    "cache": ("cache.*",),
-    "dropout": ("modes.*",),
-    "embeddings": ("agreement.logits",),
-    "gradient": ("agreement.gradients", "parameters.count"),
-    "inputs": ("interface.inputs-unchanged",),
-    "interface": ("interface.*",),
-    "mask": ("agreement.logits", "causality.*", "padding.*"),
-    "norm": ("agreement.logits", "agreement.faint-logits", "agreement.bfloat16"),
-    "parameters": ("parameters.*",),
-    "deep-norm": ("agreement.logits",),
-    "mixture": ("causality.*", "agreement.logits"),
-    "prefix": ("causality.*", "agreement.logits"),
-    "two-positions": ("agreement.logits", "positions.*"),
-    "positions": ("positions.*", "batch.order"),
-    "rotary": ("agreement.logits", "agreement.bfloat16"),
-    "softmax": ("agreement.logits", "agreement.long-rows"),
-    "state": ("modes.*",),
-    "storage": ("storage.*",),
-}
+D = TypeVar("D", bound=Deviation)
 
 
 class _Broken(Exception):
@@ -58,21 +30,23 @@ def judge(subject: Subject, property_: Property) -> Verdict:
     """Draw the property's cases, in the quick profile, until one fails."""
     if reason_to_skip(subject, property_) is not None:
         return "skipped"
+    try:
+        return "passed" if failing(subject, property_) is None else "killed"
+    except (pytest.skip.Exception, Skip):
+        return "skipped"
+    except Exception:  # a mistake of the property's, which the engine reports as such
+        return "error"
+
+
+def failing(subject: Subject, property_: Property) -> Case | None:
+    """The first case that does not hold, of those that the quick profile draws; None if all do."""
     with warnings.catch_warnings(), arithmetic():
         warnings.simplefilter("ignore")
-        try:
-            _run(subject, property_)
-        except _Broken:
-            return "killed"
-        except (pytest.skip.Exception, Skip):
-            return "skipped"
-        except Exception:  # a mistake of the property's, which the engine reports as such
-            return "error"
-    return "passed"
+        return _drawn(subject, property_)
 
 
-def _run(subject: Subject, property_: Property) -> None:
-    broken: list[Violation] = []
+def _drawn(subject: Subject, property_: Property) -> Case | None:
+    broken: list[tuple[Case, Violation]] = []
 
     @hypothesis.seed(subject.seed)
     @hypothesis.settings(
@@ -88,52 +62,73 @@ def _run(subject: Subject, property_: Property) -> None:
     @hypothesis.given(case=property_.cases(subject))
     def holds(case: Case) -> None:
         if broken:  # Hypothesis repeats the case that failed
-            raise _Broken from broken[0]
+            raise _Broken from broken[0][1]
         try:
             subject.check(property_, case)
         except Violation as violation:
-            broken.append(violation)
+            broken.append((case, violation))
             raise _Broken from violation
 
-    holds()
+    try:
+        holds()
+    except _Broken:
+        return broken[0][0]
+    return None
 
 
-def subject(deviation: Deviation, spec: Spec) -> Subject:
-    """The deviated model under the spec it is held to, on one path: a deviation is the same on all."""
-    return Subject(DeviatedCandidate(deviation, paths=("fused",)), spec)
+@dataclass(frozen=True, kw_only=True)
+class Mutants(Generic[D]):
+    """The deviations of a suite, each made into what its properties judge.
 
+    Attributes:
+        suite: the properties.
+        catalogue: the deviations.
+        rows: those of the kill matrix, in its order: all that are no others but for a number.
+        specs: what a deviation is held to, first one that its name chooses.
+        subject: the deviated candidate under one of these.
+        likely: by group of deviations, or by a longer part of their names, the properties that probably kill them,
+            tried before everything else.
+        otherwise: the same for all other groups.
+    """
 
-def verdicts(deviation: Deviation, spec: Spec) -> Iterator[tuple[Property, Verdict]]:
-    """Every property's verdict, the likely killers first."""
-    deviated = subject(deviation, spec)
-    likely = set(_likely(deviation))
-    for property_ in in_likely_order(deviation, all_properties()):
-        left_out = property_.costly and property_.slug not in likely  # it would take an hour
-        yield property_, "skipped" if left_out else judge(deviated, property_)
+    suite: Suite[Any]
+    catalogue: Catalogue[D]
+    rows: Callable[[], tuple[D, ...]]
+    specs: Callable[[D], list[Any]]
+    subject: Callable[[D, Any], Subject]
+    likely: Mapping[str, tuple[str, ...]]
+    otherwise: tuple[str, ...]
 
+    def verdicts(self, deviation: D, spec: Any) -> Iterator[tuple[Property, Verdict]]:
+        """Every property's verdict, the likely killers first."""
+        deviated = self.subject(deviation, spec)
+        likely = set(self._likely(deviation))
+        for property_ in self.in_likely_order(deviation, self.suite.properties()):
+            left_out = property_.costly and property_.slug not in likely  # it would take an hour
+            yield property_, "skipped" if left_out else judge(deviated, property_)
 
-def killer(deviation: Deviation, spec: Spec) -> Property | None:
-    """The first property that kills, a `must` if one does; None for a survivor."""
-    killers = (each for each, verdict in verdicts(deviation, spec) if verdict == "killed")
-    should = None
-    for property_ in killers:
-        if property_.level == "must":
-            return property_
-        should = should or property_
-    return should
+    def killer(self, deviation: D, spec: Any) -> Property | None:
+        """The first property that kills, a `must` if one does; None for a survivor."""
+        killers = (each for each, verdict in self.verdicts(deviation, spec) if verdict == "killed")
+        should = None
+        for property_ in killers:
+            if property_.level == "must":
+                return property_
+            should = should or property_
+        return should
 
+    def in_likely_order(self, deviation: D, properties: Iterable[Property]) -> list[Property]:
+        """Those first that are likely to kill the deviation."""
+        likely = self._likely(deviation)
 
-def _likely(deviation: Deviation) -> tuple[str, ...]:
-    return LIKELY.get(deviation.slug.partition(".")[0], ("agreement.logits",))
+        def rank(property_: Property) -> int:
+            group = property_.slug.partition(".")[0] + ".*"
+            ranks = [i for i, name in enumerate(likely) if name in (property_.slug, group)]
+            return min(ranks, default=len(likely))
 
+        return sorted(properties, key=rank)
 
-def in_likely_order(deviation: Deviation, properties: Iterable[Property]) -> list[Property]:
-    """Those first that are likely to kill the deviation."""
-    likely = _likely(deviation)
-
-    def rank(property_: Property) -> int:
-        group = property_.slug.partition(".")[0] + ".*"
-        ranks = [i for i, name in enumerate(likely) if name in (property_.slug, group)]
-        return min(ranks, default=len(likely))
-
-    return sorted(properties, key=rank)
+    def _likely(self, deviation: D) -> tuple[str, ...]:
+        parts = deviation.slug.split(".")
+        names = (".".join(parts[:size]) for size in range(len(parts), 0, -1))
+        return next((self.likely[name] for name in names if name in self.likely), self.otherwise)

@@ -1,33 +1,32 @@
-"""Write the kill matrix: ``python -m holotype_conformance.mutation.matrix docs/kill-matrix.md``.
+"""Write a kill matrix: ``python -m holotype_conformance.mutation.matrix docs/kill-matrix.md``, or that of kernels:
+
+    python -m holotype_conformance.mutation.matrix --kernels docs/kernel-kill-matrix.md
+
 
 Every property is judged on every deviation under one spec, and every deviation is held to the other specs too, until a
-property kills it there. On one core this takes about ten minutes.
+property kills it there. On one core this takes about ten minutes for models, and for kernels twenty.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
-from zlib import crc32
+from typing import Any
 
 import torch
 
-import holotype_spec
 from holotype_conformance.judge.property import Property
-from holotype_conformance.models.deviations.deviation import Deviation, find, names
-from holotype_conformance.models.deviations.features import has_source
-from holotype_conformance.models.properties import all_properties
-from holotype_conformance.mutation.kills import Verdict, killer, verdicts
-from holotype_conformance.mutation.reports import Report, all_reports
-from holotype_reference.support import supported
-from holotype_spec.schema import Spec
+from holotype_conformance.mutation.kernels import KERNELS
+from holotype_conformance.mutation.kills import Mutants, Verdict
+from holotype_conformance.mutation.models import MODELS
+from holotype_conformance.mutation.reports import all_reports, link
 
-SPECS = ("gpt2", "bert-base-uncased", "t5-small", "llama2-70b", "mistral-7b-v0.1")
 SIGNS: dict[Verdict, str] = {"killed": "#", "passed": ".", "skipped": " ", "error": "!"}
 
 
@@ -36,49 +35,39 @@ class Row:
     """One deviation.
 
     Attributes:
-        spec: the spec under which all properties were judged.
+        spec: what it was held to while all properties were judged.
+        equivalent: the change is none, and nothing may kill it.
         verdicts: by slug of the property.
         survives: other specs under which nothing kills it.
     """
 
     slug: str
     spec: str
+    equivalent: bool = False
     verdicts: dict[str, Verdict]
     survives: tuple[str, ...]
-
-    @property
-    def equivalent(self) -> bool:
-        return find(self.slug).equivalent
 
     @property
     def killers(self) -> list[str]:
         return [slug for slug, verdict in self.verdicts.items() if verdict == "killed"]
 
 
-def specs_of(deviation: Deviation) -> list[Spec]:
-    """The specs to which it applies, first one that its name chooses.
-
-    It is an encoder-decoder, which takes twice the time, only where no other will do.
-    """
-    specs = [spec for spec in map(holotype_spec.load, SPECS) if deviation.applies(spec)]
-    specs = specs or [next(filter(deviation.applies, map(holotype_spec.load, supported())))]
-    fast = [spec for spec in specs if not has_source(spec)] or specs
-    first = fast[crc32(deviation.slug.encode()) % len(fast)]
-    return [first, *(spec for spec in specs if spec is not first)]
-
-
-def row(slug: str) -> Row:
+def row(matrix: str, slug: str) -> Row:
     """Judge everything."""
     torch.set_num_threads(1)
-    deviation = find(slug)
-    first, *others = specs_of(deviation)
+    mutants = MATRICES[matrix].mutants
+    deviation = mutants.catalogue.find(slug)
+    first, *others = mutants.specs(deviation)
     survives = (
-        [] if deviation.equivalent else [spec for spec in others if not killer(deviation, spec)]
+        []
+        if deviation.equivalent
+        else [spec for spec in others if not mutants.killer(deviation, spec)]
     )
     return Row(
         slug=slug,
         spec=first.name,
-        verdicts={each.slug: verdict for each, verdict in verdicts(deviation, first)},
+        equivalent=deviation.equivalent,
+        verdicts={each.slug: verdict for each, verdict in mutants.verdicts(deviation, first)},
         survives=tuple(spec.name for spec in survives),
     )
 
@@ -86,36 +75,55 @@ def row(slug: str) -> Row:
 # The page -------------------------------------------------------------------------------------------------------
 
 
-def page(rows: Sequence[Row], properties: Sequence[Property]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """A page.
+
+    Attributes:
+        mutants: whose deviations its rows are, and whose properties its columns.
+        what: a candidate, in a word.
+        title, rows: what it is called, and what each row is.
+        command: the arguments that write it.
+        reported: the section on public bugs.
+    """
+
+    mutants: Mutants[Any]
+    what: str
+    title: str
+    rows: str
+    command: str
+    reported: Callable[[], Iterable[str]]
+
+
+def page(matrix: Matrix, rows: Sequence[Row], properties: Sequence[Property]) -> str:
     """The matrix in Markdown."""
     deviating = [each for each in rows if not each.equivalent]
+    equivalent = [each for each in rows if each.equivalent]
+    same = f"{len(equivalent)} equivalent changes, " if equivalent else ""
     return "\n".join(
         [
-            "# The kill matrix",
+            f"# {matrix.title}",
             "",
-            "Each row is a deviation: a correct model with one change. Each column is a property, in the order of the"
-            " table at the end:",
-            "`#` it fails the deviated model, `.` it passes, a blank: it does not apply, `!` it errs. Rounding"
+            f"{matrix.rows} Each column is a property, in the order of the table at the end:",
+            f"`#` it fails the deviated {matrix.what}, `.` it passes, a blank: it does not apply, `!` it errs. Rounding"
             " decides a few signs, so that they may differ on another machine.",
             "",
-            f"{len(deviating)} deviations, {len(rows) - len(deviating)} equivalent changes, {len(properties)}"
-            " properties. Generated by `python -m holotype_conformance.mutation.matrix docs/kill-matrix.md`.",
+            f"{len(deviating)} deviations, {same}{len(properties)} properties. Generated by"
+            f" `python -m holotype_conformance.mutation.matrix {matrix.command}`.",
             "",
             *_survivors(deviating),
             "## Deviations",
             "",
             *_matrix(deviating, properties),
-            "## Equivalent changes",
-            "",
-            "No property may fail these.",
-            "",
-            *_matrix([each for each in rows if each.equivalent], properties),
+            *(
+                ["## Equivalent changes", "", "No property may fail these.", ""]
+                if equivalent
+                else []
+            ),
+            *(_matrix(equivalent, properties) if equivalent else []),
             "## Bugs that were reported",
             "",
-            "What was wrong in public code, and what reproduces it here: deviations, and edits of `transformers` in"
-            " `tests/mutants`, each of which the suite fails.",
-            "",
-            *_bugs(all_reports()),
+            *matrix.reported(),
             "",
             "## Properties",
             "",
@@ -147,7 +155,7 @@ def _matrix(rows: Sequence[Row], properties: Sequence[Property]) -> Iterator[str
         for _, members in groupby(properties, lambda each: each.slug.partition(".")[0])
     ]
     width = max(len(each.slug) for each in rows)
-    wide = max(map(len, SPECS))
+    wide = max(len(each.spec) for each in rows)
     yield "```text"
     for each in rows:
         signs = "|".join(
@@ -158,8 +166,14 @@ def _matrix(rows: Sequence[Row], properties: Sequence[Property]) -> Iterator[str
     yield ""
 
 
-def _bugs(bugs: Sequence[Report]) -> Iterator[str]:
+def _bugs() -> Iterator[str]:
+    bugs = all_reports()
     shown = sum(bool(bug.shown_by or bug.edits) for bug in bugs)
+    yield (
+        "What was wrong in public code, and what reproduces it here: deviations, and edits of `transformers` in"
+        " `tests/mutants`, each of which the suite fails."
+    )
+    yield ""
     yield f"{shown} of {len(bugs)} are reproduced."
     yield ""
     yield "| bug | reported | deviations | edits |"
@@ -168,6 +182,16 @@ def _bugs(bugs: Sequence[Report]) -> Iterator[str]:
         deviations = ", ".join(f"`{slug}`" for slug in bug.shown_by) or bug.without
         reported = ", ".join(bug.links) or "general knowledge"
         yield f"| {bug.id} {bug.bug} | {reported} | {deviations} | {bug.edits or ''} |"
+
+
+def _cited() -> Iterator[str]:
+    yield "What was wrong in public code, by the deviation that reproduces it."
+    yield ""
+    yield "| deviation | reported |"
+    yield "| --- | --- |"
+    for deviation in KERNELS.rows():
+        if deviation.reports:
+            yield f"| `{deviation.slug}` | {', '.join(map(link, deviation.reports))} |"
 
 
 def _properties(rows: Sequence[Row], properties: Sequence[Property]) -> Iterator[str]:
@@ -179,17 +203,42 @@ def _properties(rows: Sequence[Row], properties: Sequence[Property]) -> Iterator
         yield f"| `{property_.slug}` | {len(killed)} | {', '.join(alone)} |"
 
 
+MATRICES = {
+    "models": Matrix(
+        mutants=MODELS,
+        what="model",
+        title="The kill matrix",
+        rows="Each row is a deviation: a correct model with one change.",
+        command="docs/kill-matrix.md",
+        reported=_bugs,
+    ),
+    "kernels": Matrix(
+        mutants=KERNELS,
+        what="kernel",
+        title="The kill matrix of kernels",
+        rows="Each row is a deviation: a correct attention kernel with one change; of those that differ in the size of"
+        " a block alone, one.",
+        command="--kernels docs/kernel-kill-matrix.md",
+        reported=_cited,
+    ),
+}
+
+
 def main(arguments: Sequence[str]) -> int:
     """Judge everything, and write the page to the file that is named."""
-    if len(arguments) != 1:
-        print("expected one argument: the file to write", file=sys.stderr)
+    matrix = "kernels" if "--kernels" in arguments else "models"
+    files = [each for each in arguments if each != "--kernels"]
+    if len(files) != 1 or files[0].startswith("-"):
+        print("expected one argument beside --kernels: the file to write", file=sys.stderr)
         return 2
+    mutants = MATRICES[matrix].mutants
     rows = []
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for each in pool.map(row, names()):
+        for each in pool.map(partial(row, matrix), [each.slug for each in mutants.rows()]):
             rows.append(each)
             print(f"{each.slug}: {', '.join(each.killers) or 'none'}", file=sys.stderr)
-    Path(arguments[0]).write_text(page(rows, list(all_properties())), encoding="utf-8")
+    text = page(MATRICES[matrix], rows, list(mutants.suite.properties()))
+    Path(files[0]).write_text(text, encoding="utf-8")
     return 0
 
 

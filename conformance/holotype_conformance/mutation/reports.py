@@ -33,10 +33,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def links(self) -> list[str]:
         """Where it was reported, in Markdown."""
-        return [
-            f"[{report}](https://github.com/{report.replace('#', '/issues/')})"
-            for report in self.reports
-        ]
+        return [link(report) for report in self.reports]
+
+
+def link(report: str) -> str:
+    """``owner/repository#number`` in Markdown."""
+    return f"[{report}](https://github.com/{report.replace('#', '/issues/')})"
 
 
 @cache

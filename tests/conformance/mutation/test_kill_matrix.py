@@ -17,8 +17,9 @@ import torch
 from holotype_conformance.judge.property import Property
 from holotype_conformance.models.deviations import Deviation, all_deviations, names
 from holotype_conformance.models.properties import all_properties
-from holotype_conformance.mutation.kills import Verdict, judge, killer, subject, verdicts
-from holotype_conformance.mutation.matrix import Row, page, specs_of
+from holotype_conformance.mutation.kills import Verdict, judge
+from holotype_conformance.mutation.matrix import MATRICES, Row, page
+from holotype_conformance.mutation.models import MODELS, specs_of, subject
 from holotype_conformance.mutation.reports import all_reports
 from holotype_spec.schema import Spec
 
@@ -142,7 +143,7 @@ def test_a_deviation_is_killed(deviation: Deviation, spec: Spec) -> None:
         for property_ in shown_by(deviation):
             assert judge(subject(deviation, spec), property_) == "killed", property_.slug
             found = property_ if property_.level == "must" else found
-    found = found or killer(deviation, spec)
+    found = found or MODELS.killer(deviation, spec)
     assert found is not None, f"nothing kills {deviation.slug} under {spec.name}"
     assert found.level == ("should" if deviation.slug in ONLY_SHOULD else "must")
 
@@ -150,7 +151,9 @@ def test_a_deviation_is_killed(deviation: Deviation, spec: Spec) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("deviation", "spec"), pairs(equivalent=True))
 def test_an_equivalent_change_is_not_flagged(deviation: Deviation, spec: Spec) -> None:
-    killed = [each.slug for each, verdict in verdicts(deviation, spec) if verdict == "killed"]
+    killed = [
+        each.slug for each, verdict in MODELS.verdicts(deviation, spec) if verdict == "killed"
+    ]
     assert killed == []
 
 
@@ -193,8 +196,17 @@ def test_edits_are_counted_under_the_bug_that_they_name() -> None:
 def test_a_page_lists_every_deviation_every_property_and_every_reported_bug() -> None:
     properties = list(all_properties())
     passed: dict[str, Verdict] = {property_.slug: "passed" for property_ in properties}
-    rows = [Row(slug=slug, spec="gpt2", verdicts=passed, survives=()) for slug in names()]
-    text = page(rows, properties)
+    rows = [
+        Row(
+            slug=each.slug,
+            spec="gpt2",
+            equivalent=each.equivalent,
+            verdicts=passed,
+            survives=(),
+        )
+        for each in all_deviations()
+    ]
+    text = page(MATRICES["models"], rows, properties)
     blocks = re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)
     shown = [line.split()[0] for block in blocks for line in block.splitlines()]
     assert shown == [
@@ -221,11 +233,12 @@ def test_a_page_shows_a_survivor_and_who_alone_kills() -> None:
         Row(
             slug="equivalent.tiled",
             spec="gpt2",
+            equivalent=True,
             verdicts={first.slug: "passed", second.slug: "skipped"},
             survives=(),
         ),
     ]
-    text = page(rows, [first, second])
+    text = page(MATRICES["models"], rows, [first, second])
     assert "- `mask.dropped` under t5-small" in text
     assert re.search(r"^mask\.dropped +gpt2 +#\.$", text, flags=re.MULTILINE)
     assert re.search(r"^equivalent\.tiled +gpt2 +\.$", text, flags=re.MULTILINE)

@@ -19,7 +19,7 @@ from holotype_conformance.kernels.subject import KernelSubject
 pytestmark = pytest.mark.slow
 
 PROPERTIES = {property_.slug: property_ for property_ in kernel_properties()}
-steps = run_path(str(Path(__file__).with_name("test_properties.py")))
+steps = run_path(str(Path(__file__).parents[1] / "kernel_in_steps.py"))
 kernel, pattern, prepare, scored, told = (
     steps[name] for name in ("kernel", "pattern", "prepare", "scored", "told")
 )
@@ -61,15 +61,6 @@ def masked(kind, also):
         return mask is not None and mask.is_floating_point() == kind and bool(given[also])
 
     return when
-
-
-def by_first_row(mask, block=64):
-    """Blocks of keys that the first row of the batch hides are skipped for all."""
-    mask = mask.clone()
-    for start in range(0, mask.shape[3], block):
-        if mask.shape[0] and not mask[0, ..., start : start + block].any():
-            mask[..., start : start + block] = False
-    return mask
 
 
 def by_first_key(mask, block=64):
@@ -207,7 +198,6 @@ BUGS = {
         routed(masked(True, "causal"), causal=False),
         "lengths.masks",
     ),
-    "a block hidden by the first row": (routed(boolean, mask=by_first_row), "lengths.masks"),
     "a block hidden by its first key": (routed(boolean, mask=by_first_key), "lengths.masks"),
     "a long bias is read a row late": (
         routed(long_bias, mask=lambda mask: mask.roll(1, 2)),
