@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from holotype_spec.network_parameters import table
 from holotype_spec.networks import Network
 from holotype_spec.parameters import (
     Parameter,
@@ -35,9 +36,18 @@ class Counts:
 
 
 def _network_count(network: Network) -> Counts:
-    from holotype_spec.network_parameters import count
-
-    return count(network)
+    rows = table(network)
+    total = sum(row.size for row in rows)
+    components: dict[str, int] = {}
+    for row in rows:
+        components[row.component] = components.get(row.component, 0) + row.size
+    return Counts(
+        total=total,
+        backbone=sum(row.size for row in rows if row.backbone),
+        components=components,
+        active=total,
+        apart={},
+    )
 
 
 @answers("the parameter count", network=_network_count)

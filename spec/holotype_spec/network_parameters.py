@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from holotype_spec.counts import Counts
 from holotype_spec.networks import (
     BidirectionalLstm,
     Network,
@@ -17,7 +16,7 @@ from holotype_spec.networks import (
     Rwkv4,
     SelectiveStateSpace,
 )
-from holotype_spec.parameters import Parameter, Role
+from holotype_spec.schema.rows import Parameter, Role
 
 
 def table(network: Network) -> tuple[Parameter, ...]:
@@ -31,22 +30,6 @@ def table(network: Network) -> tuple[Parameter, ...]:
             return tuple(_bidirectional_lstm(kind))
         case Perceptron() as kind:
             return tuple(_perceptron(kind))
-
-
-def count(network: Network) -> Counts:
-    """Exact counts: the sums over the table."""
-    rows = table(network)
-    total = sum(row.size for row in rows)
-    components: dict[str, int] = {}
-    for row in rows:
-        components[row.component] = components.get(row.component, 0) + row.size
-    return Counts(
-        total=total,
-        backbone=sum(row.size for row in rows if row.backbone),
-        components=components,
-        active=total,
-        apart={},
-    )
 
 
 def _one(name: str, shape: tuple[int, ...], role: Role, component: str) -> Parameter:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from holotype_spec.networks import Network
+from holotype_spec import network_parameters
 from holotype_spec.schema import Spec
 from holotype_spec.schema.rows import EXPERTS as EXPERTS
 from holotype_spec.schema.rows import Parameter as Parameter
@@ -34,13 +34,7 @@ def stacks(spec: Spec) -> tuple[Stack, ...]:
             return ("encoder", "decoder")
 
 
-def _network_table(network: Network) -> tuple[Parameter, ...]:
-    from holotype_spec.network_parameters import table
-
-    return table(network)
-
-
-@answers("the table of parameters", network=_network_table)
+@answers("the table of parameters", network=network_parameters.table)
 def parameter_table(spec: Spec) -> tuple[Parameter, ...]:
     """Every trainable parameter of the pretraining model, tied ones once, in the order of the data."""
     shared = spec.architecture.layer_sharing == "all"

@@ -16,11 +16,12 @@ from holotype_spec.schema.values import Strict
 
 
 class Probing(msgspec.Struct, frozen=True, kw_only=True):
-    """The sizes that a caller of `holotype_spec.probes.probe` chooses, and mechanisms shrink to."""
+    """The sizes that a caller of `Spec.probe` chooses, and mechanisms shrink to."""
 
     layers: int
     rows: int
     window: int
+    groups: int | None = None
 
 
 class Mechanism(Strict):

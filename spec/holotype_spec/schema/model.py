@@ -12,8 +12,10 @@ from holotype_spec.schema.embeddings import Embeddings
 from holotype_spec.schema.family import Family, StatedPart
 from holotype_spec.schema.feed_forward import FeedForward
 from holotype_spec.schema.heads import Head
+from holotype_spec.schema.mechanism import Probing
 from holotype_spec.schema.normalization import Normalization
 from holotype_spec.schema.positions import Positions
+from holotype_spec.schema.probing import DROPOUT, ROWS, WINDOW, probed_sizes
 from holotype_spec.schema.sizes import Sizes
 from holotype_spec.schema.training import Dropout, Objective
 from holotype_spec.schema.values import LARGEST, Count, Name, Strict
@@ -59,6 +61,23 @@ class Architecture(Strict):
     tied_embeddings: bool
     head: Head
     dropout: Dropout
+
+    def probed(self, probing: Probing) -> Architecture:
+        """The architecture with each mechanism as its class shrinks it."""
+        embeddings, depth = self.embeddings, self.encoder_layers
+        width = embeddings.width.probed(probing)
+        return msgspec.structs.replace(
+            self,
+            attention=self.attention.probed(probing),
+            positions=self.positions.probed(probing),
+            normalization=self.normalization.probed(probing),
+            embeddings=msgspec.structs.replace(embeddings, width=width),
+            # A number of its own stays one: another than that of the decoder.
+            encoder_layers=probing.layers + 1 if isinstance(depth, int) else depth,
+            feed_forward=self.feed_forward.probed(probing),
+            head=self.head.probed(probing),
+            dropout=Dropout(rate=DROPOUT, sites=self.dropout.sites),
+        )
 
 
 class Spec(Sizes):
@@ -175,11 +194,35 @@ class Spec(Sizes):
             case depth:
                 return depth
 
-    def probe(self, *, layers: int = 2, groups: int | None = None) -> Spec:
-        """This architecture at sizes that expose bugs; see `holotype_spec.probes.probe`."""
-        from holotype_spec.probes import probe
+    def probe(
+        self,
+        *,
+        layers: int = 2,
+        groups: int | None = None,
+        rows: int = ROWS,
+        window: int = WINDOW,
+    ) -> Spec:
+        """The spec of a model of the same architecture that runs in a millisecond.
 
-        return probe(self, layers=layers, groups=groups)
+        Args:
+            layers: layers a stack. Two are the least that show a mask lost after the first one.
+            groups: key-value heads; by default 2 if the spec groups its queries, else as many as heads (5, or 3 wide
+                ones, or as many as it takes for slopes that low precision rounds).
+            rows: of a table of learned positions.
+            window: keys that a query sees, where the spec has a window.
+        """
+        architecture = self.architecture
+        probing = Probing(layers=layers, rows=rows, window=window, groups=groups)
+        sizes = probed_sizes(
+            self,
+            architecture.attention,
+            architecture.positions,
+            probing,
+            fixed_ffn=architecture.feed_forward.size == "four-times-hidden-size",
+            trained_rows=self.learned_positions,
+        )
+        small = architecture.probed(probing)
+        return msgspec.structs.replace(self, architecture=small, **sizes)
 
 
 def _parts(node: Strict) -> Iterator[Strict]:
