@@ -21,8 +21,7 @@ class Placement(nn.Module):
             self.token = token  # the tokens' table comes first
         architecture = spec.architecture
         width = architecture.embeddings.width
-        narrow = isinstance(width, schema.FactorisedEmbedding) and width.tables == "all"
-        size = spec.embedding_size if narrow else spec.hidden_size
+        size = width.added_size(spec.hidden_size)
         self.position: LearnedPositions | Sinusoidal | None = None
         self.block_position: LearnedPositions | None = None
         match architecture.positions:
@@ -123,7 +122,7 @@ class LanguageModelHead(nn.Module):
     ) -> None:
         super().__init__()
         # A narrow token table is met half-way (the OPT release, project_out).
-        factorised = isinstance(spec.architecture.embeddings.width, schema.FactorisedEmbedding)
+        factorised = spec.architecture.embeddings.width.projected
         self.projection = (
             Linear(spec.hidden_size, spec.embedding_size, bias=False) if factorised else None
         )

@@ -44,7 +44,7 @@ class Router(nn.Module):
         super().__init__()
         self.active, self.routing = kind.active_experts, kind.routing
         self.weight = nn.Parameter(torch.empty(kind.experts, spec.hidden_size))
-        if isinstance(self.routing, schema.SigmoidRouting):
+        if self.routing.corrected:
             # No parameter: what trains the model sets it by a rule (DeepSeek-AI 2024, V3, section 2.1.2).
             self.correction = nn.Buffer(torch.zeros(kind.experts))
 
@@ -72,7 +72,7 @@ class Router(nn.Module):
 
         (tokens, experts) -> the same
         """
-        if isinstance(self.routing, schema.SigmoidRouting):
+        if self.routing.corrected:
             scores = scores + self.correction
         if self.routing.groups == 1:
             return scores

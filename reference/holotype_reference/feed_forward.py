@@ -44,7 +44,7 @@ class FeedForward(nn.Module):
         super().__init__()
         kind, size = spec.architecture.feed_forward, size or spec.ffn_size
         if gated is None:
-            gated = kind.dense == "gated" if isinstance(kind, schema.Experts) else kind.gated
+            gated = kind.dense_gated
         d, bias = spec.hidden_size, spec.architecture.feed_forward.bias
         self.gate = Linear(d, size, bias=bias) if gated else None
         self.up = Linear(d, size, bias=bias)

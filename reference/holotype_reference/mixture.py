@@ -14,7 +14,7 @@ def drawn(
     All is seen; or each place sees itself and those behind it, which is a band that reaches to the last key; or itself
     and those before it and the prefix, which is the first of two segments: an empty one is left-to-right reading.
     """
-    if not isinstance(pattern, schema.MixtureOfMasks):
+    if not pattern.mixed:
         return pattern
     if right_to_left:
         return Band(before=0, after=keys)

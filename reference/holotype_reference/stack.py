@@ -56,7 +56,7 @@ class Layer(nn.Module):
         if self.residual != "parallel":
             self.feed_forward_norm = norm(spec)
         self.dense_after: FeedForward | None = None
-        if isinstance(kind, schema.Experts) and kind.dense_after and spec.has_experts(index):
+        if kind.has_dense_after(index):
             self.dense_after = FeedForward(spec)
             self.dense_after_norm = norm(spec)
         # √(2 layers) (Zeng et al. 2022, section 2.1); for a decoder the factor of DeepNet is the root of this.

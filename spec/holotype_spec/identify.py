@@ -337,9 +337,7 @@ def _of_gguf(header: Mapping[str, Any], path: Path) -> Identity:
 def _built_like(spec: Spec, model: str) -> bool:
     architecture = spec.architecture
     if model == "llama" and architecture.structure == "decoder":
-        return isinstance(architecture.positions, Rotary) and isinstance(
-            architecture.normalization, RMSNorm
-        )
+        return spec.has(Rotary) and spec.has(RMSNorm)
     theirs = spec.family.transformers
     names = GGUF_NAMES.get(model, (_plain(model),))
     return theirs != "none" and _plain(theirs.config_class).removesuffix("config") in names

@@ -162,3 +162,25 @@ def test_every_pattern_has_words_for_what_a_query_sees(kind: type[AttentionPatte
         assert pattern.in_words.endswith(".")
         first, behind = pattern.keys_seen(3, 9, prefix=None, right_to_left=False)
         assert first <= 3 < behind
+
+
+def test_blocks_say_where_they_are_dense_and_gated() -> None:
+    # ST-MoE has experts in every fourth layer, and a dense block behind them.
+    sparse, plain = (load(name).architecture.feed_forward for name in ("st-moe-32b", "gpt2"))
+    assert [layer for layer in range(9) if sparse.has_dense_after(layer)] == [3, 7]
+    assert (sparse.dense_gated, plain.dense_gated) == (True, False)
+    mixtral, llama = (load(name).architecture.feed_forward for name in ("mixtral-8x7b", "llama-7b"))
+    assert not any(mixtral.has_dense_after(layer) for layer in range(9))
+    assert (mixtral.gated, mixtral.dense_gated, llama.dense_gated) == (True, False, True)
+
+
+def test_one_pattern_sees_everything_whatever_the_input_and_one_width_is_projected() -> None:
+    patterns = [
+        schema.Bidirectional(),
+        schema.Causal(),
+        schema.PrefixCausal(),
+        FirstTokens(number=3),
+    ]
+    assert [pattern.both_ways for pattern in patterns] == [True, False, False, False]
+    widths = [load(name).architecture.embeddings.width for name in ("albert-base-v2", "gpt2")]
+    assert [width.projected for width in widths] == [True, False]

@@ -12,7 +12,7 @@ from holotype_reference.oracle.basics import Array, Scope, Stream
 from holotype_reference.oracle.experts import experts
 from holotype_reference.oracle.feed_forward import feed_forward
 from holotype_spec.parameters import Stack
-from holotype_spec.schema import EnhancedMaskDecoder, Experts, Spec
+from holotype_spec.schema import EnhancedMaskDecoder, Spec
 
 
 def stack_output(
@@ -110,7 +110,6 @@ def _block_names(spec: Spec, stack: Stack, source: Stream | None) -> list[str]:
     depth = spec.architecture.encoder_layers if uneven else spec.layers
     assert isinstance(depth, int)
     layers = [0] * depth if spec.architecture.layer_sharing == "all" else range(depth)
-    described = spec.architecture.feed_forward
-    twice = isinstance(described, Experts) and described.dense_after  # Zoph et al. 2022, appendix C
-    after = {layer: ["dense_after"] for layer in layers if twice and spec.has_experts(layer)}
+    twice = spec.architecture.feed_forward.has_dense_after  # Zoph et al. 2022, appendix C
+    after = {layer: ["dense_after"] for layer in layers if twice(layer)}
     return [f"{layer}.{block}" for layer in layers for block in [*blocks, *after.get(layer, [])]]

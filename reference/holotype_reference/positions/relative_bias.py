@@ -131,5 +131,5 @@ def relative_bias(
         described.buckets,
         heads,
         max_distance=described.max_distance,
-        bidirectional=isinstance(pattern, schema.Bidirectional),
+        bidirectional=pattern.both_ways,
     )

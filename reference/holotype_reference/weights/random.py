@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from holotype_reference.weights.checkpoints import Weights
 from holotype_spec.parameters import Parameter
-from holotype_spec.schema import Experts, ReplacedTokenHead, SigmoidRouting, Spec
+from holotype_spec.schema import Experts, Spec
 from holotype_spec.tensors import tensor_table
 
 Regime = Literal["bold", "faint", "steady"]
@@ -112,7 +112,7 @@ def _faintness(spec: Spec, parameter: Parameter) -> float:
 def _is_normalized(spec: Spec, parameter: Parameter) -> bool:
     """Whether a norm comes next: after the stream, and in the head of a masked language model."""
     if parameter.name.startswith("head.transform."):
-        return not isinstance(spec.architecture.head, ReplacedTokenHead)
+        return not spec.architecture.head.detects
     return parameter.residual or _part(parameter) in ("latent", "query_latent")
 
 
@@ -156,7 +156,7 @@ def _steady(spec: Spec, parameter: Parameter, values: NDArray[np.float64]) -> ND
     common = np.where(np.arange(spec.hidden_size) % 2, -1, 1)
     if parameter.role == "choice-bias":
         return values + APART * chosen
-    if isinstance(blocks.routing, SigmoidRouting):
+    if blocks.corrects_choice:
         return values
     if parameter.name == "embeddings.token.weight":
         return values + COMMON * common

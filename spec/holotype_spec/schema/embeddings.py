@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import msgspec
 
@@ -16,6 +16,8 @@ NARROW = 22  # numbers in a row of a factorised embedding of a probe
 
 class TableWidth(Mechanism):
     """Rows as wide as the residual stream."""
+
+    projected: ClassVar[bool] = False  # a matrix leads from the tokens' rows to the hidden size
 
     def token_size(self, hidden_size: int) -> int:
         """Numbers in a row of the token table."""
@@ -51,6 +53,8 @@ class FactorisedEmbedding(TableWidth, tag="factorised", tag_field="kind"):
     size: Count
     bias: bool
     tables: Literal["all", "token"]
+
+    projected: ClassVar[bool] = True
 
     def token_size(self, hidden_size: int) -> int:
         return self.size

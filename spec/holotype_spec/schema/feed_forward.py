@@ -31,8 +31,17 @@ class FeedForwardMechanism(Mechanism):
         """Whether the blocks, or those of the experts, are gated."""
         return False
 
+    @property
+    def dense_gated(self) -> bool:
+        """Whether the blocks that are not made of experts are gated."""
+        return self.gated
+
     def has_experts(self, layer: int) -> bool:
         """Whether the block of a layer, counted from 0, consists of experts."""
+        return False
+
+    def has_dense_after(self, layer: int) -> bool:
+        """Whether a layer, counted from 0, has a dense block behind its experts (Zoph et al. 2022, appendix C)."""
         return False
 
     def layers_alike(self, depth: int) -> dict[int, int]:
@@ -160,8 +169,15 @@ class Experts(FeedForwardMechanism, tag="experts", tag_field="kind"):
     def gated(self) -> bool:
         return self.expert == "gated"
 
+    @property
+    def dense_gated(self) -> bool:
+        return self.dense == "gated"
+
     def has_experts(self, layer: int) -> bool:
         return layer >= self.first_layer and (layer - self.first_layer) % self.every == 0
+
+    def has_dense_after(self, layer: int) -> bool:
+        return self.dense_after and self.has_experts(layer)
 
     def layers_alike(self, depth: int) -> dict[int, int]:
         kinds = [self.has_experts(layer) for layer in range(depth)]
@@ -178,7 +194,7 @@ class Experts(FeedForwardMechanism, tag="experts", tag_field="kind"):
 
     def parameters(self, sizes: Sizes, name: str, layer: int) -> Iterator[Parameter]:
         if not self.has_experts(layer):
-            yield from self.block(sizes, name, BLOCK, sizes.ffn_size, gated=self.dense == "gated")
+            yield from self.block(sizes, name, BLOCK, sizes.ffn_size, gated=self.dense_gated)
             return
         gated, size = self.gated, self.expert_size
         yield from linear(f"{name}.router", self.experts, sizes.hidden_size, "router", bias=False)
@@ -193,9 +209,9 @@ class Experts(FeedForwardMechanism, tag="experts", tag_field="kind"):
     def later_parameters(
         self, sizes: Sizes, name: str, layer: int, norm: Normalization, *, post: bool
     ) -> Iterator[Parameter]:
-        if self.dense_after and self.has_experts(layer):
-            block, gated = f"{name}.dense_after", self.dense == "gated"
-            yield from self.block(sizes, block, BLOCK, sizes.ffn_size, gated=gated)
+        if self.has_dense_after(layer):
+            block = f"{name}.dense_after"
+            yield from self.block(sizes, block, BLOCK, sizes.ffn_size, gated=self.dense_gated)
             norm_name, d = f"{name}.dense_after_norm", sizes.hidden_size
             yield from norm.parameters(norm_name, d, "norms", residual=post)
 

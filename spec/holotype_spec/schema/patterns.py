@@ -16,6 +16,7 @@ from holotype_spec.schema.values import Count, Rate
 class AttentionPattern(Mechanism):
     """A pattern that adds no parameters, in which each query may see as many keys as there are."""
 
+    both_ways: ClassVar[bool] = False  # whatever the input, each query sees every key
     has_prefix: ClassVar[bool] = False  # a caller may say how many places all see
     mixed: ClassVar[bool] = False  # a caller may say which of several masks a batch has
     permuted: ClassVar[bool] = False  # a caller may say in which order tokens are predicted
@@ -49,6 +50,8 @@ class AttentionPattern(Mechanism):
 
 class Bidirectional(AttentionPattern, tag="bidirectional", tag_field="kind"):
     """Every position attends to every position (Devlin et al. 2018, section 3)."""
+
+    both_ways: ClassVar[bool] = True
 
     @property
     def in_words(self) -> str:

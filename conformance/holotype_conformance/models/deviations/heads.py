@@ -28,13 +28,11 @@ from holotype_spec.schema import Spec
 
 
 def _scales_input(spec: Spec) -> bool:
-    head = spec.architecture.head
-    return isinstance(head, schema.LanguageModelHead) and head.input_scale != "none"
+    return getattr(spec.architecture.head, "input_scale", "none") != "none"
 
 
 def _plain_input(spec: Spec) -> bool:
-    head = spec.architecture.head
-    return isinstance(head, schema.LanguageModelHead) and head.input_scale == "none"
+    return spec.has(schema.LanguageModelHead) and not _scales_input(spec)
 
 
 @respecifies(

@@ -33,8 +33,7 @@ from holotype_spec.schema import Spec
 
 
 def _offset(spec: Spec) -> int:
-    positions = spec.architecture.positions
-    return positions.offset if isinstance(positions, schema.LearnedPositions) else 0
+    return spec.position_rows - spec.max_positions if spec.has(schema.LearnedPositions) else 0
 
 
 @patches(
