@@ -77,7 +77,7 @@ def dyadic(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 @claim(
     slug="algebra.score-shift",
-    clause="A shift of all scores changes nothing.",
+    clause="A constant added to all scores changes nothing.",
     meaning=(
         "Adding one vector to all keys shifts all scores of a query by the same number, which the "
         "softmax cancels. Look for a softmax without its maximum subtracted, for a maximum over "
@@ -208,9 +208,9 @@ def _grouped(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
 
 @claim(
     slug="algebra.grouped-heads",
-    clause="Grouped heads are repeated heads.",
+    clause="GQA equals attention with repeated heads.",
     meaning=(
-        "With fewer key-value heads than query heads, query head h reads key-value head h // "
+        "With fewer key-value heads than query heads (GQA), query head h reads key-value head h // "
         "(heads / kv_heads): neighbours share. The gradients of a shared head are summed. Look "
         "for `repeat` (0 1 0 1) where `repeat_interleave` (0 0 1 1) is meant, and for gradients "
         "that only the last of a group writes."

@@ -75,7 +75,7 @@ def finite(subject: KernelSubject, case: AttentionCase) -> None:
 
 @claim(
     slug="contract.inputs-unwritten",
-    clause="Nothing is written into the inputs.",
+    clause="A call writes nothing into its inputs.",
     meaning=(
         "q, k, v and the mask hold the same bits after the call, and after the backward pass, as "
         "before, and so do the result and the gradient that arrived: other layers and the backward "
@@ -207,7 +207,7 @@ def _strided(subject: KernelSubject) -> st.SearchStrategy[StridesCase]:
 
 @claim(
     slug="contract.strides",
-    clause="How inputs lie in memory decides nothing.",
+    clause="The memory layout of inputs changes no result.",
     meaning=(
         "Inputs that are transposed, sliced out of a larger tensor, strided in their last axis, "
         "expanded over heads (stride 0) or offset in memory give what contiguous ones give, and so "

@@ -58,7 +58,7 @@ def demand_alike(
 
 @claim(
     slug="hardware.placement",
-    clause="Everything it makes is made on q’s device.",
+    clause="Every tensor that a kernel makes is on q’s device.",
     level="should",
     meaning=(
         "Whatever a kernel makes, such as positions, masks and buffers, is made on the device of q. This needs no "
@@ -144,7 +144,7 @@ _on_gpu("tensorfloat", "float32", "float32 with TensorFloat", rounded=True)
 
 @claim(
     slug="hardware.back-ends",
-    clause="Every back end of torch gives the same.",
+    clause="Every back end of torch gives the same result.",
     meaning=(
         "A kernel that calls scaled_dot_product_attention runs through another kernel on another machine. The same "
         "call is made with each back end that serves it. Look for branches on which ones are enabled."
@@ -191,7 +191,7 @@ def _many_rows(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
 
 @claim(
     slug="hardware.threads",
-    clause="Several threads give what one gives.",
+    clause="Several threads give the result that one gives.",
     meaning=(
         "A problem that is large enough to be split is computed on one thread and on two. Look for work divided by "
         "the number of threads whose rest nobody does, for two threads that write the same place, and for a "
@@ -219,7 +219,7 @@ def several_threads(subject: KernelSubject, case: AttentionCase) -> None:
 
 @claim(
     slug="hardware.batch-sizes",
-    clause="A row gives in a batch what it gives alone.",
+    clause="A row gives the same result alone and in a batch.",
     meaning=(
         "Kernels choose tiles and split the keys by the size of the batch, so that bits may differ; more than "
         "rounding may not. Look for offsets that overflow or use the wrong stride in a larger batch, and for a scale "
@@ -285,7 +285,7 @@ def _compiled_cases(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
 
 @claim(
     slug="hardware.captured",
-    clause="Captured as a graph it gives the same.",
+    clause="A captured graph gives the same result.",
     meaning=(
         "torch.compile reads the kernel's code once and runs the operations that it recorded; here without "
         "generating machine code. Look for branches on torch.compiler.is_compiling(), and for values of the first "
@@ -302,7 +302,7 @@ def captured(subject: KernelSubject, case: AttentionCase) -> None:
 
 @claim(
     slug="hardware.compiled",
-    clause="Compiled to machine code it gives the same.",
+    clause="Compiled code gives the same result.",
     meaning=(
         "The whole of torch.compile, which fuses operations into machine code. If only this one fails and "
         "hardware.captured holds, the compiler or a precision that relied on rounded intermediates is to blame. It "

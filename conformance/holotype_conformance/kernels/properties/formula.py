@@ -58,7 +58,7 @@ def _scaled(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
 
 @claim(
     slug="formula.scale",
-    clause="The scale is the one that is asked for.",
+    clause="Scores are scaled by the scale that is passed.",
     meaning=(
         "`scale` multiplies the products of queries and keys, whatever it is, zero and negative "
         "ones included, and replaces 1/√head_dim. Models without a scale (T5) or with one of "

@@ -39,7 +39,7 @@ def _edges(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
 
 @claim(
     slug="lengths.block-edges",
-    clause="Lengths around block sizes are all served.",
+    clause="Lengths around block sizes give right results.",
     meaning=(
         "Lengths of one, and one less and one more than 16, 32, 64, 128 and (of keys) 256, give what "
         "the formula gives, forward and backward, in every dtype. Kernels work in blocks: look for the "
@@ -78,7 +78,7 @@ def _rising(subject: KernelSubject) -> st.SearchStrategy[RisingCase]:
 
 @claim(
     slug="lengths.rising-scores",
-    clause="Scores may rise from the first key to the last.",
+    clause="Scores that rise along the keys are summed rightly.",
     meaning=(
         "Where scores rise from key to key, up to 521 keys, every block raises the maximum, and what the earlier "
         "blocks gave must shrink with it, the output as much as the sum; where they fall, none does. Random scores "
@@ -105,7 +105,7 @@ def _cached(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
 
 @claim(
     slug="lengths.cache",
-    clause="A few queries may stand behind many keys.",
+    clause="A few queries read a long KV cache rightly.",
     meaning=(
         "A decoding step has one query and a cache of keys, a prompt that is continued a few: with causal=True the "
         "last query still sees all keys, up to 257. Look for a loop over blocks that ends at the query's own place, "

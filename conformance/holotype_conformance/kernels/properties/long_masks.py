@@ -25,7 +25,7 @@ GROUPED = ((2, 1), (4, 2))
 
 
 class FarCase(AttentionCase, frozen=True, kw_only=True, omit_defaults=True):
-    """With `width` the kernel is also told causal, and with one above zero a window."""
+    """With `width` the kernel is also passed causal, and with one above zero a window."""
 
     width: Annotated[int, msgspec.Meta(ge=0, le=16_384)] | None = None
 
@@ -41,7 +41,7 @@ def _ways(subject: KernelSubject) -> list[tuple[Mask, Form]]:
 
 
 def _widths(subject: KernelSubject, form: Form) -> tuple[int | None, ...]:
-    """What else is told where a mask is a tensor."""
+    """The widths passed beside a mask that is a tensor."""
     if form == "arguments" or not subject.has("masks-together"):
         return (None,)
     return (None, 0, 20, 80) if subject.has("window") else (None, 0)
@@ -81,9 +81,9 @@ def _far(subject: KernelSubject) -> st.SearchStrategy[FarCase]:
 
 @claim(
     slug="lengths.masks",
-    clause="Masks hold beyond the first block.",
+    clause="Masks hold in every block of a long sequence.",
     meaning=(
-        "With 65 to 200 keys every mask shows what it should, forward and backward, told as arguments, booleans or "
+        "With 65 to 200 keys every mask shows what it should, forward and backward, passed as arguments, booleans or "
         "numbers, alone and together with causal and a window, for as many queries as keys and for few at their end, "
         "with grouped heads and a scale. Kernels skip blocks in which everything is hidden and leave out the mask "
         "where all is seen: look at how they find out (one row, one corner, the first row of the batch), at the "

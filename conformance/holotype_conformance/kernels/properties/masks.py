@@ -41,7 +41,7 @@ from holotype_conformance.kernels.tolerance import (
 
 @claim(
     slug="masks.causal",
-    clause="With causal no query sees a later key.",
+    clause="A causal mask hides every later key.",
     meaning=(
         "With causal=True query i sees the keys up to i and no others, forward and backward. Look "
         "for a diagonal off by one, and for blocks on the diagonal that are left out or not "
@@ -58,7 +58,7 @@ def causal(subject: KernelSubject, case: AttentionCase) -> None:
 
 @claim(
     slug="masks.diagonal",
-    clause="The last query stands at the last key.",
+    clause="A causal mask is aligned to the last key.",
     meaning=(
         "With causal=True and another number of keys than queries, query i sees the keys j <= i + "
         "keys - queries: the diagonal ends in the lower right corner, as in decoding with a "
@@ -78,7 +78,7 @@ def diagonal(subject: KernelSubject, case: AttentionCase) -> None:
 
 @claim(
     slug="masks.window",
-    clause="A window of w shows the last w keys.",
+    clause="A sliding window of w shows the last w keys.",
     meaning=(
         "With causal=True and window=w a query sees w keys, the last of them the one on its "
         "diagonal. Look for w + 1 keys (a comparison with <= where < is meant, or a window that "
@@ -96,7 +96,7 @@ def window(subject: KernelSubject, case: AttentionCase) -> None:
 
 @claim(
     slug="masks.band",
-    clause="A window without causal shows both sides.",
+    clause="A window that is not causal shows both sides.",
     meaning=(
         "With window=w and no causal a query sees the keys less than w away from its diagonal, "
         "before and behind: w - 1 on each side and the diagonal. Look for a window that is always "
@@ -113,7 +113,7 @@ def band(subject: KernelSubject, case: AttentionCase) -> None:
 
 @claim(
     slug="masks.boolean",
-    clause="A boolean mask shows what is true.",
+    clause="A boolean mask shows the keys where it is true.",
     meaning=(
         "Where a boolean mask is true the query sees the key: causal, window, band, prefix, "
         "packed documents, padding on either side, and masks at random for each head. Look for "
@@ -205,7 +205,7 @@ def _broadcast(subject: KernelSubject) -> st.SearchStrategy[BroadcastCase]:
 
 @claim(
     slug="masks.broadcast",
-    clause="A mask of size one in an axis holds for all.",
+    clause="A mask broadcasts along axes of size one.",
     meaning=(
         "The mask may have the size one for batch, heads or queries (key padding is (batch, 1, 1, "
         "keys)) and then holds for all of them. Look for a mask that is read with the strides of "
@@ -230,7 +230,7 @@ def broadcast(subject: KernelSubject, case: BroadcastCase) -> None:
 
 @claim(
     slug="masks.agree",
-    clause="Masks that mean the same give the same.",
+    clause="Equal masks in different forms give equal results.",
     meaning=(
         "The same mask as arguments, as booleans, as an additive mask of -inf and as one of the "
         "lowest finite number gives the same result: kernels take another path for each, and "
@@ -290,7 +290,7 @@ def _any_mask(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
 
 @claim(
     slug="masks.hidden-keys",
-    clause="What a query does not see moves nothing.",
+    clause="Masked keys and values change no result.",
     meaning=(
         "Other keys and values where no query of a set sees them, of a hundred thousand times the size, "
         "leave the results of those queries as they are, to the bit: the claim that causality and "
@@ -314,7 +314,7 @@ def _together(subject: KernelSubject) -> st.SearchStrategy[TogetherCase]:
 
 @claim(
     slug="masks.together",
-    clause="A mask and causal hold together.",
+    clause="A mask and causal=True hold together.",
     meaning=(
         "A mask (key padding, say) given together with causal=True hides what either hides. Look "
         "for one of the two that is dropped without a word when the other is there."

@@ -34,9 +34,10 @@ Cases = Callable[[KernelSubject], st.SearchStrategy[AttentionCase]]
 
 @claim(
     slug="prefix.formula",
-    clause="A prefix of p shows the first p keys to all.",
+    clause="A prefix-LM mask shows the first p keys to all.",
     meaning=(
-        "With causal=True and prefix=p every query sees the first p keys, those of the prefix in both directions, and "
+        "The prefix-LM mask: with causal=True and prefix=p "
+        "every query sees the first p keys, those of the prefix in both directions, and "
         "beyond them the keys up to its diagonal, forward and backward. Look for a prefix one too long or too short, "
         "for one that stays causal inside, for a diagonal that starts behind the prefix, and for blocks that are "
         "skipped because they lie above the diagonal though the prefix reaches into them."
@@ -64,7 +65,7 @@ def _whole_or_nothing(subject: KernelSubject) -> st.SearchStrategy[AttentionCase
 
 @claim(
     slug="prefix.limits",
-    clause="A prefix of 0 is causal, one of all is full.",
+    clause="A prefix of 0 is causal, one of all keys is full.",
     meaning=(
         "prefix=0 gives what causal=True gives without it, and a prefix as long as the keys what attention without a "
         "mask gives. Look for a zero that is taken for no mask at all, and for a prefix that is cut to one key less "
@@ -112,7 +113,7 @@ def prefix_rows(subject: KernelSubject, case: AttentionCase) -> None:
 
 @claim(
     slug="prefix.no-leak",
-    clause="Beyond the prefix nobody sees the future.",
+    clause="No query beyond the prefix sees a later key.",
     meaning=(
         "Another key and value, of a hundred thousand times the size, behind the prefix leave all earlier queries as "
         "they are, to the bit, those in the prefix among them. Look for blocks on the prefix's edge or on the diagonal "
@@ -153,11 +154,12 @@ def _of_lengths(case: AttentionCase, lengths: list[int], equal: bool) -> Attenti
 
 @claim(
     slug="documents.formula",
-    clause="A query sees the keys of its own document.",
+    clause="In packed sequences a query sees its own document.",
     meaning=(
-        "With causal=True and documents=(3, 1, 64, …), lengths of documents that lie one after the other, a query sees "
-        "the keys of its own document up to itself, forward and backward: documents of one token, odd lengths, and "
-        "lengths around those of blocks. With fewer queries than keys the last query stands at the last key. Look for "
+        "With causal=True and documents=(3, 1, 64, …), lengths of packed sequences that lie one after the other, a "
+        "query sees the keys of its own document up to itself, forward and backward: documents of one token, odd "
+        "lengths, and lengths around those of blocks. With fewer queries than keys the last query stands at the last "
+        "key. Look for "
         "boundaries one off, a last document that is left out because it fills no block, and places that are counted "
         "from the first query instead of the first key."
     ),
@@ -183,7 +185,7 @@ def _single(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
 
 @claim(
     slug="documents.one",
-    clause="A single document is causal attention.",
+    clause="A single packed document is causal attention.",
     meaning=(
         "documents=(n,) for n keys gives what causal=True gives without it. Look for a list of boundaries that lacks "
         "its end, and for a document that sees both ways."
@@ -201,7 +203,7 @@ def documents_one(subject: KernelSubject, case: AttentionCase) -> None:
 
 @claim(
     slug="documents.alone",
-    clause="A packed document gives what it gives alone.",
+    clause="A document gives the same alone and packed.",
     meaning=(
         "The result and the gradients of each of several packed documents are those of a call with this document "
         "alone, which is why packing is allowed at all. Look for anything that crosses a boundary: keys, a maximum, a "
@@ -236,7 +238,7 @@ def documents_alone(subject: KernelSubject, case: AttentionCase) -> None:
 
 @claim(
     slug="documents.permutation",
-    clause="Documents in another order, the same results.",
+    clause="The order of packed documents changes no result.",
     meaning=(
         "Packed in another order, each document gives what it gave. Look for anything that depends on where a document "
         "lies: positions counted through, the first or the last one treated apart, and blocks that start at multiples "
@@ -267,7 +269,7 @@ def documents_permutation(subject: KernelSubject, case: AttentionCase) -> None:
 
 @claim(
     slug="documents.rows",
-    clause="Each row of a batch has its own documents.",
+    clause="Each row of a batch has its own packed documents.",
     meaning=(
         "A tuple of tuples has the lengths of the documents of each row of the batch, which need not be as many. Look "
         "for the first row's boundaries that are used for all."
@@ -283,7 +285,7 @@ def documents_rows(subject: KernelSubject, case: AttentionCase) -> None:
 
 @claim(
     slug="documents.no-leak",
-    clause="No document moves another.",
+    clause="No packed document has an effect on another.",
     meaning=(
         "Another key and value, of a hundred thousand times the size, leave all earlier queries and all other "
         "documents as they are, to the bit; and a gradient that arrives at one document alone leaves those by the "

@@ -45,7 +45,7 @@ def _cut_off(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
     clause="A NaN that no query sees reaches nothing.",
     level="should",
     meaning=(
-        "Keys and values that a window or documents, told as arguments, hide from every query may hold NaN or "
+        "Keys and values that a window or documents, passed as arguments, hide from every query may hold NaN or "
         "infinity: slots of a cache that were never written, or were left behind. They have no weight, and the result "
         "is what it is without them. A product of 0 and NaN is NaN: leave out the blocks that nobody sees, or put "
         "zeros for the values there (torch.where on v, as on the scores). Of what a mask hides this is not asked, for "

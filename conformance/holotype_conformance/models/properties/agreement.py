@@ -221,9 +221,10 @@ def logits(subject: Subject, case: AgreementCase, path: str) -> None:
 
 @claim(
     slug="agreement.faint-logits",
-    clause="So they are where the norms' epsilon decides.",
+    clause="Logits agree where the norms' epsilon decides.",
     meaning=(
-        "The same holds where activations are so small that the norms' epsilon decides. Weights "
+        "With the same weights the logits are those of the reference also where activations are so "
+        "small that the norms' epsilon decides. Weights "
         "are drawn so that what reaches a norm is about as large as the square root of its "
         "epsilon. An epsilon of another size, or in another place (outside the root, added to the "
         "standard deviation), hardly moves an ordinary activation; here it changes the result."

@@ -35,9 +35,9 @@ def _several(subject: Subject) -> st.SearchStrategy[BatchCase]:
 
 @claim(
     slug="batch.independence",
-    clause="One row has no effect on another.",
+    clause="One row of a batch has no effect on another.",
     meaning=(
-        "What stands in one row of a batch has no effect on another row. All rows but the first "
+        "The content of one row of a batch has no effect on another row. All rows but the first "
         "get other tokens, all shapes stay the same, and the first row must keep its very bits. "
         "Look for a softmax or a norm over the batch, a reshape that mixes rows, and state kept "
         "in the module."
@@ -72,7 +72,7 @@ def independence(subject: Subject, case: BatchCase, path: str) -> None:
 
 @claim(
     slug="batch.order",
-    clause="Reordered rows give reordered outputs.",
+    clause="Reordered rows of a batch give reordered outputs.",
     meaning=(
         "Rows in another order give the same outputs in that order. The rows of a batch are "
         "reversed, and the outputs must be reversed. Look for anything that is indexed by the "
@@ -98,7 +98,7 @@ def order(subject: Subject, case: BatchCase, path: str) -> None:
 
 @claim(
     slug="batch.size",
-    clause="A row gives in a batch what it gives alone.",
+    clause="A row gives the same logits alone and in a batch.",
     meaning=(
         "A row gives in a batch what it gives alone. Each row is run in a batch of one. Look for "
         "a broadcast that is only right when the batch has one row."
@@ -126,7 +126,7 @@ def size(subject: Subject, case: BatchCase, path: str) -> None:
 
 @claim(
     slug="batch.rounding",
-    clause="So it does in every precision, to rounding.",
+    clause="Batch size changes only rounding, in any precision.",
     meaning=(
         "batch.size in every dtype: each row alone and in the batch, within twice what the reference's own rounding "
         "allows. Kernels choose other tiles for other batches, so that bits may differ; more than rounding may not. "

@@ -134,9 +134,9 @@ def check_chunks(subject: Subject, case: ChunkCase, path: str) -> None:
 
 @claim(
     slug="cache.chunks",
-    clause="Reading in chunks gives what one pass gives.",
+    clause="Decoding through a KV cache equals one full pass.",
     meaning=(
-        "Reading an input in chunks of any size through a cache gives what one full pass gives. "
+        "Reading an input in chunks of any size through a KV cache gives what one full pass gives. "
         "The input is cut into chunks, one token at a time or several, and read through the "
         "cache. Look at the offset of the positions, at the mask of a chunk of several tokens "
         "behind a cache (aligned to its last key, not its first), at the order in which keys are "
@@ -161,10 +161,10 @@ def chunks(subject: Subject, case: ChunkCase, path: str) -> None:
 
 @claim(
     slug="cache.left-padding",
-    clause="So it does under left padding, at every step.",
+    clause="Decoding under left padding equals one full pass.",
     meaning=(
-        "The same holds under left padding, at every step. A batch padded on the left, as for "
-        "generation, is read in chunks through the cache with the mask of everything read so far. "
+        "Reading a batch that is padded on the left, as for generation, through a KV cache gives "
+        "what one full pass gives, at every step: in chunks, each with the mask of everything read so far. "
         "Look for a mask that is used in the first step only, and for positions that count the "
         "padding."
     ),
@@ -200,9 +200,9 @@ def reuse_cases(subject: Subject) -> st.SearchStrategy[ReuseCase]:
 
 @claim(
     slug="cache.reuse",
-    clause="Two caches have no effect on each other.",
+    clause="Two KV caches have no effect on each other.",
     meaning=(
-        "A cache that is no longer used has no effect, and two caches have none on each other. "
+        "A KV cache that is no longer used has no effect, and two caches have none on each other. "
         "Two inputs are read in turn, each through its own cache. Look for a cache that is shared "
         "by all calls, such as a default argument or an attribute of the module."
     ),

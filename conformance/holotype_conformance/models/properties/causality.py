@@ -116,10 +116,11 @@ def _pairs(subject: Subject, case: BatchCase, inputs: Inputs) -> Tensor:
 
 @claim(
     slug="causality.future-perturbation",
-    clause="No output depends on a forbidden input.",
+    clause="No output sees beyond its receptive field.",
     meaning=(
-        "An output never depends on an input that the spec's dependency matrix forbids: nothing "
-        "after it, nothing beyond the reach of its windows, no padding. One token is replaced by "
+        "An output never depends on an input outside its receptive field, as the spec's dependency "
+        "matrix has it: nothing after it, nothing beyond the reach of its windows, no padding. One token is "
+        "replaced by "
         "another, everything else and all shapes stay the same, and every output that may not "
         "depend on it must keep its very bits. A model that fails reads what it is to predict: "
         "its training loss is too good and its generation is bad. Look at the mask: its diagonal, "
@@ -185,7 +186,7 @@ def predicts_in_order(spec: Spec) -> str | None:
 
 @claim(
     slug="causality.order",
-    clause="No output depends on what is not yet predicted.",
+    clause="No output depends on tokens not yet predicted.",
     meaning=(
         "Under an order of prediction an output depends on tokens that come earlier in it, and never on its own or on"
         " a later one, wherever they stand. One token is replaced by another, everything else stays the same, and the"
@@ -223,9 +224,9 @@ def order(subject: Subject, case: PerturbationCase, path: str) -> None:
 
 @claim(
     slug="causality.required-dependence",
-    clause="Every output depends on every allowed input.",
+    clause="Every output depends on its whole receptive field.",
     meaning=(
-        "An output depends on every input that the spec's dependency matrix allows: its past, "
+        "An output depends on its whole receptive field, all that the spec's dependency matrix allows: its past, "
         "itself, its whole window, and in a bidirectional model everything. Each token is "
         "replaced in turn, and every output that may depend on it must move. A model that fails "
         "is blind where it should see: the mirror image of a leak. Look for an encoder that is "
@@ -268,7 +269,7 @@ def required_dependence(subject: Subject, case: PairCase, path: str) -> None:
 
 @claim(
     slug="causality.source-dependence",
-    clause="Every output depends on the whole source.",
+    clause="Every decoder output depends on the whole source.",
     meaning=(
         "Every output of the decoder depends on every real token of the source. Each token of the "
         "source is replaced in turn, and every output of the decoder must move. Look for a causal "
@@ -346,7 +347,7 @@ def truncation_cases(subject: Subject) -> st.SearchStrategy[TruncationCase]:
 
 @claim(
     slug="causality.truncation",
-    clause="A prefix gives what it gives in the whole input.",
+    clause="Logits of a prefix do not change with what follows.",
     meaning=(
         "The outputs of a prefix are those of the whole input, cut: the length of what follows "
         "changes nothing. The input is cut short, and the outputs that remain must agree to "

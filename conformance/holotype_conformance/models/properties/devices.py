@@ -66,7 +66,7 @@ def demand_same_within(
 
 @claim(
     slug="devices.placement",
-    clause="Moved to a device, it computes there alone.",
+    clause="A model moved to a device computes there alone.",
     level="should",
     meaning=(
         "A model that is moved to a device takes everything with it, and makes whatever it makes there. This "
@@ -148,7 +148,7 @@ def demand_same_on_gpu(
 
 for _dtype in ALL_DTYPES:
     _on_gpu(_dtype, _dtype, _dtype)
-_on_gpu("tensorfloat", "float32", "float32 with TensorFloat products", rounded=True)
+_on_gpu("tensorfloat", "float32", "float32 with TensorFloat", rounded=True)
 
 
 # Another kernel, other threads, other settings ------------------------------------------------------------
@@ -156,7 +156,7 @@ _on_gpu("tensorfloat", "float32", "float32 with TensorFloat products", rounded=T
 
 @claim(
     slug="devices.back-ends",
-    clause="Every attention back end gives the same.",
+    clause="Every attention back end gives the same logits.",
     meaning=(
         "scaled_dot_product_attention has several kernels, and which one runs depends on the machine, the dtype and "
         "the mask. The same batch is run through each that serves it, in each dtype. Look for branches on which "
@@ -204,7 +204,7 @@ def _odd(case: TwiceCase) -> TwiceCase:
 
 @claim(
     slug="devices.threads",
-    clause="Several threads give what one gives.",
+    clause="Several threads give the logits that one gives.",
     meaning=(
         "The same batch, large enough to be split among threads, is run on one thread and on two. Look for a "
         "kernel of one's own that divides the work and drops the rest, for results that two threads write, and "
@@ -286,7 +286,7 @@ def demand_same_compiled(subject: Subject, case: TwiceCase, path: str, back_end:
 
 @claim(
     slug="devices.captured",
-    clause="Captured as a graph it gives the same.",
+    clause="A captured graph gives the same logits.",
     meaning=(
         "torch.compile reads the model's code once and runs the operations that it recorded; here without "
         "generating machine code, so that it needs no compiler. Look for branches on "
@@ -306,7 +306,7 @@ def captured(subject: Subject, case: TwiceCase, path: str) -> None:
 
 @claim(
     slug="devices.compiled",
-    clause="Compiled to machine code it gives the same.",
+    clause="Compiled code gives the same logits.",
     meaning=(
         "The whole of torch.compile, which fuses operations into machine code: what devices.captured demands, and "
         "that no fusion loses precision beyond what the dtype's own rounding allows. If only this one fails, the "

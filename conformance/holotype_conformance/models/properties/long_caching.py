@@ -54,7 +54,7 @@ def long_chunk_cases(subject: Subject) -> st.SearchStrategy[ChunkCase]:
 
 @claim(
     slug="cache.long-rows",
-    clause="A cache of hundreds of tokens changes nothing either.",
+    clause="Decoding with a long KV cache equals one full pass.",
     meaning=(
         "Reading up to 523 tokens in chunks, if the model takes as many, gives what one full pass gives. The first"
         " chunk ends at one of the places where blocks of a kernel meet and buffers end (64, 128, 256 and 512), or"

@@ -147,10 +147,11 @@ def _broken_off(sizes: Tensor, required: Tensor, still: Tensor, place: int) -> i
 
 @claim(
     slug="causality.long-rows",
-    clause="In long inputs, too, exactly what is allowed is seen.",
+    clause="Receptive fields are exact in long inputs.",
     meaning=(
-        "In inputs of up to 523 tokens, if the model takes as many, an output depends on what the spec's dependency"
-        " matrix allows, and on nothing else. One token is replaced by another at, before or behind the places where"
+        "In inputs of up to 523 tokens, if the model takes as many, an output depends on its receptive field, which"
+        " the spec's dependency matrix gives, and on nothing else. One"
+        " token is replaced by another at, before or behind the places where"
         " blocks of a kernel meet and buffers end (64, 128, 256 and 512), or at either end. Every output that may not"
         " depend on it must keep its very bits. The others must move: the influence of a token may fade with the"
         " distance until no bit is left, and must not break off, nor pass over one output. A model that fails here"
@@ -263,7 +264,7 @@ def _demand_none_blind(
 
 
 def _scale(logits: Tensor) -> Tensor:
-    """The root mean square of all that is a number: what stands at padding may be anything."""
+    """The root mean square of all that is a number: padding content may be anything."""
     return logits[logits.isfinite()].double().square().mean().sqrt()
 
 

@@ -161,13 +161,13 @@ CALLS = 500
 
 @claim(
     slug="modes.dropout-sites",
-    clause="In train mode it drops where the reference drops.",
+    clause="Dropout is applied at the sites of the reference.",
     meaning=(
         "Many copies of one row are run in train mode, where the probe drops half of everything "
         "at the sites that the spec lists, and the mean and the variance of each logit are compared "
         "with the reference's, in standard errors. A site that is missing trains another model than the "
         "paper's. Look for a rate that is not read, a functional dropout without `training`, and "
-        "a kernel that is not told the rate."
+        "a kernel that is not passed the rate."
     ),
     catches=("dropout missing at one site", "dropout at a wrong site"),
     needs=("weights", "train-mode", "float32"),
@@ -260,7 +260,7 @@ def _seeded(subject: Subject, model: nn.Module, inputs: Inputs, seed: int) -> Te
 
 @claim(
     slug="modes.determinism",
-    clause="The same call gives the same, always.",
+    clause="The same call always gives the same logits.",
     meaning=(
         "The same call gives the same, whatever was called before and whatever random numbers come. A batch "
         "is run, then a shorter and a longer one (and both with a cache), then the first again, and then "
@@ -303,7 +303,7 @@ def determinism(subject: Subject, case: BatchCase, path: str) -> None:
 
 @claim(
     slug="modes.no-grad",
-    clause="Without gradients the outputs are the same.",
+    clause="Outputs are the same with and without gradients.",
     meaning=(
         "Without gradients the outputs are the same. The batch is run with gradients, under "
         "no_grad and under inference_mode. Some modules take a faster path there. Look at "

@@ -1,4 +1,4 @@
-"""Padding: what stands there, on which side and how much of it changes nothing at real positions."""
+"""Padding: its content, its side and its amount change nothing at real positions."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _check_invariance(subject: Subject, case: BatchCase, inputs: Inputs, path: s
 
 @claim(
     slug="padding.right-invariance",
-    clause="Padding on the right changes nothing.",
+    clause="Right padding changes no output at real positions.",
     meaning=(
         "Padding on the right changes nothing at real positions. Rows of different lengths are "
         "padded on the right, and each must give what it gives alone. Look for a mask that is "
@@ -95,7 +95,7 @@ def right_invariance(subject: Subject, case: BatchCase, path: str) -> None:
 
 @claim(
     slug="padding.left-invariance",
-    clause="Padding on the left changes nothing.",
+    clause="Left padding changes no output at real positions.",
     meaning=(
         "Padding on the left changes nothing at real positions (whose position ids count the real "
         "tokens). Rows of different lengths are padded on the left, as for generation, with "
@@ -120,9 +120,9 @@ def left_invariance(subject: Subject, case: BatchCase, path: str) -> None:
 
 @claim(
     slug="padding.content",
-    clause="What stands at padding is irrelevant.",
+    clause="Padding content changes no output.",
     meaning=(
-        "What stands at padded positions is irrelevant. The tokens at padded positions are "
+        "Padding content changes no output. The tokens at padded positions are "
         "replaced by others, all shapes stay the same, and the real outputs must keep their very "
         "bits. Look for a mask that is derived from the token ids, or that is not applied in some "
         "layer or path."
@@ -208,12 +208,12 @@ def all_ones(subject: Subject, case: BatchCase, path: str) -> None:
 
 @claim(
     slug="padding.source",
-    clause="Padding of the source changes nothing.",
+    clause="Padding of the source changes no output.",
     meaning=(
         "Padding of the source changes nothing, in the encoder and in cross-attention, on either "
         "side (on the right alone where positions are absolute). Sources of different lengths are "
-        "padded, and each row must give what it gives with its own source alone; what stands at "
-        "the padding is changed too. An encoder can mask correctly while cross-attention does "
+        "padded, and each row must give what it gives with its own source alone; the padding "
+        "content is changed too. An encoder can mask correctly while cross-attention does "
         "not: look at the mask that the decoder hands to it."
     ),
     catches=("cross-attention mask dropped", "encoder mask dropped"),
@@ -281,9 +281,9 @@ def _finite_cases(subject: Subject) -> st.SearchStrategy[FiniteCase]:
 
 @claim(
     slug="padding.finite",
-    clause="Rows that are masked whole stay finite.",
+    clause="Fully masked rows keep outputs and gradients finite.",
     meaning=(
-        "Rows of scores that are masked whole stay finite, and so does every gradient. A batch "
+        "Rows of scores that are fully masked stay finite, and so does every gradient. A batch "
         "padded on the left has queries that see no key, and one row of it is padding throughout. "
         "The real outputs and the gradient of every parameter must be finite. Look for a softmax "
         "over -inf alone, whose NaN reaches other rows through 0 * NaN in the backward pass."

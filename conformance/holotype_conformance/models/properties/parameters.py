@@ -146,7 +146,7 @@ def _nowhere(shape: tuple[int, ...]) -> Tensor:
 
 @claim(
     slug="parameters.count",
-    clause="The full size has exactly the spec's parameters.",
+    clause="The full-size model has the spec's parameter count.",
     meaning=(
         "The full-size model has exactly as many unique trainable parameters as the spec's "
         "arithmetic. The model is built at full size on the meta device, which allocates nothing, "
@@ -169,9 +169,9 @@ def count(subject: Subject, case: SizeCase) -> None:
 
 @claim(
     slug="parameters.scaling",
-    clause="So do probes: each layer has its own.",
+    clause="The parameter count is right at any depth.",
     meaning=(
-        "The count is exact for probes of any depth too: every layer has its own parameters. "
+        "The parameter count is exact at any depth: every layer has its own parameters. "
         "Probes of one to four layers, with sizes that all differ, are built and counted. Look "
         "for a size that is hard-coded, or layers that share what they should not."
     ),
@@ -189,7 +189,7 @@ def scaling(subject: Subject, case: LayersCase) -> None:
 
 @claim(
     slug="parameters.training-step",
-    clause="After a training step it is still the reference.",
+    clause="Logits after a training step are the reference's.",
     meaning=(
         "After one step of gradient descent the candidate is still the reference: what is tied "
         "moves together, and nothing else does. Candidate and reference, with the same weights, "

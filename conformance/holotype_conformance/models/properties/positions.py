@@ -93,9 +93,9 @@ def explicit(subject: Subject, case: BatchCase, path: str) -> None:
 
 @claim(
     slug="positions.shift-invariance",
-    clause="A shift of all rotary positions changes nothing.",
+    clause="A shift of all RoPE positions changes no output.",
     meaning=(
-        "With rotary positions only distances count: a shift of all position ids changes nothing, "
+        "With rotary positions (RoPE) only distances count: a shift of all position ids changes nothing, "
         "other distances do. All position ids are shifted by the same number, which must change "
         "nothing but rounding, and then doubled, which must. Look for a rotation of the queries "
         "or the keys alone, for positions that are ignored, or that index a table which is too "
@@ -131,7 +131,7 @@ def shift_invariance(subject: Subject, case: ShiftCase, path: str) -> None:
 
 @claim(
     slug="positions.shift-matters",
-    clause="A shift of all absolute positions shows.",
+    clause="A shift of all absolute positions changes outputs.",
     meaning=(
         "With absolute positions another position is another embedding: a shift of the position "
         "ids changes every output. All position ids are shifted by the same number, and every "

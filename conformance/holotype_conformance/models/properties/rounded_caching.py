@@ -69,7 +69,7 @@ def steps_cases(subject: Subject) -> st.SearchStrategy[StepsCase]:
 
 @claim(
     slug="cache.rounding",
-    clause="In bfloat16, steps are as near to exact as a full pass.",
+    clause="Decoding in bfloat16 is as exact as a full pass.",
     meaning=(
         "In bfloat16 the logits of tokens that are read one at a time through a cache, behind up to 515 others, are as"
         " near to the exact ones as those of the reference's full pass. Decoding often has a path of its own, and a"

@@ -259,7 +259,7 @@ def _is_embedded(row: Parameter) -> bool:
 
 @claim(
     slug="agreement.float32",
-    clause="In float32, as near to exact as the reference.",
+    clause="Logits in float32 are as exact as the reference's.",
     meaning=(
         "In float32 the logits are as near to the exact ones as the reference's are. Both run in "
         "float32, and both are measured against the float64 oracle. A candidate that is right in "
@@ -281,7 +281,7 @@ def float32(subject: Subject, case: RoundingCase, path: str) -> None:
 
 @claim(
     slug="agreement.bfloat16",
-    clause="In bfloat16, as near to exact as the reference.",
+    clause="Logits in bfloat16 are as exact as the reference's.",
     meaning=(
         "In bfloat16 the logits are as near to the exact ones as the reference's are, which "
         "computes norms, softmax and rotary tables in float32. Both run in bfloat16, with the "
@@ -304,7 +304,7 @@ def bfloat16(subject: Subject, case: RoundingCase, path: str) -> None:
 
 @claim(
     slug="agreement.float16-range",
-    clause="In float16, large activations do not overflow.",
+    clause="Large activations do not overflow in float16.",
     meaning=(
         "Embeddings are so large that their squares leave the range of float16, as real models' "
         "activations do; the logits must be as near to the exact ones as those of the reference, "

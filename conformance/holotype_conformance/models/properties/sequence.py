@@ -53,7 +53,7 @@ def _sequences(subject: Subject) -> st.SearchStrategy[SequenceCase]:
 
 @claim(
     slug="modes.sequence",
-    clause="No input is answered otherwise for those before it.",
+    clause="Outputs do not depend on earlier calls.",
     meaning=(
         "One model is given a short input, a long one, the short one again, another batch size, and the short one "
         "once more; each answer must be that of a model that was given nothing before, to rounding. Where the short "
@@ -64,7 +64,7 @@ def _sequences(subject: Subject) -> st.SearchStrategy[SequenceCase]:
         "by all that they depend on."
     ),
     catches=(
-        "base that stays grown after a long input",
+        "RoPE base that stays grown after a long input",
         "mask buffer of another input",
         "state kept for each batch size",
         "position counter in the module",

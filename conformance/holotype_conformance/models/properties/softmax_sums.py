@@ -58,15 +58,15 @@ def tempered_weights(subject: Subject, case: BatchCase) -> Weights:
 
 @claim(
     slug="agreement.long-rows",
-    clause="In bfloat16, the weights of long rows sum to one.",
+    clause="Attention weights over long rows sum to one.",
     meaning=(
         "In bfloat16 the logits are as near to the exact ones as the reference's are where "
         "attention reads hundreds of keys alike. Each input is one token throughout, so that what "
         "attention gives is that token's value times the sum of the weights. Look for a softmax or "
         "a kernel that adds up its weights in half precision: the sum stands still at 256, and the "
         "weights are too large. A softmax of torch takes its sums in float32 by itself, whatever "
-        "the dtype of the scores; that it is not told to is no bug, and cannot be told from one "
-        "that is."
+        "the dtype of the scores; a call without dtype=torch.float32 is no bug, and its results are "
+        "those of one with it."
     ),
     catches=("softmax without upcast", "accumulator in half precision"),
     needs=("weights", "bfloat16"),

@@ -22,7 +22,7 @@ from holotype_conformance.models.subject import Subject
 
 @claim(
     slug="storage.round-trip",
-    clause="What is restored is what was saved.",
+    clause="A restored model is the one that was saved.",
     meaning=(
         "A model that was saved and restored is the same model. It is saved, a new one is restored from the file, and "
         "the tensors that both hold under one name are compared bit by bit, their parameters counted, and both run: "

@@ -74,7 +74,7 @@ def training(model: nn.Module) -> Iterator[None]:
 
 @claim(
     slug="modes.train-without-dropout",
-    clause="With nothing dropped, training computes the same.",
+    clause="At dropout rate 0, train and eval mode agree.",
     meaning=(
         "Where the dropout rate is zero, train mode computes what eval mode does: the same logits and the same"
         " gradients, with padding and without. Models are built with a rate of 0. Look for what is done in training"
@@ -131,7 +131,7 @@ def _logits_and_gradients(
 
 @claim(
     slug="objective.gradients",
-    clause="It is learned from as the formula is.",
+    clause="Gradients of the loss are those of the formula.",
     meaning=(
         "The gradient of the training loss is that of the formula, through the candidate's own logits, in train mode"
         " with a dropout rate of zero. The loss is differentiated, and so is the mean cross-entropy of the logits:"
