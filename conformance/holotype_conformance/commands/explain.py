@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from holotype_conformance.judge.deviation import family_of
+from holotype_conformance.judge.renamed import current, names_of
 from holotype_conformance.report.terminal import WIDTH
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _explained(slug: str, known: Iterable[Known]) -> Iterator[str]:
         list(_property(property_))
         for each in known
         for property_ in each.properties
-        if property_.slug == slug
+        if property_.slug == current(slug)
     ]
     texts += [
         list(_deviation(slug, deviation, each))
@@ -157,6 +158,9 @@ def _groups(properties: Iterable[Property]) -> Iterator[str]:
 
 def _property(property_: Property) -> Iterator[str]:
     yield f"{property_.slug} ({property_.level})"
+    _, *before = names_of(property_.slug)
+    if before:
+        yield f"formerly {', '.join(before)}"
     yield ""
     yield from _wrapped(property_.clause)
     yield ""

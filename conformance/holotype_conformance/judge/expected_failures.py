@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from holotype_conformance.judge.records import Result
+from holotype_conformance.judge.renamed import names_of
 from holotype_spec.reading import Unreadable, parse_toml, read_text
 
 
@@ -53,7 +54,13 @@ def _flat(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 def expectation(expected: Mapping[str, str], spec: str, slug: str) -> str | None:
     """Why `slug` is expected to fail under `spec`, or None."""
-    return expected.get(f"{spec}.{slug}", expected.get(slug))
+    return next((expected[key] for key in _keys(spec, slug) if key in expected), None)
+
+
+def _keys(spec: str, slug: str) -> tuple[str, ...]:
+    """What an entry for a property under a spec may be called, that for this spec alone first."""
+    names = names_of(slug)
+    return *(f"{spec}.{name}" for name in names), *names
 
 
 def expect(result: Result, reason: str | None) -> Result:
@@ -80,13 +87,13 @@ def expect(result: Result, reason: str | None) -> Result:
 
 def stale(expected: Mapping[str, str], ran: Iterable[tuple[str, str]]) -> set[str]:
     """The entries that no (spec, slug) of `ran` answers to."""
-    answered = {key for spec, slug in ran for key in (slug, f"{spec}.{slug}")}
+    answered = {key for spec, slug in ran for key in _keys(spec, slug)}
     return set(expected) - answered
 
 
 def mark_stale(spec: str, result: Result, entries: set[str]) -> Result:
     """A skipped result becomes an error if it is listed as an expected failure."""
-    listed = {result.property, f"{spec}.{result.property}"} & entries
+    listed = entries.intersection(_keys(spec, result.property))
     if result.outcome != "skipped" or not listed:
         return result
     return msgspec.structs.replace(

@@ -42,7 +42,7 @@ LIKELY: dict[str, tuple[str, ...]] = {
     "gradients.prefix": ("prefix.formula", "prefix.rows"),
     "gradients.documents": ("documents.formula", "documents.rows"),
     "softmax.nan-rows": ("masks.no-key",),
-    "detached": ("gradients.twice",),
+    "detached": ("gradients.second-derivatives",),
     "result": ("contract.*",),
     "inputs": ("contract.*",),
     "sizes": ("lengths.block-edges",),

@@ -42,6 +42,7 @@ from holotype_conformance.judge.records import (
     Unusable,
     encodable,
 )
+from holotype_conformance.judge.renamed import names_of
 from holotype_conformance.judge.texts import REASON, bounded, message_of, type_of
 from holotype_conformance.judge.time_limit import bad_limit, bad_seed, is_time_up, time_limit
 from holotype_conformance.suites import suite_of
@@ -193,7 +194,7 @@ class Session:
             seed=request.seed,
             limit=request.limit,
             case=request.case,
-            named=property_.slug in request.properties,
+            named=not set(names_of(property_.slug)).isdisjoint(request.properties),
             rerun=lambda case: request.rerun(spec.name, property_.slug, case),
             trying=lambda case: self.notify(Trying(case=case)),
             broken=lambda result: self.notify(Broken(spec=spec.name, result=result)),
@@ -243,15 +244,20 @@ def select(globs: Sequence[str], among: Sequence[Property]) -> list[Property]:
         raise RequestError("the suite has no properties: this installation is broken")
     slugs = [property_.slug for property_ in properties]
     for glob in globs:
-        if not any(fnmatchcase(slug, glob) for slug in slugs):
+        if not any(_is_called(slug, glob) for slug in slugs):
             near = get_close_matches(glob, slugs, n=3, cutoff=0.4)
             hint = f"did you mean {' or '.join(near)}?" if near else "`holotype explain` lists all"
             raise RequestError(f"no property matches {glob!r}: {hint}")
     return [
         property_
         for property_ in properties
-        if not globs or any(fnmatchcase(property_.slug, glob) for glob in globs)
+        if not globs or any(_is_called(property_.slug, glob) for glob in globs)
     ]
+
+
+def _is_called(slug: str, glob: str) -> bool:
+    """Whether a glob matches the name of a property, or one that it had before."""
+    return any(fnmatchcase(name, glob) for name in names_of(slug))
 
 
 def plan(spec: str, property_: Property) -> Planned:
@@ -289,7 +295,7 @@ def check_expected(
     Raises:
         RequestError: some do not.
     """
-    slugs = set(known_slugs)
+    slugs = {name for slug in known_slugs for name in names_of(slug)}
     known = slugs | {
         f"{spec}.{slug}" for spec in [*specs, *holotype_spec.names()] for slug in slugs
     }

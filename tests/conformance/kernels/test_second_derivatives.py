@@ -28,7 +28,7 @@ PROPERTIES = {property_.slug: property_ for property_ in kernel_properties()}
 GRADIENTS = [f"gradients.{dtype}" for dtype in ("float64", "float32", "bfloat16", "float16")]
 
 
-def judged(function, slug="gradients.twice"):
+def judged(function, slug="gradients.second-derivatives"):
     subject = KernelSubject(FunctionKernel(function, "mine"))
     return judge(subject, PROPERTIES[slug], Settings(diagnose=diagnose))
 
@@ -187,7 +187,9 @@ def test_one_path_that_is_silent_is_found_behind_others_that_refuse():
 def test_kernels_that_have_them_are_right(target):
     subject = KernelSubject(resolve_kernel(target))
     assert (
-        judge(subject, PROPERTIES["gradients.twice"], Settings(diagnose=diagnose)).outcome
+        judge(
+            subject, PROPERTIES["gradients.second-derivatives"], Settings(diagnose=diagnose)
+        ).outcome
         == "passed"
     )
 
@@ -195,7 +197,7 @@ def test_kernels_that_have_them_are_right(target):
 @pytest.mark.parametrize("target", ["sdpa", "sdpa:flash"])
 def test_fused_kernels_of_torch_say_that_they_have_none(target):
     subject = KernelSubject(resolve_kernel(target))
-    result = judge(subject, PROPERTIES["gradients.twice"], Settings(diagnose=diagnose))
+    result = judge(subject, PROPERTIES["gradients.second-derivatives"], Settings(diagnose=diagnose))
     assert result.outcome == "skipped"
     assert "is not implemented" in result.reason
 

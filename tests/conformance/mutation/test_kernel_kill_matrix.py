@@ -56,7 +56,7 @@ WITNESSES: dict[str, tuple[str, ...]] = {
     "gradients.bfloat16": ("gradients.scaled-twice-k",),
     "gradients.float16": ("gradients.log-sum-base-two",),
     "gradients.some": ("gradients.k-with-q-alone",),
-    "gradients.twice": ("detached.weights", "detached.inputs"),
+    "gradients.second-derivatives": ("detached.weights", "detached.inputs"),
     "algebra.convex": ("result.nine-tenths",),
     "algebra.score-shift": ("softmax.one-added",),
     "algebra.key-permutation": ("scores.by-place",),

@@ -87,7 +87,7 @@ def _cases(subject: KernelSubject) -> st.SearchStrategy[AttentionCase]:
 
 
 @claim(
-    slug="gradients.twice",
+    slug="gradients.second-derivatives",
     clause="Second derivatives are the formula’s, or refused.",
     meaning=(
         "A kernel that is differentiated twice (for a penalty on gradients, a Hessian, an optimiser of second order) "

@@ -296,7 +296,8 @@ STYLES = {
     "recomputed in the backward pass": recomputed,
 }
 WIDE = sorted(
-    {slug for _, slug in BUGS.values()} | {"gradients.twice", "masks.no-key", "lengths.empty"}
+    {slug for _, slug in BUGS.values()}
+    | {"gradients.second-derivatives", "masks.no-key", "lengths.empty"}
 )
 
 

@@ -25,7 +25,7 @@ PROPERTIES = {slug: each for slug, each in EVERY.items() if not slug.startswith(
 ON_GPU = [
     f"hardware.{name}" for name in ("float64", "float32", "bfloat16", "float16", "tensorfloat")
 ]
-TWICE = "gradients.twice"  # back ends of torch refuse it
+TWICE = "gradients.second-derivatives"  # back ends of torch refuse it
 COMPILED = ["hardware.captured", "hardware.compiled"]
 
 
