@@ -25,7 +25,7 @@ from holotype_spec import schema
 
 
 class Positioning:
-    """What positions do to self-attention in one pass; by default nothing."""
+    """The effect of positions on self-attention in one pass; by default none."""
 
     def rotate(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, heads, length, width) each -> the same, turned to their positions."""
@@ -36,12 +36,12 @@ class Positioning:
         return query
 
     def bias(self, query: Tensor, key: Tensor) -> Tensor | None:
-        """What is added to the scores, (batch or 1, heads, queries, keys), or None."""
+        """The bias of the scores, (batch or 1, heads, queries, keys), or None."""
         return None
 
 
 class Positions(nn.Module):
-    """What the layers of a stack share to know positions: here nothing, as where the embeddings have them."""
+    """The part of positions that the layers of a stack share: here nothing, as where the embeddings have them."""
 
     name = "positions"  # under which a stack has it
 
@@ -52,7 +52,7 @@ class Positions(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What cross-attention looks at.
+    """The encoder's output, as cross-attention reads it.
 
     Attributes:
         encoded: (batch, source length, hidden_size), or None when the cache holds its keys and values.
@@ -65,7 +65,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerInputs:
-    """What all layers of a stack share in one pass.
+    """The inputs that all layers of a stack share in one pass.
 
     Attributes:
         mask: which keys the queries of self-attention see.
@@ -78,7 +78,7 @@ class LayerInputs:
     source: Source | None
 
     def read(self, x: Tensor) -> Tensor:
-        """What keys and values are made of, (batch, length, hidden_size): what the queries are."""
+        """The vectors that keys and values are projected from, (batch, length, hidden_size): those of the queries."""
         return x
 
 
@@ -142,7 +142,7 @@ def share(x: Tensor, heads: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """What all kinds of attention share: the scale, the weighted sum, and the matrix that writes its result.
+    """The base of all kinds of attention: the scale, the weighted sum, and the matrix that writes its result.
 
     Attributes:
         scale: what the products of queries and keys are multiplied by (Vaswani et al. 2017, section 3.2.1).

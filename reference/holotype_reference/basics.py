@@ -1,4 +1,4 @@
-"""What all blocks are made of: matrices and tables, and the norms that bring vectors to a common size.
+"""The parts of all blocks: matrices and tables, and the norms that bring vectors to a common size.
 
 Matrices and tables are left uninitialised, because `Model.reset_parameters` sets all parameters. The statistics of
 norms are taken in at least float32, as the published codes do in half precision, and in float64 in a float64 model.

@@ -1,4 +1,4 @@
-"""What incremental decoding remembers: the keys and values of every layer, as far as they have been computed.
+"""The KV cache of incremental decoding: the keys and values of every layer, as far as they have been computed.
 
 A cache starts empty (`Model.new_cache`), is handed to `Model.forward` with the next tokens, any number of them, and is
 extended in place. Extending makes new tensors and never writes into old ones.

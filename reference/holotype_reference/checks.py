@@ -1,4 +1,4 @@
-"""What may be given to a model beside tokens: errors say what was given, what was expected and how to mend it."""
+"""Checks of a model's inputs: errors say what was given, what was expected and how to mend it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from holotype_spec import schema
 
 
 class Placement(nn.Module):
-    """What one stack adds to the rows of its tokens, and the norm and dropout of the sum."""
+    """The rows that one stack adds to those of its tokens, and the norm and dropout of the sum."""
 
     def __init__(self, spec: schema.Spec, token: Table | None = None) -> None:
         super().__init__()

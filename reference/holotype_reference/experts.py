@@ -21,7 +21,7 @@ from holotype_spec import schema
 
 
 class Choice(NamedTuple):
-    """What a router says.
+    """The experts that a router chooses, and their gates.
 
     Attributes:
         experts: (tokens, active_experts), the numbers of those that a token uses, the best first.
@@ -84,8 +84,8 @@ class Router(nn.Module):
         return by_group.masked_fill(outside[..., None], -torch.inf).flatten(1)
 
     def goodness(self, by_group: Tensor) -> Tensor:
-        """How good a group is: as its best expert (DeepSeek-AI 2024, V2, section 2.2.2), or as the sum of its two best
-        (V3, section 2.1.2). (tokens, groups, each) -> (tokens, groups)"""
+        """The score of a group: that of its best expert (DeepSeek-AI 2024, V2, section 2.2.2), or the sum of its two
+        best (V3, section 2.1.2). (tokens, groups, each) -> (tokens, groups)"""
         match self.routing:
             case schema.SoftmaxRouting():
                 return by_group.amax(dim=-1)
@@ -174,7 +174,7 @@ class Experts(nn.Module):
         return y if self.shared_experts is None else y + self.shared_experts(x)
 
     def choice(self, x: Tensor) -> Choice:
-        """What the router says of all tokens (tokens, hidden_size), in training within the capacity."""
+        """The router's choice for all tokens (tokens, hidden_size), in training within the capacity."""
         choice: Choice = self.router(x)
         if self.training and self.capacity != "none":
             return self.within(self.capacity, choice)

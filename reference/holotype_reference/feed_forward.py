@@ -34,8 +34,8 @@ ACTIVATIONS: dict[schema.Activation, Callable[[Tensor], Tensor]] = {
 class FeedForward(nn.Module):
     """down(activation(up(x))) (Vaswani et al. 2017, equation 2), with dropout in front of `down` if the spec has it.
 
-    A gated one is down(activation(gate(x)) * up(x)) (Shazeer 2020, equation 6; with silu it is his SwiGLU). Unless told
-    otherwise it is the block of a layer without experts.
+    A gated one is down(activation(gate(x)) * up(x)) (Shazeer 2020, equation 6; with silu it is his SwiGLU). By
+    default it is the block of a layer without experts.
     """
 
     def __init__(

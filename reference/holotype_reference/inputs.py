@@ -1,4 +1,4 @@
-"""What a model reads in one call: a batch, and what only a model of ours takes with it."""
+"""The inputs of one call: a batch, and what only a model of ours takes with it."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class LatentAttention(Attention):
         )
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What carries no position and, at the end of a head, what turns."""
+        """The part of a head without positions and, at its end, the part that RoPE turns."""
         return x[..., : -self.turning], x[..., -self.turning :]
 
     def whole(self, still: Tensor, turning: Tensor) -> Tensor:

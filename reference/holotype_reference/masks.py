@@ -1,4 +1,4 @@
-"""Which keys each query may see, described once as data; every way of computing attention reads this description.
+"""The keys that each query may see, described once as data, which every way of computing attention reads.
 
     pattern      query i sees                                             paper
     all          every key                                                Vaswani et al. 2017, section 3.2.3
@@ -145,7 +145,7 @@ class Mask:
 
     @property
     def reach(self) -> tuple[int | None, int | None]:
-        """How many keys before and after its own place a query sees by the pattern; None for all of them."""
+        """The numbers of keys before and after its own place that a query sees by the pattern; None for all of them."""
         match self.pattern:
             # A mixture shows everything until one of its masks is chosen; an order has a mask of its own.
             case schema.Bidirectional() | schema.MixtureOfMasks() | schema.Permutation():

@@ -11,7 +11,7 @@ from holotype_reference.attention import LayerInputs
 
 @dataclass(frozen=True, kw_only=True)
 class WithMemory(LayerInputs):
-    """What a layer is given that reads a memory.
+    """The inputs of a layer that reads a memory.
 
     Only post-norm layers, which read the stream as it is, can be given another one.
 

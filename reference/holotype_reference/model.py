@@ -53,7 +53,7 @@ def build(spec: schema.Spec, *, path: Path = "fused") -> Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What a model returns.
+    """The result of a model.
 
     Attributes:
         logits: (batch, length, logit_size), which is vocab_size or 1.

@@ -1,4 +1,4 @@
-"""How an encoder-decoder reads its source (Vaswani et al. 2017, section 3.1)."""
+"""The source of an encoder-decoder (Vaswani et al. 2017, section 3.1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from holotype_spec import schema
 
 
 class SourceReader(nn.Module):
-    """What a model does beside writing, if it has a source: once for each source, however often a cache is read."""
+    """The part of a model that reads its source: once for each source, however often a cache is read."""
 
     embeddings: Embeddings
     source_embeddings: Placement | None

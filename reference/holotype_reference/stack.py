@@ -158,7 +158,7 @@ class Stack(nn.Module):
         return x
 
     def mask(self, inputs: Call) -> Mask:
-        """What self-attention sees: the stack's pattern in each document and the prefix, less the padding."""
+        """The mask of self-attention: the stack's pattern in each document and the prefix, less the padding."""
         cached, queries = inputs.cached, inputs.token_ids.shape[1]
         pattern, visible = self.pattern, inputs.visible_prefix
         return Mask(

@@ -1,4 +1,4 @@
-"""Which specs the reference can build yet: a spec says all that it takes, and the classes here follow.
+"""The specs that the reference can build yet: a spec says all that it takes, and the classes here follow.
 
 What loops over the catalogue and needs a model takes the names of `supported`; `holotype_reference.model.build`
 refuses the others and says what is missing.

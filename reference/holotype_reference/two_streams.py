@@ -23,7 +23,7 @@ from holotype_spec import schema
 
 @dataclass(frozen=True, kw_only=True)
 class Ordered(Mask):
-    """What is seen when tokens are predicted in an order of their own.
+    """The mask of tokens that are predicted in an order of their own.
 
     Attributes:
         ranks: (batch, keys), the place of each position in that order.
@@ -86,7 +86,7 @@ class TwoStreamStack(Stack):
         return embeddings.questions(*x.shape[:2])
 
     def masked(self, given: LayerInputs, order: Tensor) -> tuple[LayerInputs, LayerInputs]:
-        """What the layers are given as the content stream passes them, and as the query stream does."""
+        """The inputs of the layers as the content stream passes them, and as the query stream does."""
         described = {field.name: getattr(given.mask, field.name) for field in fields(Mask)}
         content, queries = (Ordered(**described, ranks=order, own=own) for own in (True, False))
         return replace(given, mask=content), replace(given, mask=queries)

@@ -196,7 +196,7 @@ class Scores:
         return scores
 
     def gradient(self, weights: Tensor, upstream: Tensor, value: Tensor) -> Tensor:
-        """What the scores of a tile get from (heads, queries · group, head_dim): as its weights."""
+        """The gradients of a tile's scores, from (heads, queries · group, head_dim): as its weights."""
         d_weights = self._room("gradient", weights.shape)
         torch.bmm(upstream, value.mT, out=d_weights)
         torch._softmax_backward_data(d_weights, weights, -1, weights.dtype, grad_input=d_weights)

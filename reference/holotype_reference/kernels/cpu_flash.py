@@ -70,7 +70,7 @@ class Piece:
         return x.narrow(2, self.columns.start, self.columns.stop - self.columns.start)
 
     def rules(self, scale: float) -> dict[str, Any]:
-        """What the kernel is told beside the tensors."""
+        """The kernel's arguments beside the tensors."""
         return {
             "is_causal": self.tile.corner,
             "attn_mask": self.added.of(self.tile),

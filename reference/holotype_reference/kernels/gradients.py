@@ -39,7 +39,7 @@ def gradients(
 
 
 def _gather(x: Tensor, kv_heads: int) -> Tensor:
-    """What each head sends back to the key-value head that it shares: the other way round, as a sum."""
+    """The gradients of all heads that share a key-value head (GQA), as a sum: the other way round."""
     if x.shape[1] == kv_heads:
         return x
     return reduce(

@@ -1,4 +1,4 @@
-"""What kernels know of a mask without its matrix: whether it is full or a triangle, and its rows and documents."""
+"""Properties of a mask without its matrix: whether it is full or a triangle, and its rows and documents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holotype_reference.masks import Mask
 
 
 def part(mask: Mask, queries: slice, keys: slice) -> Tensor:
-    """What some of the queries see of some of the keys: (batch or 1, 1, those queries, those keys) boolean."""
+    """The part of the mask of some queries and some keys: (batch or 1, 1, those queries, those keys) boolean."""
     allowed = mask.allowed(queries, keys)
     if mask.padding is None:
         return allowed
@@ -20,7 +20,7 @@ def part(mask: Mask, queries: slice, keys: slice) -> Tensor:
 
 
 def row_count(mask: Mask) -> int:
-    """How many rows of the batch the mask tells apart."""
+    """The number of rows of the batch that the mask tells apart."""
     prefixes = 1 if isinstance(mask.prefix, int) else len(mask.prefix)
     return max(
         prefixes, len(mask.documents or ()), 1 if mask.padding is None else len(mask.padding)

@@ -50,7 +50,7 @@ class Tile:
 
     @property
     def area(self) -> int:
-        """How many scores are computed. Kernels that know a triangle are taken to go by blocks."""
+        """The number of scores that are computed. Kernels that know a triangle are taken to go by blocks."""
         if not self.corner:
             return self.height * self.width
         whole, rest = divmod(min(self.height, self.width), BLOCK)
@@ -59,13 +59,13 @@ class Tile:
 
     @property
     def height(self) -> int:
-        """How many queries."""
+        """The number of queries."""
         height: int = self.queries.stop - self.queries.start
         return height
 
     @property
     def width(self) -> int:
-        """How many keys."""
+        """The number of keys."""
         width: int = self.keys.stop - self.keys.start
         return width
 
@@ -192,7 +192,7 @@ def _around_corners(shape: Shape, start: int, stripe: Stripe) -> tuple[Tile, ...
 
 
 def _cuts(shape: Shape, height: int) -> list[int]:
-    """Where tiles begin and end. Queries in the prefix see nothing beyond it if the pattern is causal, and keep to
+    """The edges of tiles. Queries in the prefix see nothing beyond it if the pattern is causal, and keep to
     themselves."""
     prefix = min(max(shape.prefix - shape.cached, 0), shape.queries)
     return sorted({*range(0, shape.queries, height), prefix, shape.queries, 0})
@@ -215,7 +215,7 @@ def _tile(shape: Shape, first: int, last: int) -> Tile:
 
 
 def area(parts: tuple[Tile, ...]) -> int:
-    """How many scores all these tiles compute."""
+    """The number of scores that all these tiles compute."""
     return sum(tile.area for tile in parts)
 
 

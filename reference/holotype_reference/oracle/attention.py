@@ -145,7 +145,7 @@ def _latent_attention(
 
 
 def _scale(spec: Spec, places: Stream | None) -> Array | float:
-    """What scores are multiplied by, where it differs (batch, length, 1) by the query."""
+    """The factor of all scores, where it differs (batch, length, 1) by the query."""
     attention = spec.architecture.attention
     scale = score_scale(spec)
     rotary = spec.architecture.positions

@@ -1,4 +1,4 @@
-"""What every mechanism of the oracle stands on: types, named parameters, a stack's input, a linear map."""
+"""The foundations of every mechanism of the oracle: types, named parameters, a stack's input, a linear map."""
 
 from __future__ import annotations
 

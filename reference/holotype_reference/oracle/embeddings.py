@@ -1,4 +1,4 @@
-"""What goes into the first layer: rows of tokens, positions and token types."""
+"""The input of the first layer: rows of tokens, positions and token types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes out of the last layer: logits over the vocabulary, and the next sentence's two classes."""
+"""The outputs behind the last layer: logits over the vocabulary, and the next sentence's two classes."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from holotype_spec.tensors import tensor_table
 
 @dataclass(frozen=True, kw_only=True)
 class OracleOutput:
-    """What the model says.
+    """The outputs of the oracle.
 
     Attributes:
         logits: (batch, length, vocab_size), not normalised; (batch, length, 1) of a head that tells replaced tokens.

@@ -1,4 +1,4 @@
-"""Where a token stands: sinusoids, rotations, slopes and buckets."""
+"""Positions: sinusoids, rotations, slopes and buckets."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _rotate_halves(rotary: TwoDimensionalRotary, x: Array, positions: Ids) -> Ar
 
 
 def _frequencies(rotary: Rotary, d: int, tokens: int) -> list[float]:
-    """How far each pair turns from one position to the next, slow pairs slowed down where the spec says so.
+    """The angle by which each pair turns from one position to the next, slow pairs slowed down where the spec says so.
 
     The three cases by wavelength are those of the LLaMA 3.1 release (apply_scaling).
     """

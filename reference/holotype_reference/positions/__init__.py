@@ -1,4 +1,4 @@
-"""How a model knows the order of its tokens: one file for each mechanism, and the tables of which is whose.
+"""Positions: one file for each mechanism, and the tables from classes of the spec to modules.
 
 A new mechanism has its class of the spec in `SHARED`, and in `ATTENTION` too if its layers score in a way of their own.
 """

@@ -1,4 +1,4 @@
-"""What the layers of a stack share of the distances, where queries and keys meet them."""
+"""Distances that the layers of a stack share, where queries and keys meet them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from holotype_reference.inputs import Call
 
 @dataclass(frozen=True, kw_only=True)
 class Distances(Positioning):
-    """What the layers of a stack are told of the distances.
+    """The distances that are passed to the layers of a stack.
 
     Attributes:
         rows: (batch or 1, rows, hidden_size), a vector for each distance that there is, or for several.
@@ -42,7 +42,7 @@ class Meets(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Met(Positioning):
-    """What distances do to the attention of one layer."""
+    """The effect of distances on the attention of one layer."""
 
     attention: Meets
     distances: Positioning
@@ -53,7 +53,7 @@ class Met(Positioning):
 
 
 class SharedDistances(Positions):
-    """What the layers of a stack share of the distances. Padding counts as tokens do."""
+    """The distances that the layers of a stack share. Padding counts as tokens do."""
 
     name = "relative"
 

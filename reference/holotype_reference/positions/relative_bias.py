@@ -31,7 +31,7 @@ class Biased(Positioning):
 
 
 class DistanceBias(Positions):
-    """What is added to a score for the distance of its query and its key. Padding counts as tokens do."""
+    """A bias of each score for the distance of its query and its key. Padding counts as tokens do."""
 
     name = "relative_bias"
 
@@ -63,7 +63,7 @@ class RelativeBias(DistanceBias):
         return rearrange(bias, "queries keys heads -> 1 heads queries keys")
 
     def bucket(self, ahead: Tensor) -> Tensor:
-        """How far each key is ahead of its query (negative: behind it) -> the index of its bucket."""
+        """The distance of each key ahead of its query (negative: behind it) -> the index of its bucket."""
         if self.bidirectional:
             half = self.buckets // 2
             return self.count_starts(ahead.abs(), half) + half * (ahead > 0)

@@ -29,7 +29,7 @@ class ScaledRotary(Rotary):
         return Rotated(rotary=self, turns=self.turns(inputs.position_ids, x.dtype, context))
 
     def context(self, x: Tensor, inputs: Call) -> Tensor | None:
-        """How many real tokens each token is read together with, (batch, length or 1), if theta grows with them.
+        """Real tokens that each token is read together with, (batch, length or 1), if theta grows with their number.
 
         The first call with a cache decides for all later ones.
         """
@@ -59,8 +59,8 @@ class ScaledRotary(Rotary):
                 raise ValueError(f"the reference has no formula for {other!r}")
 
     def ramp(self, scaling: schema.YarnScaling) -> Tensor:
-        """How slow each pair is, from 0 for fast ones to 1, by its index (Peng et al. 2023b, section 3.2, who say it
-        by wavelength; the DeepSeek-V2 release, yarn_find_correction_range and yarn_linear_ramp_mask). (d / 2)"""
+        """The slowness of each pair, from 0 for fast ones to 1, by its index (Peng et al. 2023b, section 3.2, who say
+        it by wavelength; the DeepSeek-V2 release, yarn_find_correction_range and yarn_linear_ramp_mask). (d / 2)"""
         low, high = self.bounds(scaling)
         pairs = torch.arange(self.rotary_dim // 2, dtype=torch.float64)
         # Where both bounds are one pair it is fast, and the next one slow.
@@ -79,7 +79,7 @@ class ScaledRotary(Rotary):
 
     @property
     def amplitude(self) -> float:
-        """What cosines and sines are multiplied by (Peng et al. 2023b, section 3.3)."""
+        """The factor of cosines and sines (Peng et al. 2023b, section 3.3)."""
         if not isinstance(self.scaling, schema.YarnScaling):
             return 1.0
         return yarn_factor(self.scaling, self.scaling.mscale) / yarn_factor(
@@ -103,7 +103,7 @@ class ScaledRotary(Rotary):
         return 2 ** (doublings + 1) - 1
 
     def slowed(self, context: Tensor, like: Tensor) -> Tensor:
-        """What frequencies are multiplied by as theta grows to theta · a^(d / (d - 2)), where d dimensions turn: pair i
+        """The factor of frequencies as theta grows to theta · a^(d / (d - 2)), where d dimensions turn: pair i
         by a^(-2i / (d - 2)). (batch or 1, length or 1) -> (batch or 1, length or 1, d / 2), as `like`."""
         pairs = torch.arange(0, self.rotary_dim, 2, dtype=like.dtype, device=like.device)
         return torch.pow(self.growth(context).to(like)[..., None], -pairs / (self.rotary_dim - 2))
@@ -139,13 +139,13 @@ def yarn_factor(scaling: schema.YarnScaling, slope: float) -> float:
 
 
 def score_factor(scaling: schema.YarnScaling) -> float:
-    """What all scores are multiplied by beside their scale: m(mscale_all_dim)² (the DeepSeek-V2 release)."""
+    """The factor of all scores beside their scale: m(mscale_all_dim)² (the DeepSeek-V2 release)."""
     return yarn_factor(scaling, scaling.mscale_all_dim) ** 2
 
 
 def real_tokens(x: Tensor, padding: Tensor | None, documents: Documents | None) -> Tensor:
-    """How many real tokens each row of `x` (batch, length, hidden_size) has, (batch, 1), or each of the documents
-    packed into it, (batch, length)."""
+    """The number of real tokens of each row of `x` (batch, length, hidden_size), (batch, 1), or of each of the
+    documents packed into it, (batch, length)."""
     real = x.new_ones(x.shape[:2], dtype=torch.bool) if padding is None else padding
     if documents is None:
         return real.sum(dim=-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""How a family's checkpoints lay out their tensors: the tables of ``checkpoint_names``, one file for each family."""
+"""The layouts of tensors in a family's checkpoints: the tables of ``checkpoint_names``, one file for each family."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def _reads_faint_stream(spec: Spec, parameter: Parameter) -> bool:
 
 
 def _part(parameter: Parameter) -> str:
-    """What a tensor belongs to: `query` of `decoder.layers.0.self_attention.query.weight`."""
+    """The part that a tensor belongs to: `query` of `decoder.layers.0.self_attention.query.weight`."""
     return parameter.name.split(".")[-2]
 
 
