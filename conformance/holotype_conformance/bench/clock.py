@@ -10,7 +10,7 @@ import torch
 
 
 def seconds(work: Callable[[], None], device: torch.device) -> float:
-    """How long `work` takes, without the garbage collector.
+    """The time that `work` takes, without the garbage collector.
 
     CPU time and not wall time: other processes hardly move it. It is that of all threads of this process.
     """

@@ -23,7 +23,7 @@ from holotype_conformance.bench.formulas import operator_flops
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run of some code costs.
+    """The cost of one run of some code.
 
     Attributes:
         operators: dispatched torch operators.
@@ -58,7 +58,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def counts(self) -> Counts:
-        """What has been counted so far."""
+        """The counts so far."""
         return Counts(
             operators=self.operators,
             flops=self.flops,
@@ -115,7 +115,7 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
 
 
 def count(work: Callable[[], Any], *, known: Sequence[Tensor] = ()) -> Counts:
-    """What `work` costs; its result counts as alive to the end.
+    """The cost of `work`; its result counts as alive to the end.
 
     Args:
         work: some torch code.

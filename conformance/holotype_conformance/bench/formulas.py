@@ -28,7 +28,7 @@ Formula = Callable[[Any, Sequence[Any], dict[str, Any]], int]
 def operator_flops(
     operator: Any, arguments: Sequence[Any], options: dict[str, Any], out: Any
 ) -> int:
-    """What one call of a dispatched operator costs.
+    """The cost of one call of a dispatched operator.
 
     Args:
         operator: an overload, such as ``aten.mm.default``.

@@ -81,7 +81,7 @@ class KernelBench(Bench[KernelWork, KernelInputs]):
         )
 
     def _lack(self, work: KernelWork) -> str | None:
-        """Why the candidate cannot do the work."""
+        """The reason why the candidate cannot do the work."""
         wanted = [work.dtype]
         wanted += ["gradients"] if work.part == "forward-backward" else []
         wanted += ["grouped-heads"] if work.heads != work.kv_heads else []
@@ -189,7 +189,7 @@ class KernelBench(Bench[KernelWork, KernelInputs]):
 
 
 class _Yardstick(KernelCandidate):
-    """What is written without a special kernel: key-value heads repeated, `is_causal`, or a dense boolean mask."""
+    """Code without a special kernel: key-value heads repeated, `is_causal`, or a dense boolean mask."""
 
     title = "scaled_dot_product_attention"
 

@@ -39,7 +39,7 @@ class Sized(Subject):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInputs:
-    """What one call reads: tokens, and for decoding the cache of those before them.
+    """The inputs of one call: tokens, and for decoding the cache of those before them.
 
     `gradient` arrives at the logits.
     """
@@ -171,7 +171,7 @@ class ModelBench(Bench[ModelWork, ModelInputs]):
             )
 
     def _expected(self, inputs: ModelInputs, model: nn.Module) -> Result:
-        """What the reference makes of all tokens in one pass."""
+        """The reference's outputs for all tokens in one pass."""
         whole = inputs.inputs
         if inputs.before is not None:
             tokens = torch.cat([inputs.before.token_ids, whole.token_ids], dim=1)

@@ -24,7 +24,7 @@ Sampler = Callable[[int], float]  # the number of a pair -> seconds
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of comparing two things.
+    """The result of comparing two things.
 
     Attributes:
         against: the other one.
@@ -59,7 +59,7 @@ def compare(
     """Sample both in alternating pairs, one or two windows long.
 
     Args:
-        candidate, other: take a sample; both are told the number of the pair, for its inputs.
+        candidate, other: take a sample; both are passed the number of the pair, for its inputs.
         against: what reports call the other.
         limit: for the ratio; None for a single window without judgement.
         first: the number of the first pair.
@@ -86,7 +86,7 @@ def _pair(candidate: Sampler, other: Sampler, number: int) -> float:
 
 
 def calls_for(seconds: float, size: int) -> int:
-    """How many calls make a sample that the clock can tell, given the seconds of one and the bytes that it moves.
+    """The number of calls that make a sample long enough for the clock, by the seconds of one and the bytes it moves.
 
     Each call has inputs of its own: something that returns at once must not fill the memory with them.
     """

@@ -1,4 +1,4 @@
-"""What the command and the processes that run the code under test say to each other: JSON lines. No torch here."""
+"""Messages between the command and the processes that run the code under test: JSON lines. No torch here."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Opened(Answer, frozen=True, kw_only=True, tag="opened"):
 class Prepared(Answer, frozen=True, kw_only=True, tag="prepared"):
     """Ready for the work, or not, with the reason.
 
-    `told` says how the candidate is told its mask, `roles` who can be timed.
+    `told` says how the candidate is passed its mask, `roles` who can be timed.
     """
 
     lacks: str | None = None
@@ -108,7 +108,7 @@ class Verified(Answer, frozen=True, kw_only=True, tag="verified"):
 
 
 class Counted(Answer, frozen=True, kw_only=True, tag="counted"):
-    """What one call cost; see `holotype_conformance.bench.counters`."""
+    """The cost of one call; see `holotype_conformance.bench.counters`."""
 
     operators: int
     flops: int

@@ -1,4 +1,4 @@
-"""What a benchmark found, as data: what ``--json`` writes and reports are drawn from. No torch here."""
+"""Results of a benchmark, as data: ``--json`` writes them, and reports are drawn from them. No torch here."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
         lacks: why the candidate cannot do it, else None.
         error: what was wrong, else None; then there is no time.
         undecided: why nothing is known of it, else None: it did not end in time.
-        told: how the candidate was told its mask.
+        told: how the candidate was passed its mask.
         seconds: of one call, one value a sample.
         calls: in a sample.
         flops, bytes: the least that the work takes.
@@ -83,7 +83,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     def block_flops(self) -> int:
         """Of a kernel the FLOPs of the blocks that its mask touches; 0 of a model.
 
-        Whoever is told the lengths of documents can begin its blocks anew with each.
+        Whoever is passed the lengths of documents can begin its blocks anew with each.
         """
         if not isinstance(self.work, KernelWork):
             return 0
@@ -96,7 +96,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Growth(msgspec.Struct, frozen=True, kw_only=True):
-    """How the peak of live bytes grows with the length: as length to the power of `exponent`."""
+    """The growth of the peak of live bytes with the length: as length to the power of `exponent`."""
 
     mask: str
     part: Part

@@ -36,7 +36,7 @@ FIRST = 10  # the number of the first pair; those before it warm up
 
 @dataclass(frozen=True, kw_only=True)
 class Other:
-    """What the candidate is compared with: another target, or itself at an earlier version."""
+    """The other side of the comparison: another target, or itself at an earlier version."""
 
     side: Side
     title: str
@@ -46,7 +46,7 @@ class Other:
 
 @dataclass(kw_only=True)
 class Found:
-    """What a run has found so far."""
+    """The findings of a run so far."""
 
     measured: list[Measured] = field(default_factory=list)
     growth: list[Growth] = field(default_factory=list)
@@ -74,7 +74,7 @@ def run(
         families: lists of the same problem at growing lengths, of which memory is counted.
         other: what the candidate is compared with.
         gate_globs: the gates that are asked for.
-        watch: is told what comes next.
+        watch: is passed what comes next.
     """
     found = Found()
     for family in families:
@@ -232,7 +232,7 @@ def _looked_at(side: Side, calls: int) -> Sampler:
 
 
 def grow(side: Side, family: Sequence[KernelWork]) -> Growth | None:
-    """How the candidate's memory grows; None where it cannot do the work."""
+    """The growth of the candidate's memory; None where it cannot do the work."""
     peaks: list[int] = []
     error = undecided = None
     try:

@@ -31,7 +31,7 @@ class BenchError(Exception):
 
 
 class BadRequest(BenchError):
-    """What was asked for makes no sense."""
+    """A request that makes no sense."""
 
 
 class Unrunnable(BenchError):

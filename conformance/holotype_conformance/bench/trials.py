@@ -1,4 +1,4 @@
-"""How far the timed gate can be trusted: its false alarms on identical code, and its power, both measured.
+"""Reliability of the timed gate: its false alarms on identical code, and its power, both measured.
 
 ``python -m holotype_conformance.bench.trials 200`` runs the gate so many times on a kernel against itself (each alarm
 is false) and so many times on the same kernel with a tenth more of the same work (eleven calls for ten; each pass is a
@@ -45,7 +45,7 @@ def _sampler(calls: int) -> Sampler:
 
 
 class Trials:
-    """What the gate said of identical code, and of code with a tenth more work."""
+    """The gate's verdicts on identical code, and on code with a tenth more work."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Trials:
         self.loads = loads
 
     def lines(self) -> list[str]:
-        """What a person reads."""
+        """The text for a reader."""
         alarms, caught = (interval(k, self.count) for k in (self.false_alarms, self.caught))
         return [
             f"load {self.loads[0]:.1f} to {self.loads[1]:.1f}, limit {SAME_CODE:g}, one thread, CPU time",
@@ -76,7 +76,7 @@ class Trials:
 
 
 def interval(hits: int, count: int) -> tuple[float, float]:
-    """Where a rate of `hits` of `count` lies with 95 % (Wilson 1927)."""
+    """The interval of a rate of `hits` of `count` with 95 % (Wilson 1927)."""
     rate, spread = hits / count, Z * Z / count
     middle = rate + spread / 2
     width = sqrt(rate * (1 - rate) * spread + spread * spread / 4)

@@ -24,7 +24,7 @@ SUITE = Path("holotype_conformance")
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where an earlier version is.
+    """The place of an earlier version.
 
     Attributes:
         title: what reports call it.
@@ -152,7 +152,7 @@ def _commit(version: str, top: Path, stack: ExitStack) -> Path:
 
 
 def _git(folder: Path, *arguments: str) -> bytes | None:
-    """What git says; None where it fails or is not there."""
+    """The output of git; None where it fails or is not there."""
     try:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True)
     except OSError:

@@ -1,4 +1,4 @@
-"""What is measured: a grid of attention problems for kernels, and four kinds of passes for models.
+"""Workloads: a grid of attention problems for kernels, and four kinds of passes for models.
 
 **Kernels.** The quick grid has lengths of 256, 512 and 1024, the full one goes on to 4096; 8 heads of 64 numbers, and
 12 over 4 for grouped heads; forward, and forward with backward. Memory is counted, not timed, at lengths four times
@@ -61,7 +61,7 @@ class KernelWork(msgspec.Struct, frozen=True, kw_only=True, tag="kernel", omit_d
 
     @property
     def tokens(self) -> int:
-        """What throughput counts."""
+        """The unit that throughput counts."""
         return self.batch * self.length
 
     def seen(self) -> Seen:
@@ -130,7 +130,7 @@ class ModelWork(msgspec.Struct, frozen=True, kw_only=True, tag="model", omit_def
 
     @property
     def tokens(self) -> int:
-        """What throughput counts."""
+        """The unit that throughput counts."""
         return self.batch * self.length
 
 

@@ -203,7 +203,7 @@ def check(
 
 
 def load_specs(specs: Sequence[str]) -> dict[str, Spec]:
-    """What was written -> spec, each spec once."""
+    """The name as it was written -> spec, each spec once."""
     from holotype_spec import SpecError, UnknownSpec, load
 
     if not specs:
@@ -223,7 +223,7 @@ def load_specs(specs: Sequence[str]) -> dict[str, Spec]:
 
 
 def _generic_instead(written: str, error: Exception) -> str:
-    """What can be checked of a model of which too little is known, if that is what is wrong."""
+    """A hint at what can be checked of a model of which too little is known, if that is the fault."""
     from holotype_spec import NoSpec, Sketch, UndisclosedValue, find
 
     if not isinstance(error, NoSpec):
@@ -290,7 +290,7 @@ def carry_out(
 def supervised(
     request: Request, *, verbose: bool, also: Callable[[AnyEvent, Record], None] | None = None
 ) -> Record:
-    """What the request's run has said; of a candidate that cannot be run, the reason. `also` sees every event.
+    """The record of the request's run; of a candidate that cannot be run, the reason. `also` sees every event.
 
     Raises:
         BadInput: the request makes no sense.

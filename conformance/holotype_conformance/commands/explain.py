@@ -28,7 +28,7 @@ class Unknown(click.ClickException):
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What is known of one kind of candidate.
+    """The properties and deviations of one kind of candidate.
 
     Attributes:
         kind: the candidate, in a word.
@@ -103,7 +103,7 @@ def explain(slug: str | None) -> None:
 
 
 def _explained(slug: str, known: Iterable[Known]) -> Iterator[str]:
-    """What is called so: a property, or deviations of one kind or of both."""
+    """The bearer of a slug: a property, or deviations of one kind or of both."""
     texts = [
         list(_property(property_))
         for each in known

@@ -107,7 +107,7 @@ def _stated(entry: Entry) -> Tree | None:
 
 
 def spec_costs(entry: Spec | Sketch) -> Tree:
-    """What it costs to run, each number None where it depends on something undisclosed."""
+    """The costs of a run, each number None where it depends on something undisclosed."""
     context = known(context_of, entry)
     flops = context and known(costs.flops_per_token, entry, context)
     return {

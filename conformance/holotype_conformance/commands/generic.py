@@ -1,4 +1,4 @@
-"""What ``holotype show`` says of a generic spec: what it promises, what is only a hint, and how it is used."""
+"""The page of ``holotype show`` for a generic spec: its promises, its hints, and its use."""
 
 from __future__ import annotations
 

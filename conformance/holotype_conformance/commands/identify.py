@@ -40,7 +40,7 @@ def identify_file(file: Path, as_json: bool) -> None:
 
 
 def facts(found: Identity) -> dict[str, Any]:
-    """What was found, for machines."""
+    """The findings, for machines."""
     return {
         "format": found.format,
         "model": found.model,

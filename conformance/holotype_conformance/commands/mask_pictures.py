@@ -42,7 +42,7 @@ class Grid:
     claimed: Matrix
 
     def step(self, most: int) -> int:
-        """How many queries and keys one cell stands for, so that there are at most so many cells in a line."""
+        """Queries and keys that one cell stands for, so that there are at most so many cells in a line."""
         longest: int = max(self.matrix.shape)
         return -(-longest // most)
 
@@ -112,7 +112,7 @@ def drawn_spec(spec: Spec, length: int) -> Spec:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Which mask of several is drawn, see `holotype_spec.dependencies.layer_mask`."""
+    """The choice of a mask among several, see `holotype_spec.dependencies.layer_mask`."""
 
     prefix: int | None = None
     right_to_left: bool = False
@@ -124,7 +124,7 @@ class Choice:
 
 
 def chosen(spec: Spec, length: int, choice: Choice) -> Choice:
-    """What was chosen; a visible prefix of which nothing was said is drawn a third long, to be seen."""
+    """The choice that is drawn; a visible prefix of which nothing was said is drawn a third long, to be seen."""
     unsaid = choice.prefix is None and spec.has_prefix and not spec.mixture_of_masks
     return replace(choice, prefix=length // 3) if unsaid else choice
 
@@ -214,7 +214,7 @@ def _grid(matrix: Matrix, real: Sequence[int] | None) -> Grid:
 
 
 def described(pattern: Pattern, drawn: Pattern, choice: Choice | None = None) -> str:
-    """Which keys a query sees, in words; of a window, a prefix or a mixture also what is drawn of it."""
+    """The keys that a query sees, in words; of a window, a prefix or a mixture also what is drawn of it."""
     choice = choice or Choice()
     if drawn != pattern:
         shown = f" Drawn: a window of {_window(drawn)} and 2 layers, as in a probe."
@@ -247,7 +247,7 @@ def _of_mixture(choice: Choice) -> str:
 def _route(
     spec: Spec, pattern: Pattern, choice: Choice | None = None, *, biased: bool = True
 ) -> tuple[str, float | None]:
-    """How the reference computes a mask at the model's full length, and the share of the scores that it computes."""
+    """The reference's way to compute a mask at the model's full length, and its share of the scores."""
     import torch
 
     from holotype_reference.kernels.paths import cost, route

@@ -105,7 +105,7 @@ def _machine(reports: Sequence[Report]) -> Iterator[str]:
 
 
 def _unmeasured(reports: Sequence[Report]) -> Iterator[str]:
-    """What was skipped, with its reason once for all targets that share it."""
+    """The skipped properties, with their reason once for all targets that share it."""
     skipped: dict[tuple[str, str], list[str]] = {}
     for each in reports:
         if each.unusable is not None:

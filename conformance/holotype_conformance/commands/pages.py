@@ -226,7 +226,7 @@ def _table_told(table: list[Tree]) -> list[str]:
 
 
 def _range(numbers: list[int]) -> str:
-    """Numbers that are equally far apart, told by the first and the last: {0..11}, or {1,3..63}."""
+    """Numbers that are equally far apart, listed by the first and the last: {0..11}, or {1,3..63}."""
     first, last = numbers[0], numbers[-1]
     if len(numbers) == 1:
         return str(first)

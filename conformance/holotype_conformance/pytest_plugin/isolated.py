@@ -39,14 +39,14 @@ READY = 20.0  # seconds for a copy to show that it can compute
 
 
 class _Asked(msgspec.Struct, frozen=True):
-    """What a copy is to do: judge a property under a spec, or, without one, run the candidate once."""
+    """The task of a copy: judge a property under a spec, or, without one, run the candidate once."""
 
     spec: str
     slug: str | None
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What it says: a result, or why the candidate is unusable or the request makes no sense."""
+    """Its answer: a result, or why the candidate is unusable or the request makes no sense."""
 
     result: Result | None = None
     unusable: str | None = None
@@ -184,7 +184,7 @@ class _Copy:
             return False
 
     def ask(self, asked: _Asked) -> _Answer:
-        """What it answers.
+        """The answer.
 
         Raises:
             _Died: it ended, or did not answer within the limit.
@@ -230,7 +230,7 @@ def _end(pid: int, *pipes: int) -> None:
 
 
 def _serve(run: Session, there: int, here: int) -> NoReturn:
-    """What a copy does, until nobody asks any more."""
+    """The loop of a copy, until nobody asks any more."""
     try:
         torch.set_num_threads(1)
         x = torch.ones(64, 64, requires_grad=True)

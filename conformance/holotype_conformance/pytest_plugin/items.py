@@ -150,7 +150,7 @@ def _session(
 
 
 def _asked(config: pytest.Config) -> dict[str, Any]:
-    """What is asked for in the same words of a model and of a kernel."""
+    """The options that a model and a kernel have in common."""
     expected = config.getoption("holotype_expected_failures")
     return {
         "properties": tuple(config.getoption("holotype_property")),

@@ -113,7 +113,7 @@ def _words(value: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _target_of(candidate: Callable[..., Any] | object) -> str:
-    """How the command line would name it, as far as that can be known."""
+    """The target by which the command line would name it, as far as that can be known."""
     named = candidate if hasattr(candidate, "__qualname__") else type(candidate)
     try:
         path = Path(inspect.getfile(named))  # type: ignore[arg-type]

@@ -133,7 +133,7 @@ def _outcome(item: pytest.Item) -> str | None:
 
 
 def _check(item: pytest.Item) -> Any:
-    """What a decorated test of someone's own was given to call, or None."""
+    """The target of a decorated test of someone's own, or None."""
     parametrize = sys.modules.get("holotype_conformance.pytest_plugin.parametrize")
     if parametrize is None:
         return None
@@ -187,7 +187,7 @@ class _Counting:
 
     @property
     def _uncompared(self) -> str | None:
-        """What is undecided where no number was compared, though some were to be."""
+        """The undecided results where no number was compared, though some were to be."""
         compared = {spec: outcomes for spec, outcomes in self.compared.items() if spec}
         specs = [spec for spec, outcomes in compared.items() if set(outcomes) == {"skipped"}]
         if not specs:

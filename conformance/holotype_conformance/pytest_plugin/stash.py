@@ -1,4 +1,4 @@
-"""What the plugin and its items keep with an item of pytest."""
+"""Keys under which the plugin and its items store things with an item of pytest."""
 
 import pytest
 

@@ -1,1 +1,1 @@
-"""What a run has found, as text, HTML and JUnit XML."""
+"""Reports of a run, as text, HTML and JUnit XML."""

@@ -1,4 +1,4 @@
-"""What a candidate declared, in words: for every form of a report. No torch here."""
+"""A candidate's declarations, in words: for every form of a report. No torch here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ HEADING = "declared by the candidate, and believed"
 
 
 def named(declaration: Declaration) -> str:
-    """What is declared, in a few words, without the reason."""
+    """A declaration in a few words, without the reason."""
     match declaration.kind:
         case "absent":
             return f"cannot do: {declaration.name}"
@@ -25,7 +25,7 @@ def named(declaration: Declaration) -> str:
 
 
 def warnings(report: Report) -> list[str]:
-    """What weakens the verdict, or should be known beside it: sentences that stand beside it in every output."""
+    """Notes that weaken the verdict, or should be known beside it: sentences that stand beside it in every output."""
     said = []
     for each in report.declared:
         if each.kind == "floor" and each.name == "weights":
@@ -52,7 +52,7 @@ def warnings(report: Report) -> list[str]:
 
 
 def _unjudged(report: Report) -> list[str]:
-    """What a kernel refuses of what it seems to take, and how little is left if that is little."""
+    """The cases that a kernel refuses of those that it seems to take, and how little is left if that is little."""
     refusals: dict[str, int] = {}
     for result in report.results:
         if result.outcome == "skipped" and (result.reason or "").startswith(REFUSES):

@@ -99,7 +99,7 @@ def _case(report: Report, result: Result) -> Tree.Element:
 
 
 def _unusable(report: Report) -> Tree.Element:
-    """What stands for a spec of which nothing could be run."""
+    """The entry of a spec of which nothing could be run."""
     case = Tree.Element(
         "testcase", {"classname": f"holotype.{report.spec}", "name": "run", "time": "0.000000"}
     )
@@ -110,7 +110,7 @@ def _unusable(report: Report) -> Tree.Element:
 
 
 def _uncompared(report: Report) -> Tree.Element:
-    """What stands for the comparison that a verdict lacks: without it the file would be green."""
+    """The entry of the comparison that a verdict lacks: without it the file would be green."""
     case = Tree.Element(
         "testcase",
         {"classname": f"holotype.{report.spec}", "name": "compared", "time": "0.000000"},
@@ -121,5 +121,5 @@ def _uncompared(report: Report) -> Tree.Element:
 
 
 def _text(value: str) -> str:
-    """What XML 1.0 can carry of `value`."""
+    """The part of `value` that XML 1.0 can carry."""
     return _NOT_XML.sub("", clean(value))

@@ -1,4 +1,4 @@
-"""Where reports go: each output is written whatever becomes of the others, and none over another."""
+"""Outputs of reports: each output is written whatever becomes of the others, and none over another."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Outputs:
 
     @property
     def journal(self) -> Path | None:
-        """Where results are kept as they come; nowhere if no file was asked for."""
+        """The journal that keeps results as they come; none if no file was asked for."""
         kept = (Path(path) for path in self.paths.values() if path != "-")
         path = next((path for path in kept if path.is_file() or not path.exists()), None)
         return None if path is None else path.with_name(path.name + ".partial")

@@ -1,4 +1,4 @@
-"""What all commands keep to: how wide their text is, and how bad input is told."""
+"""Rules that all commands keep to: the width of their text, and the messages about bad input."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ def fill_closed_streams() -> None:
 
 
 class BadInput(click.ClickException):
-    """What the user gave cannot be used; one paragraph on standard error and exit code 2."""
+    """Bad input of the user; one paragraph on standard error and exit code 2."""
 
     exit_code = 2

@@ -69,7 +69,7 @@ WRAPPED = 10_000  # characters: wrapping takes the square of the length of a wor
 
 
 class Painter:
-    """How text is drawn: whether with colours, and whether the encoding has our marks."""
+    """The way in which text is drawn: with colours or without, and whether the encoding has our marks."""
 
     def __init__(self, *, colour: bool = False, unicode: bool = True, width: int = WIDTH) -> None:
         self.colour = colour
@@ -123,11 +123,11 @@ def _to_tell(report: Report, *, verbose: bool) -> list[Result]:
 
 
 def _told_once(results: Iterable[Result], *, verbose: bool) -> list[list[Result]]:
-    """What says the same in other numbers, together: a forward that raises fails every property that calls it, and one
-    mistake is the diagnosis of many failures.
+    """Failures that say the same in other numbers, together: a forward that raises fails every property that calls it,
+    and one mistake is the diagnosis of many failures.
 
     Where an error was measured that nothing explains each stands for itself, and so does each that nothing was called
-    in. With `verbose` each is told whose diagnosis is that of another.
+    in. With `verbose` each is shown whose diagnosis is that of another.
     """
     groups: dict[tuple[Any, ...], list[Result]] = {}
     for result in results:
@@ -136,7 +136,7 @@ def _told_once(results: Iterable[Result], *, verbose: bool) -> list[list[Result]
 
 
 def _told(result: Result, *, verbose: bool) -> tuple[Any, ...]:
-    """What is equal for failures that are told together."""
+    """The key that is equal for failures that are shown together."""
     found = result.counterexample
     if result.diagnosis and not verbose:
         return (result.outcome, *(each.title for each in result.diagnosis))
@@ -189,7 +189,7 @@ def failure_text(result: Result) -> str:
 
 
 def failure_lines(result: Result, painter: Painter, *, verbose: bool = False) -> Iterator[str]:
-    """What was seen, the smallest counterexample, what it means and the line that reruns it."""
+    """The observation, the smallest counterexample, its meaning and the line that reruns it."""
     mark = painter.paint(MARKS[result.outcome], COLOURS[result.outcome])
     outcome = "" if result.outcome == "failed" else f", {result.outcome.replace('-', ' ')}"
     yield f"{mark} {painter.paint(result.property, bold=True)} ({result.level}{outcome})"
@@ -271,7 +271,7 @@ def _verdict(report: Report, painter: Painter) -> Iterator[str]:
 
 
 def _declared(report: Report, painter: Painter) -> Iterator[str]:
-    """What the candidate says of itself, each with its reason."""
+    """The candidate's declarations, each with its reason."""
     if not report.declared:
         return
     yield painter.paint(HEADING, bold=True)
@@ -285,7 +285,7 @@ def _declared(report: Report, painter: Painter) -> Iterator[str]:
 
 
 def _warned(report: Report, painter: Painter) -> Iterator[str]:
-    """What weakens the verdict, under it."""
+    """Notes that weaken the verdict, under it."""
     for said in warnings(report) if report.ran else ():
         yield from (painter.paint(line, "yellow") for line in _wrapped(f"{clean(said)}.", painter))
 
@@ -300,7 +300,7 @@ def _left(report: Report) -> str:
 
 
 def _causes(report: Report, painter: Painter) -> Iterator[str]:
-    """What explains the failures, and how many of them."""
+    """Explanations of the failures, and how many each explains."""
     failed = [result for result in report.results if result.outcome == "failed"]
     titles = Counter(result.diagnosis[0].title for result in failed if result.diagnosis)
     for title, number in titles.most_common(3):

@@ -46,7 +46,7 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """What comes inside is told at its end: tidying up is not to be interrupted."""
+        """Interrupts that come inside are raised at its end: tidying up is not to be interrupted."""
         self._held += 1
         try:
             yield

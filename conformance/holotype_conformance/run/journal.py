@@ -36,7 +36,7 @@ _KEPT = (Ready, Resolved, Collected, Started, Finished, Unusable, Left, Stopped)
 
 
 class Begun(Event, frozen=True, tag="begun"):
-    """What a journal starts with: the request, and by spec the exact number of parameters where there is one."""
+    """The head of a journal: the request, and by spec the exact number of parameters where there is one."""
 
     holotype: str
     request: Request

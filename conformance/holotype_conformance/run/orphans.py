@@ -34,7 +34,7 @@ class Orphans:
         self.known = known
 
     def outside(self, worker: int) -> list[str]:
-        """What has left the group of a worker and still runs, by the command that it was started with."""
+        """Processes that have left the group of a worker and still run, by the command that each was started with."""
         everyone = [*processes.descendants(worker), *self._found(worker)]
         named = [
             processes.command_of(each.pid)

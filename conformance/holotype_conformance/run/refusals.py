@@ -1,4 +1,4 @@
-"""Why there is nothing to check, and what a candidate is called: said before anything is known of it."""
+"""Refusals and titles: all that can be said of a candidate before anything is known of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from holotype_conformance.judge.time_limit import is_time_up
 
 
 def rejected(error: BaseException, request: Request) -> Rejected:
-    """Why there is nothing to check: what was asked for makes no sense, or the candidate did not let itself be had."""
+    """The reason why there is nothing to check: the request makes no sense, or the candidate could not be had."""
     details = encodable(trace_of(error))
     if isinstance(error, ValueError):
         said = encodable(bounded(str(error), REASON))
@@ -31,7 +31,7 @@ def rejected(error: BaseException, request: Request) -> Rejected:
 
 
 def title(candidate: Any, target: str) -> str:
-    """What the candidate calls itself, if that can be had."""
+    """The candidate's name for itself, if that can be had."""
     try:
         return title_of(candidate.title, target)
     except BaseException:  # its code may do anything; what follows judges the candidate

@@ -1,4 +1,4 @@
-"""What a run has said so far, as its events tell it: the same from a worker and from the journal of an earlier run."""
+"""The record of a run so far, from its events: the same from a worker and from the journal of an earlier run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Key = tuple[str, str]  # (spec, slug)
 
 @dataclass
 class Record:
-    """What a run has said so far.
+    """The record of a run so far.
 
     Attributes:
         title: what the candidate calls itself.
@@ -77,7 +77,7 @@ class Record:
 
     @property
     def open(self) -> list[Planned]:
-        """What has no result yet."""
+        """Properties that have no result yet."""
         return [
             entry
             for entry in self.plan
@@ -86,7 +86,7 @@ class Record:
 
     @property
     def interruption(self) -> str | None:
-        """What ended the run before its time, or None."""
+        """The error that ended the run before its time, or None."""
         return None if self.stopped is None else signal.Signals(self.stopped).name
 
     def of(self, spec: str, *, complete: bool = True) -> tuple[Result, ...]:

@@ -64,7 +64,7 @@ class Session:
     Args:
         request: what the user asked for.
         candidate: what `request.target` names.
-        notify: is told of everything that happens.
+        notify: is passed every event.
         smoked: names of the specs whose first run is known to work.
 
     Raises:
@@ -99,7 +99,7 @@ class Session:
         return self.suite.subject
 
     def new_subject(self, spec: Any, candidate: Any = None) -> Any:
-        """What the properties judge: the candidate, or another like it, under `spec`."""
+        """The subject of the properties: the candidate, or another like it, under `spec`."""
         request = self.request
         return self.subject_of(
             self.candidate if candidate is None else candidate,
@@ -112,7 +112,7 @@ class Session:
     def diagnose(
         self, subject: Any, property_: Property, case: Any, violation: Violation
     ) -> Sequence[Diagnosis]:
-        """What explains a failure, best first."""
+        """Explanations of a failure, best first."""
         return self.suite.diagnose(subject, property_, case, violation)
 
     def _check(self) -> None:
@@ -229,7 +229,7 @@ class Session:
 
     @cached_property
     def environment(self) -> Environment:
-        """Where this takes place; the distributions that the candidate brought in are named too."""
+        """The environment of this run; the distributions that the candidate brought in are named too."""
         return environment(self.request.device, type(self.candidate).__module__)
 
 
@@ -261,7 +261,7 @@ def _is_called(slug: str, glob: str) -> bool:
 
 
 def plan(spec: str, property_: Property) -> Planned:
-    """What is announced of a property before it runs."""
+    """The announcement of a property before it runs."""
     return Planned(
         spec=spec,
         property=property_.slug,

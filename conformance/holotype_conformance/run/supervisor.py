@@ -97,7 +97,7 @@ def supervise(request: Request, watch: Watch) -> Record:
 
 @dataclass(frozen=True)
 class _Surroundings:
-    """What a worker is tidied up with."""
+    """The means by which a worker is tidied up."""
 
     orphans: Orphans
     signals: Interrupts
@@ -119,7 +119,7 @@ def _work_off(request: Request, record: Record, watch: Watch, surroundings: _Sur
 
 
 def ending(status: int) -> str:
-    """How a process ended, by the status that `subprocess` gives, in words that follow "the process"."""
+    """The end of a process, by the status that `subprocess` gives, in words that follow "the process"."""
     if status >= 0:
         shells = _signal_name(status - 128) if status > 128 else None
         told = f", as a shell tells of one that {shells} ended" if shells else ""
@@ -190,7 +190,7 @@ class _Worker:
             self.scratch.cleanup()
 
     def run(self, watch: Watch) -> bool:
-        """Whether the worker did all that it was told."""
+        """Whether the worker did all that it was asked for."""
         self._begin(None, STARTING)
         self._send_job()
         while (event := self._next()) is not None:
@@ -351,7 +351,7 @@ class _Worker:
         return None
 
     def _how(self) -> str:
-        """What ended the process, in words that follow "the process"."""
+        """The cause of the end of the process, in words that follow "the process"."""
         if self.late:
             assert self.account is not None
             limit = self.account.limit - GRACE

@@ -139,7 +139,7 @@ def _prepared(channel: Channel, kind: Kind) -> Half | None:
 
 
 def _keep_memory() -> None:
-    """Where the C library can be told, do not give memory back to the system after each probe, to ask for it again."""
+    """Where the C library has the setting, keep memory after each probe that the system would be asked for again."""
     with suppress(OSError, AttributeError, TypeError):
         tell = ctypes.CDLL(None).mallopt
         tell(-1, 1 << 28)  # M_TRIM_THRESHOLD: bytes that may lie free at the top of the heap

@@ -1,4 +1,4 @@
-"""What this machine has beside one thread of its CPU: GPUs, attention kernels, a compiler."""
+"""Hardware of this machine beside one thread of its CPU: GPUs, attention kernels, a compiler."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def cuda_device(asked: torch.device = CPU) -> torch.device:
 
 
 def cuda_lack() -> str | None:
-    """Why there is no CUDA device, or None."""
+    """The reason why there is no CUDA device, or None."""
     if torch.version.cuda is None:
         return f"torch {torch.__version__} was built without CUDA"
     return None if torch.cuda.is_available() else "torch finds no driver or no GPU"
@@ -61,7 +61,7 @@ def threads(number: int) -> Iterator[None]:
 
 @cache
 def compiler_lack() -> str | None:
-    """Why `torch.compile` makes no machine code here, or None. The first call takes seconds: it compiles something."""
+    """The reason why `torch.compile` makes no machine code here, or None. The first call takes seconds, to compile."""
     torch._dynamo.reset()
     try:
         with serial_compiler(), warnings.catch_warnings():
@@ -105,7 +105,7 @@ def _compilers_own() -> dict[str, str]:
 
 @contextmanager
 def compilable() -> Iterator[None]:
-    """What the compiler refuses is no fault of the candidate.
+    """Errors of the compiler are no fault of the candidate.
 
     Raises:
         Skip: it does.

@@ -60,7 +60,7 @@ class ElsewhereTensor(Tensor):
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
-        """Where it lies, as Python code sees it."""
+        """The device that Python code sees."""
         return ELSEWHERE
 
     @property

@@ -53,7 +53,7 @@ class Float64Throughout(TorchFunctionMode):
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """What is made without a dtype is float64 in a float64 probe, and float32 in all others.
+    """Tensors that are made without a dtype are float64 in a float64 probe, and float32 in all others.
 
     For tables that a model computes when it is built, and for constants that it makes whenever it runs. Code that sets
     another default inside has it left as it was set, so that whoever looks for that finds it.

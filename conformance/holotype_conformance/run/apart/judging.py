@@ -157,7 +157,7 @@ def follow(process: int) -> NoReturn:
 
 
 class Stated(Candidate):
-    """What is known here of the candidate: what it has stated."""
+    """The candidate as it is known here: by its statements."""
 
     def __init__(self, opened: Opened) -> None:
         self.title = opened.title
@@ -202,7 +202,7 @@ class CacheThere:
 
 
 class Asking(judged.Subject):
-    """What subjects of models and of kernels have in common.
+    """The base of subjects of models and of kernels.
 
     A property that is judged here runs its check on this subject; of the others each case is judged there.
     """
@@ -227,7 +227,7 @@ class Asking(judged.Subject):
             noted(note)
 
     def diagnose(self, _property: Property, case: Any, violation: Violation) -> Any:
-        """What explains a failure, as data."""
+        """Explanations of a failure, as data."""
         ask = Diagnose(
             place=self.place,
             case=msgspec.json.encode(case),
@@ -250,7 +250,7 @@ class Asking(judged.Subject):
         note_changes(self.half.ask(Settle(), Value).value)
 
     def told(self, what: str) -> Any:
-        """What the candidate states of itself."""
+        """A statement of the candidate about itself."""
         return self.half.ask(Tell(place=self.place, what=what), Value).value
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong in the half that runs the candidate, as an answer; and what the half that judges makes of it.
+"""Errors in the half that runs the candidate, as answers; and their meaning to the half that judges.
 
 Both ways stand here side by side: what one half cannot say, the other cannot hear.
 """
@@ -26,7 +26,7 @@ from holotype_conformance.run.apart.wire import (
 
 
 def answer_of(error: BaseException) -> Answer:
-    """What was raised, as an answer.
+    """An exception, as an answer.
 
     Raises:
         BaseException: it is meant for us, and no answer.

@@ -111,7 +111,7 @@ class Server:
             return answer_of(error)
 
     def _enter(self, ask: AnyAsk) -> None:
-        """What one property's candidate changes in the process is put back before the next; each case starts alike."""
+        """Changes by one property's candidate in the process are put back before the next; each case starts alike."""
         for number in ask.dropped:
             self.kept.pop(number, None)
             self.builds.pop(number, None)

@@ -95,7 +95,7 @@ class SessionHere(Session):
     def diagnose(
         self, subject: SubjectThere, property_: Property, case: Any, violation: Violation
     ) -> Sequence[Diagnosis]:
-        """What the other half finds, where the candidate can be called."""
+        """The other half's finding, where the candidate can be called."""
         found: Sequence[Diagnosis] = subject.diagnose(property_, case, violation)
         return found
 

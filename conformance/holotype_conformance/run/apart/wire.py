@@ -1,4 +1,4 @@
-"""What the two halves say to each other: one ask, one answer, in MessagePack, with tensors as bytes.
+"""Messages between the two halves: one ask, one answer, in MessagePack, with tensors as bytes.
 
 Nothing here is ever unpickled: an answer comes from a process in which the candidate can do what it likes.
 """
@@ -38,7 +38,7 @@ class Data(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
-    """Which subject is meant: the spec's name, the device, and whether its probes take long rows."""
+    """A subject: the spec's name, the device, and whether its probes take long rows."""
 
     spec: str
     device: str
@@ -131,7 +131,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, tag_field="answer"):
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True):
-    """What a candidate states of itself under one spec; `changed` is the spec with the differences, if it has any."""
+    """A candidate's statements about itself under one spec; `changed` is the spec with the differences, if any."""
 
     floor: Floor | None
     routes: bool
@@ -152,7 +152,7 @@ class Opened(Answer, frozen=True, kw_only=True, tag="opened"):
 
 
 class Value(Answer, frozen=True, kw_only=True, tag="value"):
-    """What was asked for, in terms of JSON."""
+    """An answer, in terms of JSON."""
 
     value: Any = None
 
@@ -165,7 +165,7 @@ class Built(Answer, frozen=True, kw_only=True, tag="built"):
 
 
 class Returned(Answer, frozen=True, kw_only=True, tag="returned"):
-    """What a model made of its inputs; `cache` is the number of the longer cache."""
+    """The outputs of a model; `cache` is the number of the longer cache."""
 
     logits: Data
     next_sentence: Data | None = None
