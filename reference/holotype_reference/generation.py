@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from holotype_reference.cache import Cache
 from holotype_reference.masks import Prefix
 from holotype_reference.model import Model
 from holotype_reference.positions.two_dimensional import spans
@@ -52,17 +55,8 @@ def greedy(
     cache = model.new_cache()
     ended = torch.zeros_like(tokens[:, 0], dtype=torch.bool)
     for _ in range(steps):
-        fresh = tokens[:, cache.length :]
-        output = model(
-            fresh,
-            attention_mask=mask,
-            position_ids=_positions(model.spec, mask, fresh.shape[1], prefix),
-            source_ids=source_ids,
-            source_mask=source_mask,
-            cache=cache,
-            prefix=prefix,
-        )
-        following = output.logits[:, -1].argmax(dim=-1)
+        source = {"source_ids": source_ids, "source_mask": source_mask}
+        following = _likeliest(model, tokens, mask, cache, prefix=prefix, **source)
         if end_id is not None:
             following = following.masked_fill(ended, end_id)
             ended = ended | (following == end_id)
@@ -72,6 +66,17 @@ def greedy(
         if bool(ended.all()):
             break
     return tokens
+
+
+def _likeliest(
+    model: Model, tokens: Tensor, mask: Tensor | None, cache: Cache, **further: Any
+) -> Tensor:
+    """(batch): the token with the largest logit behind all of `tokens`, of which the cache holds the first ones."""
+    fresh = tokens[:, cache.length :]
+    positions = _positions(model.spec, mask, fresh.shape[1], further["prefix"])
+    output = model(fresh, attention_mask=mask, position_ids=positions, cache=cache, **further)
+    likeliest: Tensor = output.logits[:, -1].argmax(dim=-1)
+    return likeliest
 
 
 def _check(model: Model, steps: int) -> None:

@@ -20,7 +20,7 @@ from holotype_spec.schema import Spec
 FOLDER = Path(holotype_reference.__file__).parent
 # One of each kind: heads of their own, and heads that share keys and values.
 LLAMAS = [holotype_spec.load(name).probe() for name in ("llama-2-7b", "llama3-8b")]
-SCREEN = 60
+SCREEN = 50
 
 
 def passed(call: Callable[[], Any]) -> set[CodeType]:

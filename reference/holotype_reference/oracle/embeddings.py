@@ -62,14 +62,7 @@ def embed(
         x = x * math.sqrt(spec.hidden_size)
     if projected == "token":
         x = linear(p / "projection", x)
-    if isinstance(spec.architecture.positions, LearnedPositions):
-        rows = positions + spec.architecture.positions.offset
-        x = x + _rows(places["position.weight"], rows, "row of a position")
-    elif isinstance(spec.architecture.positions, TwoDimensionalPositions):
-        x = x + _rows(places["position.weight"], positions[:, 0], "row of a position")
-        x = x + _rows(places["block_position.weight"], positions[:, 1], "row of a position")
-    elif isinstance(spec.architecture.positions, Sinusoidal):
-        x = x + sinusoids(spec.architecture.positions, positions, x.shape[-1])
+    x = _placed(spec, places, x, positions)
     if spec.architecture.token_types:
         types = (
             np.zeros_like(tokens)
@@ -87,6 +80,20 @@ def embed(
     return Stream(
         x=x, positions=positions, real=real.astype(bool), prefix=seen_by_all, types=compared
     )
+
+
+def _placed(spec: Spec, places: Scope, x: Array, positions: Ids) -> Array:
+    """(batch, length, width) with the rows or sinusoids of the positions, where the spec adds such."""
+    match spec.architecture.positions:
+        case LearnedPositions(offset=offset):
+            return x + _rows(places["position.weight"], positions + offset, "row of a position")
+        case TwoDimensionalPositions():
+            x = x + _rows(places["position.weight"], positions[:, 0], "row of a position")
+            return x + _rows(places["block_position.weight"], positions[:, 1], "row of a position")
+        case Sinusoidal() as described:
+            return x + sinusoids(described, positions, x.shape[-1])
+        case _:
+            return x
 
 
 def _positions(spec: Spec, tokens: Ids, given: ArrayLike | None, prefix: Ids | None) -> Ids:

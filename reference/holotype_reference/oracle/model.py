@@ -77,19 +77,25 @@ def logits(
         right_to_left=right_to_left is not None,
         order=None if order is None else np.asarray(order, dtype=np.int64),
     )
-    source = None
-    if source_ids is not None:
-        own = placed_apart(spec)
-        places = p / "source_embeddings" if own else tables
-        stream = embed(spec, tables, places, source_ids, source_mask, None, None)
-        source = Stream(
-            x=stack_output(spec, p, "encoder", stream), positions=stream.positions, real=stream.real
-        )
-    elif source_mask is not None:
-        raise ValueError("source_mask is given without source_ids")
+    source = _source(spec, p, source_ids, source_mask)
     stack: Stack = "encoder" if spec.architecture.structure == "encoder" else "decoder"
     x = stack_output(spec, p, stack, target, source)
     return OracleOutput(logits=vocabulary(spec, p, x), next_sentence=next_sentence(spec, p, x))
+
+
+def _source(
+    spec: Spec, p: Scope, source_ids: ArrayLike | None, source_mask: ArrayLike | None
+) -> Stream | None:
+    """The source as the encoder leaves it; None for a model without one."""
+    if source_ids is None:
+        if source_mask is not None:
+            raise ValueError("source_mask is given without source_ids")
+        return None
+    tables = p / "embeddings"
+    places = p / "source_embeddings" if placed_apart(spec) else tables
+    stream = embed(spec, tables, places, source_ids, source_mask, None, None)
+    encoded = stack_output(spec, p, "encoder", stream)
+    return Stream(x=encoded, positions=stream.positions, real=stream.real)
 
 
 def _checked_weights(spec: Spec, weights: Mapping[str, Any]) -> dict[str, Array]:
