@@ -22,6 +22,7 @@ from holotype_conformance.models.deviations.patching import override_all
 from holotype_conformance.models.properties import all_properties
 from holotype_conformance.models.subject import Subject
 from holotype_conformance.mutation.kills import judge
+from holotype_reference import oracle
 from holotype_reference.model import Model, build
 from holotype_reference.positions import SHARED, nothing_shared
 from holotype_reference.positions.relative_bias import Alibi, DistanceBias
@@ -177,6 +178,12 @@ def test_positions_that_are_added_have_rows_to_add(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(SHARED, Waves, nothing_shared)
     with pytest.raises(NotImplementedError, match=r"no rows to add for .*Waves"):
         build(probe(sloped(LLAMA, Waves())))
+
+
+def test_the_oracle_has_no_formula_for_it() -> None:
+    small = probe(sloped(LLAMA))
+    with pytest.raises(NotImplementedError, match="no formula for TrainedSlopes"):
+        oracle.logits(small, random_weights(small, seed=0), torch.ones(1, 5).long())
 
 
 # The suite ------------------------------------------------------------------------------------------------------

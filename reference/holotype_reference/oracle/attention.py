@@ -17,13 +17,19 @@ from holotype_reference.oracle.relative import disentangled, score_scale, transf
 from holotype_spec.parameters import Stack
 from holotype_spec.schema import (
     Alibi,
+    Causal,
     Disentangled,
     LatentAttention,
+    LearnedPositions,
+    Permutation,
+    PrefixCausal,
     RelativeBuckets,
     Rotary,
+    Sinusoidal,
     SlidingWindow,
     Spec,
     TransformerXLPositions,
+    TwoDimensionalPositions,
     TwoDimensionalRotary,
     YarnScaling,
 )
@@ -43,29 +49,39 @@ def self_attention(
 
     Under an order of prediction keys up to the query's own place count, or those before it (Yang et al. 2019, 2.3).
     """
-    positions = spec.architecture.positions
     allowed = _allowed(spec, stack, stream) & stream.real[:, None, :]
     if stream.order is not None:
         later = stream.order[:, :, None] - stream.order[:, None, :]
         allowed = allowed & (later >= 0 if own else later > 0)
     if isinstance(spec.architecture.attention, LatentAttention):
         return _latent_attention(spec, spec.architecture.attention, block, x, allowed, stream)
-    bias = None
-    if isinstance(positions, RelativeBuckets):
-        bidirectional = stack == "encoder"
-        distance = stream.positions[:, None, :] - stream.positions[:, :, None]
-        bias = p[f"{stack}.relative_bias.weight"][
-            relative_buckets(positions, distance, bidirectional)
-        ]
-    elif isinstance(positions, Alibi):
-        behind = stream.positions[:, :, None] - stream.positions[:, None, :]
-        bias = -behind[..., None] * np.array(alibi_slopes(spec.heads))
     memory = x if memory is None else memory
-    if isinstance(positions, Disentangled):
-        bias = disentangled(spec, p[f"{stack}.relative.weight"], block, x, memory)
-    elif isinstance(positions, TransformerXLPositions):
-        bias = transformer_xl(spec, block, x, memory, stream.types)
+    bias = _bias(spec, p, stack, block, x, memory, stream)
     return _attention(spec, block, x, memory, allowed, bias, stream)
+
+
+def _bias(
+    spec: Spec, p: Scope, stack: Stack, block: Scope, x: Array, memory: Array, stream: Stream
+) -> Array | None:
+    """(batch, length, source, heads), what positions add to the scores."""
+    ahead = stream.positions[..., None, :] - stream.positions[..., :, None]
+    match spec.architecture.positions:
+        case RelativeBuckets() as buckets:
+            indices = relative_buckets(buckets, ahead, bidirectional=stack == "encoder")
+            biases: Array = p[f"{stack}.relative_bias.weight"][indices]
+            return biases
+        case Alibi():
+            return np.asarray(ahead[..., None] * np.array(alibi_slopes(spec.heads)))
+        case Disentangled():
+            return disentangled(spec, p[f"{stack}.relative.weight"], block, x, memory)
+        case TransformerXLPositions():
+            return transformer_xl(spec, block, x, memory, stream.types)
+        case LearnedPositions() | Sinusoidal() | TwoDimensionalPositions():
+            return None  # they are added to the embeddings
+        case Rotary() | TwoDimensionalRotary():
+            return None  # they turn queries and keys
+        case unknown:
+            raise NotImplementedError(f"the oracle has no formula for {unknown}")
 
 
 def cross_attention(spec: Spec, block: Scope, x: Array, source: Stream) -> Array:
@@ -186,4 +202,10 @@ def _allowed(spec: Spec, stack: Stack, stream: Stream) -> Mask:
     if stack == "encoder":
         return np.ones((1, length, length), dtype=bool)
     causal: Mask = j <= i
-    return causal & (i - j < pattern.window) if isinstance(pattern, SlidingWindow) else causal
+    match pattern:
+        case SlidingWindow(window=window):
+            return causal & (i - j < window)
+        case Causal() | PrefixCausal() | Permutation():
+            return causal
+        case unknown:
+            raise NotImplementedError(f"the oracle has no mask for {unknown}")
