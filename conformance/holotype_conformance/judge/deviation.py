@@ -102,8 +102,10 @@ class Catalogue(Generic[D]):
     def alike(self, slug: str) -> D | None:
         """The deviation of that name, or one that differs from it in its number alone; None where there is none."""
         family = family_of(slug)
-        others = (each for each in self if family != slug and family_of(each.slug) == family)
-        return self._known.get(slug) or next(others, None)
+        if slug in self._known or family == slug:
+            return self._known.get(slug)
+        others = (each for each in self if each.slug != family == family_of(each.slug))
+        return next(others, None)
 
 
 def family_of(slug: str) -> str:

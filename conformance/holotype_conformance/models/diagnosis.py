@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
+from holotype_conformance.judge.elimination import surviving
 from holotype_conformance.judge.property import Property, Violation
 from holotype_conformance.judge.records import Diagnosis
 from holotype_conformance.judge.regions import Sight, limit
@@ -87,7 +88,7 @@ def diagnose(
     )
     watch = Watch(subject)
     # A failure in gradients, dropout or memory leaves the outputs right: there is nothing to compare.
-    if not any(watch.is_wrong(each) for each in (scene, *scene.enlarged())):
+    if all(Seen(watch=watch, scene=each).is_right for each in (scene, *scene.enlarged())):
         return []
     found = sorted(_explanations(watch, scene), key=lambda each: each.residual)
     return [_described(subject, each) for each in found]
@@ -107,11 +108,6 @@ class Watch:
     def agrees(self, scene: Scene, deviations: Deviations = ()) -> bool:
         """Whether they are the same to rounding."""
         return self.residual(scene, deviations) <= self.rounding(scene)
-
-    def explains(self, scene: Scene, deviations: Deviations) -> bool:
-        """Whether they agree to rounding, and the reference as it is comes nowhere near."""
-        clear = CLEARLY * self.residual(scene, deviations) < self.residual(scene)
-        return clear and self.agrees(scene, deviations)
 
     def is_wrong(self, scene: Scene) -> bool:
         """Whether the candidate has outputs, and they are not the reference's."""
@@ -155,6 +151,28 @@ class Watch:
             except Violation:
                 observed[key] = None
         return observed[key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a candidate did in a scene, as the judge's elimination looks at it."""
+
+    watch: Watch
+    scene: Scene
+
+    @property
+    def near(self) -> float:
+        """The residual that is rounding."""
+        return self.watch.rounding(self.scene)
+
+    @property
+    def is_right(self) -> bool:
+        """Whether there is nothing to explain."""
+        return not self.watch.is_wrong(self.scene)
+
+    def residual(self, deviations: Deviations) -> float:
+        """How far the candidate is from the reference with these deviations."""
+        return self.watch.residual(self.scene, deviations)
 
 
 def _apart(actual: Tensor | None, expected: Tensor | None) -> float:
@@ -217,17 +235,19 @@ def _nameable(watch: Watch) -> Iterator[Deviation]:
 
 def _agreeing(watch: Watch, scene: Scene, candidates: Iterable[Deviations]) -> Iterator[Found]:
     """Those that agree with the candidate to rounding on the failing case and on a rich one like it."""
-    for deviations in list(candidates):
-        if not watch.explains(scene, deviations):
-            continue
-        home = next((each for each in scene.enlarged() if watch.agrees(each, deviations)), None)
-        if home is None:
-            continue
-        if deviations not in watch.memory.explanations:
-            watch.memory.explanations.append(deviations)
-        residual = max(watch.residual(each, deviations) for each in (scene, home))
-        where = _limit(watch, home, deviations)
-        yield Found(deviations=deviations, residual=residual, limit=where)
+    left = surviving(dict.fromkeys(candidates, 0.0), Seen(watch=watch, scene=scene))
+    for deviations, residual in left.items():
+        if CLEARLY * residual >= watch.residual(scene):
+            continue  # the reference as it is comes as near
+        for home in scene.enlarged():
+            near = surviving({deviations: residual}, Seen(watch=watch, scene=home))
+            if not near:
+                continue
+            if deviations not in watch.memory.explanations:
+                watch.memory.explanations.append(deviations)
+            where = _limit(watch, home, deviations)
+            yield Found(deviations=deviations, residual=near[deviations], limit=where)
+            break
 
 
 # Where it does --------------------------------------------------------------------------------------------------

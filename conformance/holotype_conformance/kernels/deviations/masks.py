@@ -229,7 +229,7 @@ deviates(
 )
 deviates(
     "mask.additive-in-eight-bits",
-    "a mask that is added is clamped to no less than -3",
+    "a mask that is added is kept in so few bits that it ends at -3",
     "A bias that is kept in few bits saturates: far keys are as near as the last that it can say,"
     " and hidden ones are seen. It agrees with a boolean mask of the same keys nowhere. Keep"
     " biases in the dtype of the scores.",
