@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-MECHANISM, MODULE, PROPERTY, DEVIATION = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.M | re.S)
+MECHANISM, MODULE, PROPERTY, DEVIATION, OF_A_KERNEL = re.findall(
+    r"^```python\n(.*?)^```$", GUIDE, re.M | re.S
+)
 
 
 def defined(block: str, *modules: str) -> dict[str, Any]:
@@ -72,6 +74,30 @@ def test_the_deviation_applies_where_it_says_and_changes_what_it_says(
     applies = [load(name) for name in ("llama2-70b", "llama-7b", "gpt2")]
     assert [deviation.applies(spec) for spec in applies] == [True, False, False]
     assert deviation.spec(applies[0]).architecture.positions.pairing == "interleaved"
+
+
+@pytest.mark.parametrize(
+    ("slug", "outcome"), [("masks.causal", "passed"), ("masks.window", "failed")]
+)
+def test_the_deviation_of_a_kernel_is_caught_where_it_makes_a_difference(
+    slug: str, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from holotype_conformance.judge.engine import Settings, judge
+    from holotype_conformance.kernels.deviations import CATALOGUE, DeviatedKernel
+    from holotype_conformance.kernels.properties import kernel_properties
+    from holotype_conformance.kernels.subject import KernelSubject
+
+    monkeypatch.setattr(CATALOGUE, "_known", dict(CATALOGUE._known))
+    names = defined(
+        OF_A_KERNEL,
+        "dataclasses",
+        "holotype_conformance.kernels.candidate",
+        "holotype_conformance.kernels.deviations.deviation",
+    )
+    assert names["doubled"] is CATALOGUE.find("window.doubled")
+    subject = KernelSubject(DeviatedKernel(names["doubled"]))
+    (property_,) = (each for each in kernel_properties() if each.slug == slug)
+    assert judge(subject, property_, Settings()).outcome == outcome
 
 
 def test_what_the_guide_links_to_and_names_is_there() -> None:
