@@ -135,6 +135,9 @@ def test_grouped_queries_stay_grouped_and_separate_ones_separate() -> None:
     assert 1 < grouped.kv_heads < grouped.heads
     assert separate.kv_heads == separate.heads
     assert probe(load("llama2-70b"), groups=1).kv_heads == 1
+    # A swap of two axes shows where they differ in length: an odd number of heads, and of another size than a head's.
+    wide = probe(load("gpt-j-6b"))
+    assert (wide.heads, wide.head_dim, wide.hidden_size) == (3, 16, 48)
 
 
 def test_the_distances_of_a_probe_fit_into_a_short_input() -> None:
