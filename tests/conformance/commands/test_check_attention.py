@@ -123,7 +123,7 @@ def test_bad_input_is_said_with_exit_code_2(folder, arguments, said):
 def test_explain_knows_the_properties_of_kernels():
     shown = CliRunner().invoke(main, ["explain", "masks.diagonal"])
     assert shown.exit_code == 0
-    assert "The last query stands at the last key." in shown.output
+    assert "A causal mask is aligned to the last key." in shown.output
     assert "Needs of the candidate: causal." in shown.output
     assert "masks.diagonal (must)" in CliRunner().invoke(main, ["explain"]).output
 

@@ -254,7 +254,6 @@ def _skipped(block: int) -> None:
         block=block,
         where=where,
         shown=corner,
-        reports=("pytorch/pytorch#144858",),
     )
 
 

@@ -23,7 +23,6 @@ deviates(
     " pass.",
     shared=_tiled,
     where=lambda call: 1 < call.k.shape[1] < call.q.shape[1],
-    reports=("PrimeIntellect-ai/prime-rl#2681",),
 )
 
 

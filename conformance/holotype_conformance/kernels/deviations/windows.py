@@ -133,7 +133,6 @@ def band_ignored(call: Call) -> Call:
     " at all: everything up to the diagonal is seen. Let -1 or None say that there is none.",
     where=lambda call: has_window(call) and call.window == 1,
     named=False,
-    reports=("unslothai/unsloth#8253",),
 )
 def zero_taken(call: Call) -> Call:
     return replace(call, window=None)
