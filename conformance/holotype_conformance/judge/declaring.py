@@ -1,4 +1,4 @@
-"""What any candidate may declare of its precision, and how a declaration is refused that cannot be."""
+"""Declarations of precision, which any candidate may make, and the refusal of those that cannot be."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ class Floor:
     weights: float = 0.0
 
     def outputs(self, dtype: DType) -> float:
-        """What is allowed of outputs in `dtype`."""
+        """The tolerance of outputs in `dtype`."""
         if isinstance(self.relative, Mapping):
             return self.relative.get(dtype, 0.0)
         return self.relative
 
     def between_runs(self, dtype: DType) -> float:
-        """What is allowed between two runs of the candidate."""
+        """The tolerance between two runs of the candidate."""
         if self.itself is not None:
             return self.itself
         return min(self.outputs(dtype), LARGEST_ROUNDING)
 
     def through_a_cache(self, dtype: DType) -> float:
-        """What is allowed between a cache and a full pass."""
+        """The tolerance between a KV cache and a full pass."""
         return self.between_runs(dtype) if self.cache is None else self.cache
 
     def slopes(self, dtype: DType) -> float:
-        """What is allowed of gradients."""
+        """The tolerance of gradients."""
         if self.gradients is not None:
             return self.gradients
         return min(10 * self.outputs(dtype), MOST)
@@ -103,7 +103,7 @@ def require_reason(told: str, reason: Any) -> None:
 
 
 def required_floor(floor: Any, told: str, *, most: float, relative_to: str) -> Floor:
-    """What a model or a kernel states of its precision, if it is a floor.
+    """The floor that a model or a kernel states, checked.
 
     Args:
         floor: what it states.

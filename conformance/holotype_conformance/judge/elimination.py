@@ -14,7 +14,7 @@ C = TypeVar("C", bound=Hashable)
 
 
 class Seen(Protocol):
-    """What a candidate did in a scene."""
+    """The outputs of a candidate in a scene."""
 
     @property
     def near(self) -> float:

@@ -64,9 +64,9 @@ class Settings:
         case: run exactly this case (as JSON) instead of drawing.
         named: the property was asked for by its own name, whatever it costs.
         rerun: writes the command that reruns a case, or without one the whole property.
-        trying: is told of each case before it runs.
-        broken: is told of a failure before a smaller case is looked for.
-        judged: is told of it before its diagnosis is looked for.
+        trying: is called with each case before it runs.
+        broken: is called with a failure before a smaller case is looked for.
+        judged: is called with it before its diagnosis is looked for.
         fresh: gives a subject whose candidate has not been called yet; None where there is none to be had.
         diagnose: looks for what explains a failure: (subject, property, case, violation) -> the best first.
         explained: a smaller case is looked for after a failure, and what explains it; else only whether it fails.
@@ -96,7 +96,7 @@ class Mistake(Exception):
 
 
 class _Broken(Exception):
-    """What Hypothesis sees of every violation: one type raised at one place, so that it shrinks across causes."""
+    """Every violation, as Hypothesis sees it: one type raised at one place, so that it shrinks across causes."""
 
 
 class _Stopped(BaseException):
@@ -306,7 +306,7 @@ def reason_to_skip(subject: Subject, property_: Property) -> str | None:
 
 
 def not_promised(spec: Spec, property_: Property) -> str | None:
-    """What the property asks for and the spec leaves open, or the reference cannot build yet; or None."""
+    """The requirement of the property that the spec leaves open, or the reference cannot build yet; or None."""
     if property_.reference and (missing := unsupported(spec)):
         return f"the reference has no {missing[0]} yet"
     if property_.binds == "all":

@@ -58,7 +58,7 @@ def expectation(expected: Mapping[str, str], spec: str, slug: str) -> str | None
 
 
 def _keys(spec: str, slug: str) -> tuple[str, ...]:
-    """What an entry for a property under a spec may be called, that for this spec alone first."""
+    """The keys of an entry for a property under a spec, that for this spec alone first."""
     names = names_of(slug)
     return *(f"{spec}.{name}" for name in names), *names
 

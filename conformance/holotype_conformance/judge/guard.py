@@ -87,7 +87,7 @@ def _handing_over(error: BaseException | None) -> bool:
 
 
 def violation_of(error: BaseException, what: str) -> Violation:
-    """What `what` raised, as a violation."""
+    """An error that `what` raised, as a violation."""
     said = f"{what} raised {type_of(error)}: {message_of(error)}{_named_here(error)}"
     owner = _steered_by(error)
     if owner is not None:

@@ -1,4 +1,4 @@
-"""What `package.module:attribute` or `path/to/file.py:attribute` names, imported."""
+"""Targets, `package.module:attribute` or `path/to/file.py:attribute`, imported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TargetError(ValueError):
 
 
 def find(target: str, expected: str, expected_attribute: str | None = None) -> Any:
-    """What ``package.module:attribute`` or ``path/to/file.py:attribute`` names.
+    """The object that ``package.module:attribute`` or ``path/to/file.py:attribute`` names.
 
     Args:
         target: the name.

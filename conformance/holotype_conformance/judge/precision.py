@@ -1,6 +1,6 @@
-"""What torch is told about the precision of its arithmetic: set explicitly around every check, never inherited.
+"""Settings of torch for the precision of its arithmetic: set explicitly around every check, never inherited.
 
-A process may have been told to round the factors of float32 products (TensorFloat on GPUs, bfloat16 on some CPUs), or
+A process may have been set to round the factors of float32 products (TensorFloat on GPUs, bfloat16 on some CPUs), or
 to add half-precision products up in half precision. Measured under such settings a right candidate looks wrong, and
 budgets measured under them are no budgets. torch has an older and a newer interface to these settings, and reading one
 after the other was used may raise; the older one, which is used here, sets both.
@@ -42,7 +42,7 @@ def arithmetic(*, rounded_products: bool = False) -> Iterator[None]:
 
 
 def settings() -> dict[str, str]:
-    """What is set now, for reports; "mixed" where the newer interface has set what the older cannot say."""
+    """The settings of now, for reports; "mixed" where the newer interface has set what the older cannot say."""
     matmul = torch.backends.cuda.matmul
     return {
         "float32 products": _said(torch.get_float32_matmul_precision),
@@ -61,7 +61,7 @@ def _said(read: Callable[[], Any]) -> str:
 
 
 def _remembered() -> list[Callable[[], None]]:
-    """What sets everything again as it is now."""
+    """A function that sets everything again as it is now."""
     matmul = torch.backends.cuda.matmul
     found = [_setter(matmul, name, getattr(matmul, name)) for name in _SUMS]
     found.append(_read(torch.backends.cudnn, "allow_tf32"))

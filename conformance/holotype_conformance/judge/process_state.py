@@ -1,4 +1,4 @@
-"""What a candidate changes in the process that judges it: put back, and named in the result.
+"""Changes that a candidate makes in the process that judges it: put back, and named in the result.
 
 A candidate shares its process with the reference and with our own arithmetic. A default device that it sets, a function
 mode that it leaves on the stack or gradients that it switches off would falsify what we compute next, so that such

@@ -71,7 +71,7 @@ def of(pid: int) -> Process | None:
 
 
 def command_of(pid: int) -> str:
-    """What a process was started as, for a reader; its number alone where that cannot be told."""
+    """The command that started a process, for a reader; its number alone where that cannot be told."""
     try:
         with (PROC / str(pid) / "cmdline").open("rb") as file:
             words = file.read(4 * _NAME).split(b"\0")

@@ -35,7 +35,7 @@ ALL_DTYPES: tuple[DType, ...] = ("float64", "float32", "bfloat16", "float16")
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one run of a property is decided by: whole numbers, booleans and names, never tensors.
+    """The input of one run of a property: whole numbers, booleans and names, never tensors.
 
     The fields of a subclass stand in the order in which a person wants to read them. What no draw would give is refused
     when a case is read, by the bounds of its fields and by `misfit`.
@@ -75,7 +75,7 @@ def measured(error: float, budget: float) -> None:
 
 @contextmanager
 def measurements() -> Iterator[list[tuple[float, float]]]:
-    """All that is told by `measured` inside: (error, budget)."""
+    """All that is passed to `measured` inside: (error, budget)."""
     found: list[tuple[float, float]] = []
     token = _MEASURED.set(found)
     try:
@@ -96,7 +96,7 @@ def noted(text: str) -> None:
 
 @contextmanager
 def notes() -> Iterator[list[str]]:
-    """All that is told by `noted` inside."""
+    """All that is passed to `noted` inside."""
     found: list[str] = []
     token = _NOTED.set(found)
     try:

@@ -1,4 +1,4 @@
-"""What a run says, as data: requests, events, results and reports. No torch here.
+"""The records of a run: requests, events, results and reports. No torch here.
 
 The parent process, the worker that runs the candidate and the pytest plugin speak these structs to each other, as
 JSON lines; reports are drawn from them.
@@ -65,7 +65,7 @@ class Counterexample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one property under one spec.
+    """The outcome of one property under one spec.
 
     `reason` says in a sentence what was seen (or why it was skipped); it is None only for a plain pass. What is
     `undecided` was begun and did not end: it says nothing for the candidate and nothing against it. What is `not-run`
@@ -124,7 +124,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run took place; `versions` is by distribution name.
 
-    `arithmetic` is what torch was told about the precision of its arithmetic while properties were judged.
+    `arithmetic` are torch's settings of precision while properties were judged.
     """
 
     python: str
@@ -188,13 +188,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def left_changed(self) -> dict[str, int]:
-        """What the candidate changed in the process and left so -> in how many properties."""
+        """Each thing that the candidate changed in the process and left so -> in how many properties."""
         names = [name for result in self.results for name in result.left_changed]
         return {name: names.count(name) for name in names}
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be run.
+    """A run that is asked for.
 
     `target` and `specs` stand as the user wrote them; `written` gives for the name of a spec what was written
     where that is something else (the path of a file). `dtypes` is empty for all of them. `limit` is in seconds for a
@@ -235,7 +235,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is told: the request, what is finished already, and the specs that need no first run.
+    """The task of a worker: the request, what is finished already, and the specs that need no first run.
 
     `finished` are (spec, slug) pairs. `key` signs the worker's events.
     """

@@ -1,4 +1,4 @@
-"""What the paths of a candidate share while one case is judged: made on the first of them, and kept for the others.
+"""Values that the paths of a candidate share while one case is judged: made on the first one, kept for the others.
 
 A check judges one path at a time. What it holds them against (the inputs, the oracle's numbers, the reference's own
 error) is the same for all, and would be computed once more for each of them.

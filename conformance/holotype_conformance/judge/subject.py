@@ -1,4 +1,4 @@
-"""What a property judges, as far as the judge needs to know it."""
+"""The subject of a property, as far as the judge needs to know it."""
 
 from __future__ import annotations
 

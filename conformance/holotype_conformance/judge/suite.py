@@ -40,17 +40,17 @@ class Suite(ABC, Generic[S]):
 
     @abstractmethod
     def specs(self, names: Sequence[str]) -> list[Any]:
-        """What a candidate is held against, each with a name."""
+        """The specs that a candidate is held against, each with a name."""
 
     @abstractmethod
     def subject(
         self, candidate: Any, spec: Any, *, seed: int, device: str, dtypes: Collection[DType]
     ) -> S:
-        """What the properties judge."""
+        """The subject of the properties."""
 
     @abstractmethod
     def declarations(self, candidate: Any, spec: Any) -> tuple[Declaration, ...]:
-        """What the candidate declares under `spec`.
+        """The declarations of the candidate under `spec`.
 
         Raises:
             DeclarationError: it declares what cannot be.
@@ -60,7 +60,7 @@ class Suite(ABC, Generic[S]):
     def diagnose(
         self, subject: S, property_: Property[S], case: Any, violation: Violation
     ) -> Sequence[Diagnosis]:
-        """What explains a failure, best first."""
+        """The explanations of a failure, best first."""
 
     def smoke(self, subject: S) -> None:
         """Run the candidate once.

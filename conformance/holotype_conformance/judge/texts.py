@@ -64,7 +64,7 @@ def trace_of(error: BaseException) -> str:
 
 
 def title_of(value: Any, instead: str) -> str:
-    """What a candidate calls itself, in one bounded line; `instead` where that is no text, or empty."""
+    """The title of a candidate, in one bounded line; `instead` where that is no text, or empty."""
     if not isinstance(value, str):
         return bounded(instead, TITLE)
     line = " ".join(CONTROL.sub("", encodable(value[: 10 * TITLE])).split())
@@ -72,7 +72,7 @@ def title_of(value: Any, instead: str) -> str:
 
 
 def bounded_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What was measured, without what no reader would read."""
+    """The measured facts, without what no reader would read."""
     return {bounded(name, MESSAGE): _bounded_fact(value) for name, value in facts.items()}
 
 

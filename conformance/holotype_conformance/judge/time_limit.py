@@ -96,7 +96,7 @@ class Account:
         self.looked, self.had = self.clock(), had
 
     def told(self) -> str:
-        """What it has had, in words that follow "no end within 60 s"."""
+        """The time that it has had, in words that follow "no end within 60 s"."""
         if self.at_first is None or (now := self.used(self.pid)) is None:
             return ""
         had = max(self.had, now - self.at_first)

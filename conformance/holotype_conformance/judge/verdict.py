@@ -59,7 +59,7 @@ def uncompared(results: Sequence[Result]) -> str | None:
 
 
 def verdict_on(results: Sequence[Result], *, unusable: str | None, missing: str | None) -> Verdict:
-    """What follows from the results; `missing` is why no number was compared."""
+    """The verdict that follows from the results; `missing` is why no number was compared."""
     if unusable is not None:
         return "not-run"
     if any(result.breaks for result in results):
@@ -92,7 +92,7 @@ def conclusion(report: Report, request: Request) -> str:
 
 
 def _scope(report: Report, request: Request) -> str:
-    """What was asked for, where that is less than the whole suite."""
+    """The part of the suite that was asked for, where that is less than the whole."""
     said = ""
     if request.case is not None:
         said = " in one case"
@@ -105,7 +105,7 @@ def _scope(report: Report, request: Request) -> str:
 
 
 def _stated(report: Report) -> str:
-    """What the candidate states of itself that lets more pass, or takes something out."""
+    """Declarations of the candidate that let more pass, or take something out."""
     kinds = [each.kind for each in report.declared]
     number = kinds.count("difference")
     within = " within the limits of precision that it states" if "floor" in kinds else ""
@@ -122,7 +122,7 @@ def _known(report: Report) -> str:
 
 
 def _open(report: Report) -> str:
-    """What keeps a verdict from being one."""
+    """The reasons that keep a verdict from being one."""
     names = [result.property for result in report.results if result.undecided]
     said = []
     if report.interrupted is not None:

@@ -17,7 +17,7 @@ The least is a function::
     scale   of the products of queries and keys; None for 1/√head_dim
     returns (batch, heads, queries, head_dim), of q's dtype, on q's device
 
-`prefix` and `documents` are for kernels that skip what is hidden: others are told the same by a boolean mask.
+`prefix` and `documents` are for kernels that skip what is hidden: others are passed the same as a boolean mask.
 Several of mask, causal and window given together hide whatever one of them hides. A parameter that the function does
 not take by name is a capability that it lacks; what is refused at the plainest of shapes is one too. Lacks are skipped,
 with the reason. For another layout, other names, or limits of sizes and of precision, write a `KernelCandidate`.
@@ -135,7 +135,7 @@ class KernelCandidate:
             of batch, heads, length and head_dim. Masks stay (batch, heads, queries, keys).
         absent: capabilities that it looks as if it had but has not, with the reason.
         sizes: which sizes of an axis it takes, where not all: {"head_dim": Sizes(multiple=8, reason="…")}.
-        required: parameters that it must be told in every call, with the reason: {"window": "…"}.
+        required: parameters that it must be passed in every call, with the reason: {"window": "…"}.
         floor: how far results and gradients may be off, relative to the largest sum of absolute terms, where products
             or keys are rounded further than the dtype itself is: Floor(relative={"float32": 1e-3}, reason="…").
         lifted: in float64, float32 that is written into its code (`softmax(dtype=torch.float32)`) is taken for float64,
@@ -158,7 +158,7 @@ class KernelCandidate:
 
     @property
     def function(self) -> Callable[..., Any]:
-        """What has the signature from which capabilities are read."""
+        """The callable from whose signature capabilities are read."""
         return self.attention
 
     def call(self, call: Call) -> Any:
@@ -190,7 +190,7 @@ class KernelCandidate:
         return said if other is None else f"{said}: for `{other}` write a KernelCandidate"
 
     def _limited(self, capability: KernelCapability) -> str | None:
-        """What it declares of sizes and parameters that leaves no room for `capability`."""
+        """The declaration of sizes or parameters that leaves no room for `capability`."""
         axes = {"any-length": ("lengths", "queries", "keys"), "any-head-dim": ("head_dim",)}
         for axis in axes.get(capability, ()):
             if axis in self.sizes:
@@ -218,7 +218,7 @@ class FunctionKernel(KernelCandidate):
 
 
 def parameters(function: Callable[..., Any]) -> set[str] | None:
-    """What a function takes by name; None where it does not tell, as some that are written in C do not.
+    """The parameters of a function, by name; None where it does not tell, as some that are written in C do not.
 
     Whatever disappears in ``**options`` is not taken by name: it might as well be ignored.
     """

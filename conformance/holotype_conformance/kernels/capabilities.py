@@ -1,4 +1,4 @@
-"""What a kernel can do, found out by trying: each capability is asked for once, at the plainest of shapes."""
+"""Capabilities of a kernel, found out by trying: each is asked for once, at the plainest of shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one run of a property is given: a case of a few numbers, and the problem that is made of it."""
+"""The input of one run of a property: a case of a few numbers, and the problem that is made of it."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class AttentionCase(Case, frozen=True, kw_only=True, omit_defaults=True):
 
     `size` is the window's, band's or prefix's, or the length of a document or of the shortest padded row; `documents`
     are lengths of documents of their own, instead; with `by_row` each row of the batch has another prefix, another
-    number of real keys, or its documents in another order; `form` is how the kernel is told the mask; `percent` is the
-    scale that it is told, in hundredths, None for none; `data` chooses the contents.
+    number of real keys, or its documents in another order; `form` is how it is passed the mask; `percent` is the
+    scale that it is passed, in hundredths, None for none; `data` chooses the contents.
     """
 
     queries: Length
@@ -91,7 +91,7 @@ class AttentionCase(Case, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class TogetherCase(AttentionCase, frozen=True, kw_only=True, omit_defaults=True):
-    """A case whose mask is told together with causal: a query sees what both show."""
+    """A case whose mask is passed together with causal: a query sees what both show."""
 
     @property
     def mask_alone(self) -> AttentionCase:
@@ -128,7 +128,7 @@ class Problem:
     upstream: Tensor
 
     def expected(self, *, gradients: bool = False) -> oracle.Attended:
-        """What the formula makes of exactly these numbers."""
+        """The formula's values for exactly these numbers."""
         q, k, v, upstream = (
             as_array(x) for x in (self.call.q, self.call.k, self.call.v, self.upstream)
         )

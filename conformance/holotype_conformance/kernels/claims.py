@@ -93,7 +93,7 @@ _ARGUMENTS: dict[Mask, KernelCapability] = {
 
 
 def forms(subject: KernelSubject, mask: Mask) -> tuple[Form, ...]:
-    """The ways in which this kernel can be told a mask."""
+    """The forms in which this kernel can be passed a mask."""
     ways: list[Form] = []
     argument = _ARGUMENTS.get(mask)
     if argument is not None and subject.has(argument):

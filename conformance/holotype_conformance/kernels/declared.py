@@ -1,4 +1,4 @@
-"""What a kernel declares of itself, checked and made ready for reports."""
+"""The declarations of a kernel, checked and made ready for reports."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ Gradients = Callable[[Call, Tensor], tuple[Tensor | None, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Bent:
-    """What is asked for: a problem and a direction.
+    """The input of a second derivative: a problem and a direction.
 
     Attributes:
         problem: no gradient arrives at its queries that see no key.

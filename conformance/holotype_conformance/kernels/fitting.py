@@ -56,7 +56,7 @@ def _size(kernel: KernelCandidate, size: int, *axes: Axis) -> int:
 
 
 def _told(case: AttentionCase, kernel: KernelCandidate) -> AttentionCase:
-    """With causal where the kernel must be told that."""
+    """With causal where the kernel must be passed that."""
     if "causal" not in kernel.required:
         return case
     if case.mask == "none":

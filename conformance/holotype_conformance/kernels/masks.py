@@ -1,4 +1,4 @@
-"""Masks of a call, as a kernel is told them, made one; and what no query of a window sees."""
+"""Masks of a call, as a kernel is passed them, made one; and what no query of a window sees."""
 
 from __future__ import annotations
 

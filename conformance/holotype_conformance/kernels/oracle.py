@@ -89,7 +89,7 @@ class Gradients:
 
 @dataclass(frozen=True, kw_only=True)
 class Attended:
-    """What the formula gives.
+    """The values of the formula.
 
     Attributes:
         output: (batch, heads, queries, head_dim).

@@ -1,4 +1,4 @@
-"""What goes into a kernel, in copies, and what comes out of it, held to what was promised."""
+"""The inputs of a kernel, in copies, and its results, held to what was promised."""
 
 from __future__ import annotations
 

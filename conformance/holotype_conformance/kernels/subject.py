@@ -47,7 +47,7 @@ from holotype_conformance.torch_tools.plain_tensor import plain_gradient
 
 @dataclass(frozen=True, kw_only=True)
 class KernelContract:
-    """What stands in the place of a model's spec: the promise that every kernel is held to."""
+    """The counterpart of a model's spec: the promise that every kernel is held to."""
 
     name: str = "attention"
 
@@ -110,7 +110,7 @@ class KernelSubject(judged.Subject):
         return fitted(case, self.kernel)
 
     def problem(self, case: AttentionCase, **options: Any) -> Problem:
-        """The problem of a case, with this run's seed and device, told what the kernel must always be told."""
+        """The problem of a case, with this run's seed and device, with what the kernel must always be passed."""
         found = problem(case, seed=self.seed, device=str(self.device), **options)
         if not self.kernel.required:
             return found
@@ -119,7 +119,7 @@ class KernelSubject(judged.Subject):
     def told(
         self, problem: Problem, mask: Tensor | None, visible: NDArray[np.bool_] | None
     ) -> Problem:
-        """The problem with another mask, which shows what is `visible`, and what the kernel must always be told."""
+        """The problem with another mask, which shows what is `visible`, and what the kernel must always be passed."""
         call, required = replace(problem.call, mask=mask), self.kernel.required
         queries, keys = call.q.shape[2], call.k.shape[2]
         if "causal" in required:
@@ -202,8 +202,8 @@ class KernelSubject(judged.Subject):
     ) -> list[Tensor | None]:
         """The gradients by leaves, as training takes them: by a backward pass that gathers them there.
 
-        `torch.autograd.grad`, and a backward pass that is told its inputs, are refused by reentrant checkpoints. Only a
-        kernel that refuses the backward pass and not these is judged by them.
+        `torch.autograd.grad`, and a backward pass with `inputs`, are refused by reentrant checkpoints. Only a kernel
+        that refuses the backward pass and not these is judged by them.
         """
         if self.by_grad:
             with self.guard("the backward pass of attention", call):

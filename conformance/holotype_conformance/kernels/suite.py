@@ -17,7 +17,7 @@ from holotype_conformance.kernels.targets import resolve_kernel
 
 
 class KernelSuite(Suite[KernelSubject]):
-    """What is claimed of an attention kernel, whatever model it serves.
+    """The claims about an attention kernel, whatever model it serves.
 
     What it is given and returns lies in memory in ways that are a part of what is checked: it is judged where it runs.
     """

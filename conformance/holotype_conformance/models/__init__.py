@@ -1,1 +1,1 @@
-"""What is claimed of a model: the candidate, its subject, the properties, the deviations and the diagnosis."""
+"""The claims about a model: the candidate, its subject, the properties, the deviations and the diagnosis."""

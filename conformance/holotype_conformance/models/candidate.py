@@ -57,7 +57,7 @@ class Candidate:
     Attributes:
         title: what reports call it.
         paths: names of the code paths that must all be checked (fused and eager kernels, …); `build` is
-            told which one to take.
+            passed the one to take.
         absent: what it cannot do, with the reason: capability -> why. What needs it is skipped.
         holds: forms in which it holds its weights otherwise than the spec lists them: form -> what was done.
         lifted: in a float64 probe, float32 that is written into its code is taken for float64 (see
@@ -175,7 +175,7 @@ class Candidate:
         return model
 
     def capabilities(self, model: nn.Module, spec: Spec) -> dict[Capability, str | None]:
-        """What this candidate can do with `spec`, read off its overrides and the arguments of `model.forward`.
+        """The capabilities of this candidate with `spec`, read off its overrides and the arguments of `model.forward`.
 
         Returns: for each capability None when it has it, else the reason why not.
         """

@@ -1,4 +1,4 @@
-"""What a candidate can do, read off its overrides, the arguments of its `forward`, and what it declares."""
+"""Capabilities of a candidate, read off its overrides, the arguments of its `forward`, and what it declares."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def absolute_positions(spec: Spec) -> bool:
 def found_capabilities(
     candidate: Overriding, model: nn.Module, spec: Spec
 ) -> dict[Capability, str | None]:
-    """What the candidate can do with `spec`: for each capability None when it has it, else the reason why not."""
+    """The capabilities of a candidate with `spec`: for each capability None when it has it, else the reason why not."""
     found: dict[Capability, str | None] = {
         **_of_forward(candidate, model, spec),
         "parallel-caches": None,
@@ -87,7 +87,7 @@ def found_capabilities(
 def _of_forward(
     candidate: Overriding, model: nn.Module, spec: Spec
 ) -> dict[Capability, str | None]:
-    """What can be handed to its `forward`, and whether there is one with a cache."""
+    """The inputs that its `forward` takes, and whether there is one with a cache."""
     found: dict[Capability, str | None] = {}
     for capability, name in ARGUMENT_NAMES.items():
         taken = name in inspect.signature(model.forward).parameters
@@ -107,7 +107,7 @@ def _of_forward(
 
 
 def _other_parameters(candidate: Overriding) -> dict[Capability, str | None]:
-    """What cannot be asked of weights that are no parameters, or other ones than the spec's."""
+    """The capabilities that are lost where weights are no parameters, or other ones than the spec's."""
     if "parameters" in candidate.absent:
         why = candidate.absent["parameters"]
     elif "reparametrised" in candidate.holds:
@@ -200,7 +200,7 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _not_in(spec: Spec) -> dict[Capability, str | None]:
-    """What no candidate can have, because the spec does not speak of it."""
+    """The capabilities that no candidate can have, because the spec does not speak of them."""
     architecture = spec.architecture
     absent: dict[Capability, str | None] = {}
     has_pairs = getattr(architecture.head, "sentence_pair", "none") != "none"

@@ -115,12 +115,12 @@ def asked(subject: Subject, dtypes: Sequence[DType]) -> st.SearchStrategy[DType]
 
 
 def can_pad_left(subject: Subject) -> bool:
-    """Left padding moves absolute positions, so these must then be told."""
+    """Left padding moves absolute positions, so position ids must then be passed."""
     return subject.has("left-padding")
 
 
 def farthest(spec: Spec) -> int:
-    """How many positions there are to tell: the rows of a table, or as many as low precision needs to show."""
+    """The number of position ids that can be passed: the rows of a table, or as many as low precision needs to show."""
     computed = spec.architecture.positions.rotates
     return max(spec.max_positions, POSITIONS) if computed else spec.max_positions
 
@@ -185,7 +185,7 @@ def padded(subject: Subject, inputs: Inputs, padding: Padding) -> Inputs:
 def viewed(subject: Subject, inputs: Inputs, case: BatchCase) -> Inputs:
     """`inputs` with a prefix drawn for each row, or with one of the masks of a mixture; as they are for other specs.
 
-    A candidate is told of it whether it listens or not, as of the source of an encoder-decoder.
+    A candidate is passed it whether it reads it or not, as the source of an encoder-decoder.
     """
     rng = np.random.default_rng([subject.seed, case.tokens, case.length, case.batch])
     if not subject.spec.has_prefix:

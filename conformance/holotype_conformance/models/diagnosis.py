@@ -40,7 +40,7 @@ Deviations = tuple[Deviation, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What explains a failure, and where: "" for everywhere, None where no words say it."""
+    """The explanation of a failure, and where it holds: "" for everywhere, None where no words say it."""
 
     deviations: Deviations
     residual: float
@@ -49,7 +49,7 @@ class Found:
 
 @dataclass
 class Memory:
-    """What diagnosing a subject has taught: the same bug breaks many properties.
+    """The memory of a subject's diagnoses: the same bug breaks many properties.
 
     Attributes:
         explanations: what has explained a failure.
@@ -74,7 +74,7 @@ _MEMORIES: WeakKeyDictionary[Subject, Memory] = WeakKeyDictionary()
 def diagnose(
     subject: Subject, property_: Property, case: Any, violation: Violation
 ) -> list[Diagnosis]:
-    """What explains a failure, best first; empty when nothing in the catalogue does.
+    """The explanations of a failure, best first; empty when nothing in the catalogue is one.
 
     Only candidates that take weights can be compared with the reference, and only cases that are a batch.
     """
@@ -124,11 +124,11 @@ class Watch:
         return max(floor, IN_FLOAT32 * _apart(self.reference(scene), self.reference(exact)))
 
     def candidate(self, scene: Scene) -> Tensor | None:
-        """What the candidate makes of a scene; None if it cannot run."""
+        """The outputs of the candidate in a scene; None if it cannot run."""
         return self._observed("candidate", scene, self.subject, scene.path)
 
     def reference(self, scene: Scene, deviations: Deviations = ()) -> Tensor | None:
-        """What the reference, or one that deviates, makes of it."""
+        """The outputs of the reference, or of one that deviates."""
         anywhere = replace(scene, path="fused", gradients=False)
         return self._observed(deviations, anywhere, self._other(deviations), "fused")
 
@@ -185,7 +185,7 @@ def _apart(actual: Tensor | None, expected: Tensor | None) -> float:
 
 
 def _explanations(watch: Watch, scene: Scene) -> list[Found]:
-    """What explained an earlier failure, else single deviations, else pairs of the nearest ones.
+    """The explanations of an earlier failure, else single deviations, else pairs of the nearest ones.
 
     Of several those are given that agree everywhere; one that agrees in some regions alone is given with them.
     """

@@ -23,7 +23,7 @@ UNITS = 8  # in the last place of a dtype: what a weight may move by where none 
 
 
 def completed(given: Weights, found: Any) -> Weights:
-    """What a candidate hands out, under our names and complete: what it does not name is as it was given.
+    """The weights that a candidate hands out, under our names and complete: unnamed ones are as they were passed.
 
     Args:
         given: what was loaded.

@@ -30,7 +30,7 @@ def seen(inputs: Inputs) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """What a candidate returns.
+    """The outputs of a candidate.
 
     Attributes:
         logits: (batch, length, vocabulary); (batch, length) or (batch, length, 1) from a head that tells which tokens
@@ -46,7 +46,7 @@ class Outputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """What the loss is computed against; -100 marks a position without a label.
+    """The targets of the loss; -100 marks a position without a label.
 
     Attributes:
         tokens: (batch, length) int64. For a causal model the token at each position itself: the loss of

@@ -1,4 +1,4 @@
-"""What a candidate is watched doing for a diagnosis: a case on one code path, and the same in other regions.
+"""The scenes in which a candidate is watched for a diagnosis: a case on one code path, and the same in other regions.
 
 The failing case lies in a region: so padded, on that path, in one pass or through a cache. A deviation that explains it
 is looked for in the others too, for a candidate may be wrong in one of them alone.

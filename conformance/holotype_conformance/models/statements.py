@@ -51,7 +51,7 @@ def holding(form: Form) -> str:
 
 
 def inference_only() -> str:
-    """What a candidate without gradients is told."""
+    """The advice for a candidate without gradients."""
     return f"A candidate for inference alone declares {declaring('gradients')}"
 
 

@@ -1,4 +1,4 @@
-"""What must not move, and how still a candidate can hold it.
+"""Outputs that must not move, and how still a candidate can hold them.
 
 Two calls of one model with inputs of one shape compute with tensors that lie alike: torch puts what it makes at
 multiples of 64 bytes, and the weights are the same ones. Then every number that has no part in the change keeps its

@@ -18,7 +18,7 @@ from holotype_spec.schema import Spec
 
 
 class ModelSuite(Suite[Subject]):
-    """What is claimed of a model, under specs of the catalogue."""
+    """The claims about a model, under specs of the catalogue."""
 
     kind = "model"
     apart = True

@@ -26,7 +26,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 class TransformersKernel(KernelCandidate):
-    """A function of `transformers`' attention interface, told masks as their models tell it.
+    """A function of `transformers`' attention interface, passed masks as their models pass them.
 
     `sdpa` gets boolean masks and, for a square of causal attention, none; `eager` additive ones, with the lowest
     finite number where a key is hidden. In float64 their casts to float32 are taken for casts to float64, as for their

@@ -129,7 +129,7 @@ def _without_unseen(documents: Documents, place: int) -> tuple[int, Documents]:
 
 
 def _bias(mask: Tensor | None) -> Tensor | None:
-    """What an additive mask adds where it does not hide."""
+    """The finite part of an additive mask: its values where it does not hide."""
     if mask is None or mask.dtype == torch.bool:
         return None
     return mask.masked_fill(mask == -math.inf, 0.0)

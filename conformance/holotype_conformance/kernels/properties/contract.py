@@ -1,4 +1,4 @@
-"""What a kernel promises whatever the numbers are: shape, dtype, device, its inputs left alone, the same bits twice."""
+"""The promises of a kernel for any numbers: shape, dtype, device, its inputs left alone, the same bits twice."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def _far(subject: KernelSubject) -> st.SearchStrategy[FarCase]:
         )
 
     if not _ways(subject):
-        raise Skip("it is told no mask in any form, so that there is none to hold")
+        raise Skip("it takes no mask in any form, so that there is none to hold")
     return case()
 
 

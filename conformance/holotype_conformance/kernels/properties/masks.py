@@ -1,4 +1,4 @@
-"""Every kind of mask, in every form in which the kernel can be told it."""
+"""Every kind of mask, in every form in which the kernel can be passed it."""
 
 from __future__ import annotations
 

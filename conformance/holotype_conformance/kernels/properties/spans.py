@@ -1,4 +1,4 @@
-"""Prefixes and packed documents, told as arguments: what kernels take that skip what is hidden."""
+"""Prefix-LM masks and packed sequences, passed as arguments to kernels that skip hidden blocks."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def check_logits(subject: Subject, case: AgreementCase, path: str, **changes: ob
 
 @shared
 def _referred(subject: Subject, case: AgreementCase, setup: Setup) -> Output:
-    """What the reference makes of the inputs of a case."""
+    """The outputs of the reference for the inputs of a case."""
     with torch.no_grad():
         return run_reference(subject.reference(setup), agreement_inputs(subject, case))
 
@@ -318,7 +318,7 @@ def slopes(
 
 
 def _held(model: nn.Module) -> dict[str, Tensor]:
-    """What the parameters hold, by name: a loader may put other `Parameter`s in the places of those that there were."""
+    """The contents of the parameters, by name: a loader may put other `Parameter`s in the places of the first ones."""
     found = model.named_parameters(remove_duplicate=False)
     return {name: plain_tensor(each, "a parameter").detach() for name, each in found}
 

@@ -79,7 +79,7 @@ def unpadded(subject: Subject) -> st.SearchStrategy[str]:
 
 
 def tellings(subject: Subject) -> st.SearchStrategy[bool]:
-    """Whether position ids are told, to a candidate that takes them."""
+    """Whether position ids are passed, to a candidate that takes them."""
     return st.booleans() if subject.has("position-ids") else st.just(False)
 
 

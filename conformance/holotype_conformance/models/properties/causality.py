@@ -1,4 +1,4 @@
-"""What may depend on what: the dependency matrix of the spec, checked both ways by changing one token."""
+"""Receptive fields: the dependency matrix of the spec, checked both ways by changing one token."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def hides(spec: Spec) -> str | None:
 
 
 def told(inputs: Inputs, row: int) -> str:
-    """What the caller said of who sees whom in one row, in words; empty where nothing was said."""
+    """The mask that the caller asked for in one row, in words; empty where none was."""
     if inputs.right_to_left is not None:
         return " when reading from right to left"
     return "" if inputs.prefix is None else f" behind a visible prefix of {int(inputs.prefix[row])}"

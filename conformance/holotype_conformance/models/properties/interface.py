@@ -1,4 +1,4 @@
-"""What every call promises: outputs of the right shape, dtype and values, and inputs left as they were."""
+"""The promises of every call: outputs of the right shape, dtype and values, and inputs left as they were."""
 
 from __future__ import annotations
 

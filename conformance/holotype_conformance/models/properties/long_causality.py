@@ -1,4 +1,4 @@
-"""What may depend on what in long inputs: where blocks of a kernel meet, a mask ends, and a window has moved on.
+"""Receptive fields in long inputs: where blocks of a kernel meet, a mask ends, and a window has moved on.
 
 A code path is often chosen by the length. What is right for twenty tokens may go through a mask that was built for
 sixty-four, through blocks of which one is skipped too many, or through chunks that forget each other.
@@ -178,7 +178,7 @@ def long_rows(subject: Subject, case: LongCase, path: str) -> None:
 
 
 class Moved(NamedTuple):
-    """What became of the outputs when the token at the place of each row changed, each (batch, length).
+    """The outputs before and after the token at the place of each row changed, each (batch, length).
 
     `sizes` says how far each output moved, relative to the root mean square of all.
     """

@@ -71,7 +71,7 @@ def expected_loss(spec: Spec, outputs: Outputs, labels: Labels) -> Tensor:
 
 
 def teacher_forced(spec: Spec, inputs: Inputs, labels: Labels) -> Inputs:
-    """What a model reads when it is taught with these labels.
+    """The inputs of a model that is trained with these labels (teacher forcing).
 
     A decoder with a source reads its start token, or the last label of the row in its place, and then the labels, all
     but the last (Raffel et al. 2019, section 2.1, and mesh: autoregressive_inputs; Liu et al. 2020, section 2.2);
@@ -90,7 +90,7 @@ def teacher_forced(spec: Spec, inputs: Inputs, labels: Labels) -> Inputs:
 
 
 def taught(inputs: Inputs) -> Inputs:
-    """What a candidate's loss is given beside the labels: of an encoder-decoder's inputs the source alone."""
+    """The inputs that a candidate's loss is passed beside the labels: of an encoder-decoder's the source alone."""
     if inputs.source_ids is None:
         return inputs
     return replace(inputs, token_ids=inputs.token_ids[:, :0])
@@ -102,7 +102,7 @@ def loss_cases(subject: Subject) -> st.SearchStrategy[BatchCase]:
 
 @shared
 def taught_case(subject: Subject, case: BatchCase) -> tuple[Inputs, Labels, Inputs]:
-    """What the loss is given, the labels, and what the model reads to be taught with them."""
+    """The inputs of the loss, the labels, and the inputs of the model that is trained with them."""
     inputs = batch_inputs(subject, case)
     labels = random_labels(subject, inputs, case.tokens)
     if inputs.source_ids is not None:

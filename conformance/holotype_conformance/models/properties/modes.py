@@ -213,7 +213,7 @@ def _copies_of_a_row(subject: Subject, case: SitesCase) -> tuple[Inputs, int]:
 
 @shared
 def _referred(subject: Subject, case: SitesCase, setup: Setup) -> Tensor:
-    """What the reference returns for the copies in train mode."""
+    """The logits of the reference for the copies in train mode."""
     copied, calls = _copies_of_a_row(subject, case)
     reference = subject.reference(setup)
     return _sampled(reference, lambda: run_reference(reference, copied).logits, calls)

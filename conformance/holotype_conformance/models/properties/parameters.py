@@ -1,4 +1,4 @@
-"""What a model has: as many parameters as the spec says, in the right shapes, tied where it ties."""
+"""The parameters of a model: as many as the spec says, in the right shapes, tied where it ties."""
 
 from __future__ import annotations
 

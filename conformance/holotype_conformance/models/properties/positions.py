@@ -1,4 +1,4 @@
-"""Positions: told or counted, shifted or not."""
+"""Positions: passed or counted, shifted or not."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _shifts(subject: Subject) -> st.SearchStrategy[ShiftCase]:
 
 
 def rotary(spec: Spec) -> str | None:
-    """Whether only distances between positions matter, and positions can be told."""
+    """Whether only distances between positions matter, and position ids can be passed."""
     if not spec.architecture.positions.rotates:
         return "the spec's positions are not rotary"
     return "the spec's scores grow with the position" if absolute_positions(spec) else None

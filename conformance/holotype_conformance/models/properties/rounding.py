@@ -212,7 +212,7 @@ def rounding_cases(subject: Subject) -> st.SearchStrategy[RoundingCase]:
 
 
 def far_cases(subject: Subject) -> st.SearchStrategy[RoundingCase]:
-    """Some of them at far positions, where these are computed: told, or reached by a long input."""
+    """Some of them at far positions, where these are computed: passed, or reached by a long input."""
     if not subject.spec.architecture.positions.rotates:
         return rounding_cases(subject)
     if not subject.has("position-ids"):

@@ -93,7 +93,7 @@ def sequence(subject: Subject, case: SequenceCase, path: str) -> None:
 
 
 def _steps(subject: Subject, case: SequenceCase) -> list[tuple[str, Inputs]]:
-    """What the model is given, each with its name."""
+    """The inputs of the model in their order, each with its name."""
     fields = {name: getattr(case, name) for name in BatchCase.__struct_fields__}
     short = batch_inputs(subject, BatchCase(**fields))
     long = batch_inputs(subject, BatchCase(**fields | {"length": case.longest, "batch": 1}))

@@ -1,4 +1,4 @@
-"""What is saved is what was there."""
+"""Saving and restoring: a restored model is the one that was saved."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _shared(model: nn.Module) -> set[tuple[str, ...]]:
 
 
 def kept(model: nn.Module) -> dict[str, Tensor]:
-    """What a file of the model has to hold: its parameters, and the buffers that are not computed anew.
+    """The tensors that a file of the model has to hold: its parameters, and the buffers that are not computed anew.
 
     Only plain tensors: what a quantised or distributed one holds is seen in the outputs alone.
     """

@@ -120,7 +120,7 @@ def train_without_dropout(subject: Subject, case: BatchCase, path: str) -> None:
 def _logits_and_gradients(
     subject: Subject, model: nn.Module, inputs: Inputs, seed: int
 ) -> tuple[Tensor, Gradients]:
-    """What the model computes in its mode; no gradients of a candidate that has none."""
+    """Logits and gradients of the model in its mode; no gradients of a candidate that has none."""
     learns = subject.has("gradients")
     logits = subject.forward(model, inputs, grad=learns).logits.detach()
     if not learns:

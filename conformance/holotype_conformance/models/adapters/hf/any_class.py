@@ -95,7 +95,7 @@ class ClassCandidate(TransformersCandidate):
 
     @cached_property
     def _causal(self) -> dict[str, Any]:
-        """What it has to be told to be causal, if that is what it claims."""
+        """The configuration that makes it causal, if that is what it claims."""
         if "decoder" not in self.claims:
             return {}
         return {key: value for key, value in CAUSAL.items() if key in self._defaults}
@@ -214,7 +214,7 @@ class ClassCandidate(TransformersCandidate):
 
 
 def _stated(config: Any) -> dict[str, Any]:
-    """What the constructor of a configuration takes, and has taken by default."""
+    """The parameters of a configuration's constructor, with their defaults."""
     known = inspect.signature(type(config).__init__).parameters
     # Otherwise a configuration whose layers differ refuses to tell what it was given for all of them.
     config.allow_global_per_layer_attribute_access = True

@@ -1,4 +1,4 @@
-"""What a configuration of Hugging Face `transformers` says where its file says nothing.
+"""Defaults of Hugging Face `transformers` configurations, where their file says nothing.
 
 ``python -m holotype_conformance.models.adapters.hf.defaults`` writes holotype_spec/transformers_defaults.json anew,
 so that `holotype identify` can name these defaults where `transformers` is not installed.

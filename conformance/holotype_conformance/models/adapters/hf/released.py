@@ -61,7 +61,7 @@ class TransformersCandidate(Candidate):
         return None
 
     def differences(self, spec: Spec) -> tuple[Difference, ...]:
-        """What the spec says of the class that it names."""
+        """The entry of the spec for the class that it names."""
         return tuple(
             Difference(
                 field=each.field, reason=each.reason, change=partial(as_theirs, difference=each)
@@ -213,7 +213,7 @@ def takes_cache(model: nn.Module) -> bool:
 
 
 def first_position(spec: Spec) -> int:
-    """What their `position_ids` call the first position: 0, or its row in the position table."""
+    """The number of the first position in their `position_ids`: 0, or its row in the position table."""
     counts_rows = their_class(spec).position_ids == "rows"
     return spec.position_rows - spec.max_positions if counts_rows else 0
 

@@ -16,7 +16,7 @@ WIDE_OPEN = 4096  # a window that no probe reaches: a generic spec promises the 
 
 
 class Sizes(NamedTuple):
-    """What one attempt at a small model is built from."""
+    """The arguments of one attempt at a small model."""
 
     layers: int
     heads: int
@@ -235,7 +235,7 @@ def _by_name() -> dict[str, str]:
 
 
 def _lists(defaults: dict[str, Any], layers: int) -> dict[str, Any]:
-    """What is listed layer by layer, cut to so many, each kind of layer in turn."""
+    """A list with an entry a layer, cut to so many, each kind of layer in turn."""
     counts = [defaults.get(name) for name in _by_name() if _by_name()[name] == "layers"]
     found = {}
     for key, value in defaults.items():
