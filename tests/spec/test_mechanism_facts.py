@@ -191,6 +191,15 @@ def test_the_first_key_is_number_0_wherever_no_window_ends(query: int) -> None:
     assert window.keys_seen(query, 7, **seen) == {0: (0, 1), 3: (1, 4), 6: (4, 7)}[query]
 
 
+class NoWords(AttentionPattern, tag="made-up", tag_field="kind"):
+    """A pattern that says nothing of itself."""
+
+
+def test_a_pattern_must_have_words_for_what_it_shows() -> None:
+    with pytest.raises(NotImplementedError):
+        _ = NoWords().in_words
+
+
 def test_a_window_is_told_in_words_by_the_keys_before_the_query() -> None:
     assert "the 4,095 before it" in SlidingWindow(window=4096).in_words
     assert "the 255 before it" in AlternatingBanded(first="dense", window=256).in_words
