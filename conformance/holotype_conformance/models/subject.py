@@ -6,8 +6,8 @@ that was being checked, so that a run never ends because of a candidate.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Collection, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from holotype_conformance.models.handed_weights import HandedWeights, demand_unw
 from holotype_conformance.models.narrow import measured_floor, rounded, stand_in
 from holotype_conformance.models.outputs import demand_logits, demand_tensor
 from holotype_conformance.models.setup import DTYPES, FLOAT64_FLOOR, Setup, undropped
-from holotype_conformance.torch_tools.float64 import Float64Throughout, default_dtype
+from holotype_conformance.torch_tools.float64 import Lifter, default_dtype
 from holotype_conformance.torch_tools.plain_tensor import plain_tensor
 from holotype_reference.kernels.paths import Path as AttentionPath
 from holotype_reference.model import Model
@@ -89,7 +89,9 @@ class Subject(judged.Subject):
         self.weights = lru_cache(maxsize=32)(self._weights)
         self.probe = lru_cache(maxsize=8)(self._probe)
         self._elsewhere: dict[torch.device, Subject] = {}
+        self._setups: WeakKeyDictionary[nn.Module, Setup] = WeakKeyDictionary()
         self._dtypes: WeakKeyDictionary[nn.Module, torch.dtype] = WeakKeyDictionary()
+        self._lifter = Lifter()
 
     def on(self, device: torch.device) -> Subject:
         """The same candidate with the same weights and inputs on another device; itself on its own."""
@@ -221,7 +223,8 @@ class Subject(judged.Subject):
         return rounded(self.weights(setup.layers, setup.weights, drawn, setup.long), DTYPES[held])
 
     def _build(self, spec: Spec, path: str, dtype: torch.dtype) -> nn.Module:
-        with random_states(self.seed), self._guard("build", dtype):
+        kind = ("build", path, spec.layers, spec.max_positions)
+        with random_states(self.seed), self._guard("build", dtype, kind):
             model = self.candidate.build(spec, path)
         if not isinstance(model, nn.Module):
             raise Violation(f"build returned {type(model).__name__}; expected a torch.nn.Module")
@@ -244,7 +247,7 @@ class Subject(judged.Subject):
         model = self._build(spec if setup.dropping else undropped(spec), setup.path, dtype)
         with random_states(self.seed), candidate_code("cast"):
             model = self.candidate.cast(model, dtype)
-        self._dtypes[model] = dtype
+        self._setups[model], self._dtypes[model] = setup, dtype
         if self.has("weights"):
             self.load(model, self.weights_of(setup))
         else:
@@ -259,7 +262,7 @@ class Subject(judged.Subject):
 
     def load_copied(self, model: nn.Module, weights: Weights) -> None:
         """Hand weights to the candidate that are nobody else's, as often as it takes."""
-        with random_states(self.seed), self._guard("load", self.dtype_of(model)):
+        with random_states(self.seed), self._running("load", model):
             self.candidate.load(model, weights)
 
     def held(self, model: nn.Module, given: Weights) -> Weights:
@@ -370,12 +373,12 @@ class Subject(judged.Subject):
 
     def call(self, model: nn.Module, inputs: Inputs) -> Outputs:
         """Whatever the candidate makes of exactly these tensors, unchecked."""
-        with self._guard("forward", self.dtype_of(model)):
+        with self._running("forward", model, inputs):
             return self._plain(self.candidate.forward(model, inputs))
 
     def call_cached(self, model: nn.Module, inputs: Inputs, cache: Any) -> Outputs:
         """The same for one step with a cache."""
-        with self._guard("forward with a cache", self.dtype_of(model)):
+        with self._running("forward with a cache", model, inputs, cache is None):
             return self._plain(self.candidate.forward_cached(model, inputs, cache))
 
     def _plain(self, outputs: Outputs) -> Outputs:
@@ -393,7 +396,7 @@ class Subject(judged.Subject):
                 f"{what} cannot begin: nothing leads from what is returned to any parameter; expected logits that"
                 f" torch can differentiate, without a detach or a no_grad. {inference_only()}"
             )
-        with self._guard(what, self.dtype_of(model)):
+        with self._running(what, model):
             total.backward()  # type: ignore[no-untyped-call]
 
     def disturb_with_cache(self, model: nn.Module, inputs: Inputs) -> None:
@@ -406,7 +409,7 @@ class Subject(judged.Subject):
         self, model: nn.Module, inputs: Inputs, labels: Labels, *, grad: bool = False
     ) -> Tensor:
         """The candidate's training loss, a finite scalar."""
-        with self._guard("loss", self.dtype_of(model)), torch.set_grad_enabled(grad):
+        with torch.set_grad_enabled(grad), self._running("loss", model, inputs):
             loss = plain_tensor(self.candidate.loss(model, copies(inputs), labels), "the loss")
         if not isinstance(loss, Tensor):
             raise Violation(f"the loss is a {type(loss).__name__}; expected a tensor, a scalar")
@@ -414,11 +417,23 @@ class Subject(judged.Subject):
             raise Violation(f"the loss is {loss!r}; expected one finite number")
         return loss
 
+    def _running(
+        self, what: str, model: nn.Module, inputs: Inputs | None = None, *more: Hashable
+    ) -> AbstractContextManager[None]:
+        """Where a model of the candidate's runs; calls in which the same code runs are of one kind."""
+        kind: Hashable = None
+        if model in self._setups:
+            setup = self._setups[model]
+            given = None if inputs is None else frozenset(inputs.tensors())
+            grad = torch.is_grad_enabled()
+            kind = (what, setup.path, setup.layers, setup.long, model.training, grad, given, *more)
+        return self._guard(what, self.dtype_of(model), kind)
+
     @contextmanager
-    def _guard(self, what: str, dtype: torch.dtype) -> Iterator[None]:
+    def _guard(self, what: str, dtype: torch.dtype, kind: Hashable = None) -> Iterator[None]:
         """Where candidate code runs: what it raises is a violation, and a float64 probe is float64 throughout."""
         lift = self.candidate.lifted and dtype is torch.float64
-        lifting = Float64Throughout() if lift else nullcontext()
+        lifting = self._lifter.throughout(kind) if lift else nullcontext()
         with default_dtype(dtype), lifting, candidate_code(what):
             yield
 
