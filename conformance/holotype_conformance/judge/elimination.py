@@ -1,4 +1,4 @@
-"""Which changes of a catalogue explain what a candidate did: those that agree with all that it is seen to do.
+"""Elimination: the changes of a catalogue that explain what a candidate did agree with all that it is seen to do.
 
 What is seen is a list of scenes: the failing case, and larger ones of its kind, for small ones look alike under many
 changes. What explains a failure agrees with each of them to rounding; nothing else comes near by chance.
@@ -25,7 +25,7 @@ class Seen(Protocol):
         """Whether there is nothing to explain."""
 
     def residual(self, change: Any) -> float:
-        """How far the candidate is from what is right but for a change; infinite where that changes nothing."""
+        """The distance of the candidate from what is right but for a change; infinite where that changes nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ SHRINKING = 150  # cases tried after the first failure; small cases need a third
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a property is run.
+    """The way in which a property is run.
 
     Attributes:
         profile: quick or full, how many cases are drawn.

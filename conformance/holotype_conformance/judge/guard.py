@@ -98,7 +98,7 @@ def violation_of(error: BaseException, what: str) -> Violation:
 
 
 def _steered_by(error: BaseException) -> str | None:
-    """Who takes an exception for something else than an error, by the classes that it has."""
+    """The one who takes an exception for something else than an error, by the classes that it has."""
     if isinstance(error, (Skip, SuiteFault, TimedOut)):
         return "holotype"
     for each in type(error).__mro__:

@@ -338,7 +338,7 @@ def _blocked() -> set[Any]:
 
 
 def _timers() -> tuple[int, ...]:
-    """Which timers run; how much is left of them changes by itself."""
+    """The timers that run; how much is left of them changes by itself."""
     return tuple(int(each) for each in _TIMERS if signal.getitimer(each)[0] > 0)
 
 

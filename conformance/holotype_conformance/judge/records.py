@@ -122,7 +122,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a run took place; `versions` is by distribution name.
+    """The environment of a run; `versions` is by distribution name.
 
     `arithmetic` are torch's settings of precision while properties were judged.
     """
@@ -183,7 +183,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ran(self) -> int:
-        """How many properties judged the candidate."""
+        """The number of properties that judged the candidate."""
         return sum(result.ran for result in self.results)
 
     @property
@@ -403,5 +403,5 @@ def plain(value: Any) -> Any:
 
 
 def count(results: tuple[Result, ...]) -> dict[Outcome, int]:
-    """How many results there are of each outcome, zeros included."""
+    """The number of results of each outcome, zeros included."""
     return {outcome: sum(result.outcome == outcome for result in results) for outcome in OUTCOMES}

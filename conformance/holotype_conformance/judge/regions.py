@@ -1,4 +1,4 @@
-"""Where a name holds: a change agrees with what was seen in some regions and not in others, said in a few words.
+"""Regions in which a name holds: a change agrees with what was seen in some and not in others, said in a few words.
 
 A region is what a case is of, axis by axis: how it is padded, on which code path it runs, whether it is read through a
 cache. A candidate that is wrong in one of them alone agrees with a wrong model there and with the right one elsewhere;
@@ -38,7 +38,7 @@ def within(seen: Collection[Sight], most: int = MOST) -> dict[str, list[str]] | 
 
 
 def limit(seen: Collection[Sight], words: Words) -> str | None:
-    """Where a change agrees: "" if wherever it was looked for, "only …" or "not …", or None if no few words say it.
+    """The regions in which a change agrees: "" for all, "only …" or "not …", or None if no few words say it.
 
     The words are exact for all that was seen: of several that are, those that name the fewest axes and values.
     """

@@ -31,7 +31,7 @@ class Along:
 
 @dataclass(frozen=True, kw_only=True)
 class Curved:
-    """How the gradients by q, k and v change along a direction, and how the output does.
+    """The derivatives of the gradients by q, k and v along a direction, and that of the output.
 
     The last is named by what else it is: the gradient, by the upstream gradient, of the gradients' product with the
     direction.

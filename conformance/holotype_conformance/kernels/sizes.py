@@ -14,7 +14,7 @@ LARGEST = 4096  # nothing that is drawn is larger
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Which sizes of an axis a kernel takes: those that everything given here allows.
+    """The sizes of an axis that a kernel takes: those that everything given here allows.
 
     Attributes:
         reason: why not the others; it is printed in every report.

@@ -1,4 +1,4 @@
-"""Which results of a kernel have moved that must not: to the bit, where the kernel gives bits.
+"""Results of a kernel that have moved and must not: to the bit, where the kernel gives bits.
 
 What it is handed lies alike in each call (`copied`), so that one processor rounds what has no part in a change in one
 way. A kernel whose own memory lies elsewhere each time, or that adds by turns, may not: this is measured by the same

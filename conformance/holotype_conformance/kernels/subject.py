@@ -140,7 +140,7 @@ class KernelSubject(judged.Subject):
 
     @contextmanager
     def guard(self, what: str, call: Call, *, lifted: bool = True) -> Iterator[None]:
-        """Where the kernel's code runs: what it raises is a violation, and float64 is float64 throughout."""
+        """A guard around the kernel's code: whatever it raises is a violation, and float64 is float64 throughout."""
         lift = lifted and self.kernel.lifted and call.q.dtype is torch.float64
         throughout = Float64Throughout() if lift else nullcontext()
         made = call.q.dtype if lift else torch.float32  # without a dtype

@@ -1,4 +1,4 @@
-"""How wrong a result may be: at most twice as wrong as the plain implementation's in the same dtype, with a floor.
+"""The tolerance of a result: twice the plain implementation's own error in the same dtype, with a floor.
 
 An error is the largest difference from the oracle, in units of the largest sum of absolute terms: what cancels in a
 sum leaves its rounding behind. The floor is for small problems, in which the plain result is exact by luck.
@@ -56,7 +56,7 @@ def stating(floor: Floor | None) -> Iterator[None]:
 
 
 def stated(dtype: torch.dtype, *, gradients: bool = False) -> float:
-    """How far results, or gradients, may be off by what the kernel states; gradients twice as far unless it says so."""
+    """The error of results, or gradients, that the kernel states; twice as much for gradients unless it says so."""
     floor = _STATED.get()
     if floor is None:
         return 0.0
@@ -72,7 +72,7 @@ def rounding(dtype: torch.dtype, *, gradients: bool = False) -> float:
 
 
 def rounded_logarithms(expected: Attended, dtype: torch.dtype) -> float:
-    """How far weights may be off, relative to themselves, that are powers of scores less a rounded logarithm."""
+    """The relative error of weights that are powers of scores less a rounded logarithm."""
     if not expected.log_sums.size:
         return 0.0
     kept = torch.promote_types(dtype, torch.float32)

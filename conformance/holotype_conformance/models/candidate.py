@@ -99,7 +99,7 @@ class Candidate:
         return None
 
     def differences(self, spec: Spec) -> Sequence[Difference]:
-        """Where this implementation is known not to be what `spec` says; the rest is judged without it."""
+        """The known differences of this implementation from `spec`; the rest is judged without them."""
         return ()
 
     def load(self, model: nn.Module, weights: Weights) -> None:
@@ -117,7 +117,7 @@ class Candidate:
                 parameter.copy_(source[name])
 
     def parameter_count(self, model: nn.Module) -> int:
-        """How many numbers the weights of `model` are, tied ones once; for weights that are not its parameters.
+        """The count of numbers in the weights of `model`, tied ones once; for weights that are not its parameters.
 
         It is asked of models of any size, full ones too, which are built on torch's meta device.
         """

@@ -55,7 +55,7 @@ class BatchCase(Case, frozen=True, kw_only=True):
 
     @property
     def at_once(self) -> int:
-        """How many tokens are read together at first: a visible prefix is no longer than that."""
+        """The number of tokens that are read together at first: a visible prefix is no longer than that."""
         return self.length
 
     def setup(self, path: str, **changes: object) -> Setup:
@@ -258,7 +258,7 @@ def padding_mask(token_ids: Tensor, padding: Padding) -> Tensor:
 
 
 def padding_step(length: int, batch: int) -> int:
-    """How many more tokens of padding a row has than the one before: in a few long rows more than a block."""
+    """The tokens of padding that a row has more than the one before: in a few long rows more than a block."""
     return 2 if length <= ROWS or batch > FEW else length // FEW
 
 

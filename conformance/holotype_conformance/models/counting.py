@@ -1,4 +1,4 @@
-"""How many parameters a model has: by what they hold, not by the objects that hold it."""
+"""The number of a model's parameters: by what they hold, not by the objects that hold it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def parameter_count(model: nn.Module) -> int:
-    """How many numbers there are to learn, those of tied tensors once."""
+    """The count of numbers to learn, those of tied tensors once."""
     return sum(parameter.numel() for _, parameter in distinct(model.named_parameters()))
 
 
@@ -23,7 +23,7 @@ def distinct(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]
 
 
 def _place(tensor: Tensor) -> tuple[object, ...] | None:
-    """Where a tensor lies; None for one that lies nowhere, as on the meta device, or is empty."""
+    """The memory of a tensor; None for one that has none, as on the meta device, or is empty."""
     try:
         start = tensor.data_ptr()
     except RuntimeError:  # a tensor of somebody else's that has no storage

@@ -1,4 +1,4 @@
-"""What a candidate declares: what it cannot do, how else it holds its weights, how far off it may be, and where it is
+"""Declarations of a candidate: what it cannot do, how else it holds its weights, how far off it may be, and where it is
 known to differ from its spec.
 
 A declaration is believed and printed, with its reason, in every report. One that names nothing or gives no reason is

@@ -102,7 +102,7 @@ class Watch:
         self.memory = _MEMORIES.setdefault(subject, Memory())
 
     def residual(self, scene: Scene, deviations: Deviations = ()) -> float:
-        """How far the candidate is from a reference that deviates in these ways; infinite if one cannot run."""
+        """The distance of the candidate from a reference that deviates in these ways; infinite if one cannot run."""
         return _apart(self.candidate(scene), self.reference(scene, deviations))
 
     def agrees(self, scene: Scene, deviations: Deviations = ()) -> bool:
@@ -155,7 +155,7 @@ class Watch:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What a candidate did in a scene, as the judge's elimination looks at it."""
+    """The outputs of a candidate in a scene, as the judge's elimination looks at them."""
 
     watch: Watch
     scene: Scene
@@ -171,7 +171,7 @@ class Seen:
         return not self.watch.is_wrong(self.scene)
 
     def residual(self, deviations: Deviations) -> float:
-        """How far the candidate is from the reference with these deviations."""
+        """The distance of the candidate from the reference with these deviations."""
         return self.watch.residual(self.scene, deviations)
 
 
@@ -254,7 +254,7 @@ def _agreeing(watch: Watch, scene: Scene, candidates: Iterable[Deviations]) -> I
 
 
 def _limit(watch: Watch, home: Scene, deviations: Deviations) -> str | None:
-    """Where the deviations agree with the candidate, of all regions in which they make a difference."""
+    """The regions in which the deviations agree with the candidate, of all in which they make a difference."""
     memory = watch.memory
     sights = memory.sights.setdefault(deviations, [])
     if not sights:

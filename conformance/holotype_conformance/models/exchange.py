@@ -1,4 +1,4 @@
-"""What passes between the suite and a candidate: a batch, what is returned for it, and labels."""
+"""The exchange between the suite and a candidate: a batch, what is returned for it, and labels."""
 
 from __future__ import annotations
 

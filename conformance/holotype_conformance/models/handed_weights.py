@@ -65,7 +65,7 @@ def demand_unwritten(handed: HandedWeights, weights: Weights, model: nn.Module) 
 
 
 def _storages(model: nn.Module) -> set[int]:
-    """Where the tensors of the model lie."""
+    """The memory in which the tensors of the model lie."""
     found = set()
     for each in (*model.parameters(), *model.buffers()):
         with suppress(RuntimeError, NotImplementedError):  # some kinds of tensors lie nowhere

@@ -31,7 +31,7 @@ UNMEASURED: dict[DType, float] = {
 
 
 def stand_in(dtype: DType, absent: Collection[str]) -> DType:
-    """What is run in the place of `dtype` by a candidate without the dtypes in `absent`: the nearest wider one that it
+    """The dtype in the place of `dtype` for a candidate without the dtypes in `absent`: the nearest wider one that it
     has, else the nearest narrower one."""
     place = DTYPE_NAMES.index(dtype)
     nearest = (*reversed(DTYPE_NAMES[: place + 1]), *DTYPE_NAMES[place + 1 :])
@@ -46,7 +46,7 @@ def rounded(weights: Weights, dtype: torch.dtype) -> Weights:
 
 
 def measured_floor(spec: Spec, dtype: DType, logits: Callable[[Setup, DType], Tensor]) -> float:
-    """How far two right computations in `dtype` may be apart, relative: measured on the reference, if there is one.
+    """The relative distance of two right computations in `dtype`: measured on the reference, if there is one.
 
     Args:
         spec: what the reference would be built from.

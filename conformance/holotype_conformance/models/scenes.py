@@ -85,12 +85,12 @@ class Scene:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What tells it from other scenes of one subject."""
+        """The key that tells it from other scenes of one subject."""
         return self.case, self.path, self.regime, self.gradients, self.dtype
 
     @property
     def region(self) -> dict[str, str]:
-        """What it is of, axis by axis; an axis on which a reading through a cache has no choice is left out."""
+        """Its region, axis by axis; an axis on which a reading through a cache has no choice is left out."""
         case = self.case
         found = {
             "length": "long" if case.length > ROWS else "short",

@@ -41,12 +41,12 @@ FORMS: tuple[Form, ...] = get_args(Form)
 
 
 def declaring(capability: Capability) -> str:
-    """How a candidate declares that it lacks a capability, for messages."""
+    """The declaration that a candidate lacks a capability, for messages."""
     return f'absent = {{"{capability}": "why"}}'
 
 
 def holding(form: Form) -> str:
-    """How a candidate declares a form in which it holds its weights, for messages."""
+    """The declaration of a form in which a candidate holds its weights, for messages."""
     return f'holds = {{"{form}": "why"}}'
 
 
@@ -57,7 +57,7 @@ def inference_only() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Where an implementation is known not to be what its spec says, stated by its adapter.
+    """A known difference of an implementation from its spec, stated by its adapter.
 
     It is printed beside the verdict, and all else is judged by the reference of the changed spec.
 

@@ -156,7 +156,7 @@ class Subject(judged.Subject):
         return max(rounding, self.limits.between_runs(self.widest))
 
     def _measured_floor(self) -> float:
-        """How far two right computations in the widest dtype may be apart, by the reference."""
+        """The distance of two right computations in the widest dtype, by the reference."""
 
         def logits(setup: Setup, dtype: DType) -> Tensor:
             weights, setup = self.weights_of(setup), msgspec.structs.replace(setup, dtype=dtype)
@@ -173,7 +173,7 @@ class Subject(judged.Subject):
 
     @cached_property
     def stillness(self) -> float:
-        """How far a number may move that must not, relative to its like: by no bit, or by rounding."""
+        """The tolerance of what must not move, relative to its like: no bit, or rounding."""
         return self.floor if self.candidate.routes(self.spec) else 0.0
 
     def smoke(self) -> None:
@@ -420,7 +420,7 @@ class Subject(judged.Subject):
     def _running(
         self, what: str, model: nn.Module, inputs: Inputs | None = None, *more: Hashable
     ) -> AbstractContextManager[None]:
-        """Where a model of the candidate's runs; calls in which the same code runs are of one kind."""
+        """A guard around a run of the candidate's model; calls in which the same code runs are of one kind."""
         kind: Hashable = None
         if model in self._setups:
             setup = self._setups[model]
@@ -431,7 +431,7 @@ class Subject(judged.Subject):
 
     @contextmanager
     def _guard(self, what: str, dtype: torch.dtype, kind: Hashable = None) -> Iterator[None]:
-        """Where candidate code runs: what it raises is a violation, and a float64 probe is float64 throughout."""
+        """A guard around candidate code: what it raises is a violation, and a float64 probe is float64 throughout."""
         lift = self.candidate.lifted and dtype is torch.float64
         lifting = self._lifter.throughout(kind) if lift else nullcontext()
         with default_dtype(dtype), lifting, candidate_code(what):

@@ -32,7 +32,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def links(self) -> list[str]:
-        """Where it was reported, in Markdown."""
+        """The places where it was reported, in Markdown."""
         return [link(report) for report in self.reports]
 
 

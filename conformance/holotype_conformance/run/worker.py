@@ -139,7 +139,7 @@ def _prepared(channel: Channel, kind: Kind) -> Half | None:
 
 
 def _keep_memory() -> None:
-    """Where the C library has the setting, keep memory after each probe that the system would be asked for again."""
+    """Keep memory after each probe that the system would be asked for again, if the C library has the setting."""
     with suppress(OSError, AttributeError, TypeError):
         tell = ctypes.CDLL(None).mallopt
         tell(-1, 1 << 28)  # M_TRIM_THRESHOLD: bytes that may lie free at the top of the heap

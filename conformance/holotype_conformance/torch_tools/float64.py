@@ -177,7 +177,7 @@ class Lifter:
 
     @contextmanager
     def throughout(self, kind: Hashable) -> Iterator[None]:
-        """Where calls of a kind run, in which the same code runs; None for those of which that is not known."""
+        """A guard around calls of a kind, in which the same code runs; None for those of which that is not known."""
         escapes = self._escapes.get(kind)
         if kind is not None and escapes is None:
             with _replaced(), Float64Throughout() as watching:

@@ -38,7 +38,7 @@ class Gradients:
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """What a backward pass starts from; keys and values are repeated for all heads.
+    """The tensors that a backward pass starts from; keys and values are repeated for all heads.
 
     Attributes:
         call: what the kernel was to compute from.
@@ -59,11 +59,11 @@ class Way:
 
     @property
     def group(self) -> int:
-        """How many heads share their keys and values."""
+        """The number of heads that share their keys and values."""
         return int(self.call.q.shape[1] // max(self.call.k.shape[1], 1))
 
     def gradients(self) -> Gradients:
-        """Where it leads."""
+        """The gradients that it leads to."""
         weights = self.weights
         by_weight = self.upstream @ self.repeated(self.call.v).mT
         by_score = weights * (by_weight - self.mean)

@@ -1,4 +1,4 @@
-"""What those get wrong who go through the keys in blocks, with a running maximum and sum (an "online" softmax).
+"""Mistakes of kernels that go through the keys in blocks, with a running maximum and sum (an "online" softmax).
 
 Such a kernel takes from each block its powers exp(score - maximum so far), and multiplies what it has, the output and
 the sum of the powers, by exp(old - new maximum) wherever a block raises the maximum (Milakov and Gimelshein 2018,
@@ -258,7 +258,7 @@ def _skipped(block: int) -> None:
 
 
 def _and(call: Call, seen: Tensor) -> Tensor:
-    """What a call shows, less what is not in `seen` (queries, keys)."""
+    """The mask of a call, less what is not in `seen` (queries, keys)."""
     found = shown(call)
     return stacked([seen]) if found is None else found & seen
 
@@ -267,7 +267,7 @@ def _and(call: Call, seen: Tensor) -> Tensor:
 
 
 def _of_first_row(block: int) -> None:
-    """Which blocks a mask leaves is decided by the first row of the batch."""
+    """The blocks that a mask leaves are decided by the first row of the batch."""
 
     def told(call: Call) -> Call:
         mask = call.mask

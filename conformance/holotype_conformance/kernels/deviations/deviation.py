@@ -1,4 +1,4 @@
-"""What a deviation of a kernel is, and the catalogue that the modules of this package fill."""
+"""A deviation of a kernel, and the catalogue that the modules of this package fill."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class FormulaDeviation(KernelDeviation):
         return (self.formula if self.where(call) else RIGHT)(call)
 
     def result(self, call: Call) -> Result | None:
-        """What a kernel with this mistake gives, without gradients; None where it would change nothing."""
+        """The result of a kernel with this mistake, without gradients; None where it would change nothing."""
         return self.formula.result(call) if self.where(call) else None
 
 

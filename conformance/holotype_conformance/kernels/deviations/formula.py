@@ -162,7 +162,7 @@ def wide(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What the formula gives.
+    """The result of the formula.
 
     Attributes:
         output: (batch, heads, queries, head_dim).
@@ -208,7 +208,7 @@ class Formula:
         return self.weighed(scores, call), values
 
     def result(self, call: Call) -> Result:
-        """What it gives, with the unit of rounding."""
+        """The result, with the unit of rounding."""
         weights, values = self.parts(call)
         weights = weights.to(values.dtype)
         return Result(

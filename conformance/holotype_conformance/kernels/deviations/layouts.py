@@ -35,5 +35,5 @@ def length_first(call: Call) -> Tensor:
 
 
 def _turned(x: Tensor) -> Tensor:
-    """What lies there, read with length and heads exchanged."""
+    """The same memory, read with length and heads exchanged."""
     return rearrange(x, f"{LENGTH_FIRST} -> {LAYOUT}")

@@ -1,4 +1,4 @@
-"""What a kernel gives back, and what it does to what it is given."""
+"""Mistakes in the tensor that a kernel returns, and in its treatment of its arguments."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def strides_ignored(call: Call) -> Tensor:
 
 
 def _flat(x: Tensor) -> Tensor:
-    """What lies in memory where `x` begins, as if it were contiguous."""
+    """The memory from where `x` begins, read as if it were contiguous."""
     strides = torch.empty(x.shape, device="meta").stride()
     return x.as_strided(x.shape, strides, x.storage_offset())
 

@@ -73,7 +73,7 @@ class SizeDeviation(KernelDeviation):
 
 
 def said(axis: str, kind: str, number: int) -> str:
-    """Where such a kernel is right, in words."""
+    """The sizes at which such a kernel is right, in words."""
     if kind == "most":
         return f"is right up to {number} {WORDS[axis]} and wrong beyond"
     if kind == "one-or-multiple":

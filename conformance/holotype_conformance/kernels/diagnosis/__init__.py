@@ -48,7 +48,7 @@ OF_ANY_SIZE = [each for each in FORMULA if each.block is None]
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What a kernel did with a case.
+    """The answer of a kernel to a case.
 
     Attributes:
         call: what it was given, in float64.
@@ -59,7 +59,7 @@ class Scene:
     output: torch.Tensor
 
     def residual(self, change: FormulaDeviation) -> float:
-        """How far the kernel is from the formula with a change, where a query sees a key; infinite for no change."""
+        """The kernel's distance from the formula with a change, where a query sees a key; infinite for no change."""
         found = change.result(self.call)
         return float("inf") if found is None else self._from(found)
 
@@ -81,7 +81,7 @@ class Scene:
 def diagnose(
     subject: KernelSubject, property_: Property, case: Any, violation: Violation
 ) -> list[Diagnosis]:
-    """What explains a failure, best first; empty when nothing in the catalogue does."""
+    """The explanations of a failure, best first; empty when nothing in the catalogue explains it."""
     with stating(subject.kernel.floor):
         found = _diagnose(subject, case, violation)
         return found or threshold(subject, property_, case)

@@ -1,4 +1,4 @@
-"""Which part of a backward pass autograd takes for a constant, where a kernel's second derivatives are wrong."""
+"""The part of a backward pass that autograd takes for a constant, where a kernel's second derivatives are wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DETACHED = [each for each in CATALOGUE if isinstance(each, DetachedDeviation)]
 
 
 def detached(subject: KernelSubject, asked: list[Bent]) -> list[Diagnosis]:
-    """What the backward pass takes for constant, if that alone explains all second derivatives asked for."""
+    """The tensors that the backward pass takes for constant, if they alone explain all second derivatives asked for."""
     found = []
     for deviation in DETACHED:
         try:
@@ -31,7 +31,7 @@ def detached(subject: KernelSubject, asked: list[Bent]) -> list[Diagnosis]:
 
 
 def _residual(subject: KernelSubject, asked: Bent, deviation: DetachedDeviation) -> float:
-    """How far the kernel is from such a backward pass, which is computed in float64."""
+    """The distance of the kernel from such a backward pass, which is computed in float64."""
     exact = asked.exact()
     expected = exact.of_gradients(lambda call, upstream: _by_inputs(deviation, call, upstream))
     _, sizes = asked.expected()

@@ -17,6 +17,6 @@ def exact(call: Call) -> Call:
 
 
 def named(found: Explanation[Any]) -> Diagnosis:
-    """What explains a kernel's failure, as reports have it."""
+    """The explanation of a kernel's failure, as reports have it."""
     title = f"agrees with the formula if {found.change.words} {' and '.join(found.where)}"
     return Diagnosis(deviation=found.change.slug, title=title.rstrip(), residual=found.residual)

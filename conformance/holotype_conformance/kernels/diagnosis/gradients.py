@@ -34,7 +34,7 @@ class Scene:
     sizes: Sizes
 
     def residual(self, change: BackwardDeviation) -> float:
-        """How far the kernel's gradients are from those with a change; infinite for no change."""
+        """The distance of the kernel's gradients from those with a change; infinite for no change."""
         if not change.where(self.right.call):
             return float("inf")
         return self._from(change.made(self.right))
@@ -66,7 +66,7 @@ def astray(
     larger: list[AttentionCase],
     longer: list[AttentionCase],
 ) -> list[Diagnosis]:
-    """What explains the gradients in a case that failed and in rich ones of its kind, or in those of many blocks."""
+    """The explanation of gradients in a case that failed and in rich ones of its kind, or in those of many blocks."""
     if not subject.has("gradients"):
         return []
     observe = partial(_observed, subject)

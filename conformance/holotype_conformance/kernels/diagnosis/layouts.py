@@ -50,13 +50,13 @@ def misread(subject: KernelSubject) -> Diagnosis | None:
 
 
 def _residual(call: Call, output: Tensor, own: str, layout: str) -> float:
-    """How far the result is from that of a kernel which takes what it is given, in the order `own`, for `layout`."""
+    """The distance of the result from that of a kernel which takes its arguments, in the order `own`, for `layout`."""
     q, k, v = (_read(as_array(x), own, layout) for x in (call.q, call.k, call.v))
     found = oracle.attention(q, k, v)
     return error(output, *(_read(x, layout, own) for x in (found.output, found.output_size)))
 
 
 def _read(x: Array, given: str, taken: str) -> Array:
-    """What lies there in the one order of the axes, taken for the other."""
+    """The memory of one order of the axes, taken for the other."""
     arranged = rearrange(x, f"{LAYOUT} -> {given}")
     return rearrange(arranged, f"{taken} -> {LAYOUT}")

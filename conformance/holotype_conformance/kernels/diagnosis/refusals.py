@@ -1,4 +1,4 @@
-"""Which declaration would tell the suite of a limit, where a kernel raises: the changes without which it still does.
+"""The declaration of a limit, where a kernel raises: the changes without which it still does.
 
 A kernel that takes as many keys as queries only, multiples of a block, or some head dims, refuses the rest. The case
 that it refuses is made easier in every way that can be declared, and of these the ones are kept that it needs.
@@ -23,7 +23,7 @@ POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What is asked of a kernel: a case, whether with a backward pass, and whether it is told a window in any case."""
+    """A question to a kernel: a case, with a backward pass or not, and with a window in any case or not."""
 
     case: AttentionCase
     gradients: bool
@@ -125,14 +125,14 @@ EASINGS = {
 def refused(
     subject: KernelSubject, case: AttentionCase, violation: Violation
 ) -> list[Diagnosis] | None:
-    """What would tell the suite, where a kernel has raised for a case; None where it has not, or raises for all."""
+    """The declaration that is missing where a kernel has raised; None where it has not, or raises for all cases."""
     if violation.__cause__ is None or not case.batch * case.queries * case.keys:
         return None
     return told_by(subject, case, gradients=subject.has("gradients"))
 
 
 def unlimited(subject: KernelSubject) -> Diagnosis | None:
-    """Which declaration would have the plainest case taken, where that is refused in every dtype."""
+    """The declaration that would have the plainest case taken, where that is refused in every dtype."""
     for dtype in subject.asked:
         case = subject.fitted(msgspec.structs.replace(PLAINEST, dtype=dtype))
         for limit in told_by(subject, case) or ():
@@ -143,7 +143,7 @@ def unlimited(subject: KernelSubject) -> Diagnosis | None:
 def told_by(
     subject: KernelSubject, case: AttentionCase, *, gradients: bool = False
 ) -> list[Diagnosis] | None:
-    """Which declaration would tell the suite why a case is refused; None where it is taken, or none would."""
+    """The declaration that says why a case is refused; None where it is taken, or none says it."""
     asked = Asked(case=case, gradients=gradients)
     if asked.is_taken(subject):
         return None
@@ -196,7 +196,7 @@ def _said(
 
 
 def _sizes(takes: Callable[[int], bool]) -> tuple[str, str]:
-    """Which sizes are taken, from a few that are tried."""
+    """The sizes that are taken, from a few that are tried."""
     powers = [size for size in POWERS if takes(size)]
     first = powers[0] if powers else BLOCK
     if takes(first + first // 2 + 1):

@@ -1,4 +1,4 @@
-"""Where a mistake is made and where not: a name is given only for what it explains.
+"""Regions in which a mistake is made and in which not: a name is given only for what it explains.
 
 A change that explains a failing case is tried on cases that differ from it in one respect: fewer queries than keys, as
 many or more, another form of the mask, one row, grouped heads, another head dim or dtype. Where the change would show
@@ -165,7 +165,7 @@ def limiting(
 def limits(
     observe: Callable[[AttentionCase], Seen], change: Any, around: list[Region]
 ) -> list[str] | None:
-    """Where alone the change explains what the kernel does, in words, one for each respect in which that is limited.
+    """The regions in which alone the change explains the kernel, in words, one for each limit.
 
     None where it is limited in too many to be the mistake that was made.
     """

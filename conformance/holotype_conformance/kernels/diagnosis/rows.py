@@ -1,4 +1,4 @@
-"""Where blocks that the first row of a batch decides are looked for: rows that see very different numbers of keys."""
+"""The search for blocks that the first row of a batch decides: in rows that see very different numbers of keys."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ BLOCKS = (16, 32, 48, 64, 96, 128, 192)
 
 @dataclass(frozen=True, kw_only=True)
 class Pattern:
-    """Where it is right: at multiples of a block, at these and within one block, or up to a number."""
+    """The sizes at which it is right: multiples of a block, these and those within one block, or all up to a number."""
 
     kind: Literal["multiple", "one-or-multiple", "most"]
     number: int
@@ -40,7 +40,7 @@ class Pattern:
 
 
 def threshold(subject: KernelSubject, property_: Property, case: Any) -> list[Diagnosis]:
-    """Where the property holds, if that is told by a number of queries or keys alone."""
+    """The sizes at which the property holds, if a number of queries or keys alone decides that."""
     if not isinstance(case, AttentionCase) or case.mask == "documents":
         return []
 
@@ -93,7 +93,7 @@ def _by_mask(subject: KernelSubject, case: AttentionCase, wrong: dict[str, int])
 
 
 def _axis(pattern: Pattern, holds: Callable[[int, int], bool | None]) -> Axis:
-    """Which of the two numbers decides, where that can be told."""
+    """The one of the two numbers that decides, where that can be told."""
     good, bad = pattern.number, pattern.number + 1
     if holds(good, bad) and holds(bad, good) is False:
         return "queries"

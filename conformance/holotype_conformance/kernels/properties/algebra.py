@@ -64,7 +64,7 @@ def convex(subject: KernelSubject, case: AttentionCase) -> None:
 
 
 def _beyond(output: Array, v: Array, slack: float) -> float:
-    """How far a result lies outside the values of its column, rounding left out."""
+    """The distance of a result from the range of the values of its column, rounding left out."""
     low, high = v.min(axis=2, keepdims=True), v.max(axis=2, keepdims=True)
     room = slack * np.abs(v).max()
     return float(np.maximum(low - output, output - high).max() - room)

@@ -33,7 +33,7 @@ def known_masks(subject: KernelSubject) -> tuple[Mask, ...]:
 
 
 def allowance(problem: Problem) -> float:
-    """How far one run may be from the formula: half of what may lie between two."""
+    """The tolerance of one run against the formula: half of what may lie between two."""
     expected = problem.expected()
     measured = error(plain(problem), expected.output, expected.output_size)
     return allowed(measured, problem.call.q.dtype, expected)

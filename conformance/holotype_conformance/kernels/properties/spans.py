@@ -339,7 +339,7 @@ def demand_same(
 
 
 def _budgets(problem: Problem, *, gradients: bool = True) -> dict[str, float]:
-    """How wrong the result and each gradient may be; queries that see no key are left out."""
+    """The tolerance of the result and of each gradient; queries that see no key are left out."""
     dtype = problem.call.q.dtype
     expected = problem.expected(gradients=gradients)
     found = {"result": error(plain(problem), expected.output, expected.output_size)}

@@ -258,7 +258,7 @@ class Prepending(KeysValues):
 
 
 class KeysTwice(KeysValues):
-    """What is kept as values are the keys."""
+    """The values that are kept are the keys."""
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         result = super().extend(keys, values)

@@ -1,4 +1,4 @@
-"""What a deviation is, and the catalogue that the modules of this package fill."""
+"""A deviation of a model, and the catalogue that the modules of this package fill."""
 
 from __future__ import annotations
 

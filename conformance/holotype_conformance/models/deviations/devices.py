@@ -1,4 +1,4 @@
-"""What shows elsewhere: on another device, on several threads, through another kernel, compiled, in a larger batch."""
+"""Mistakes that show on another device, on several threads, through another kernel, compiled, or in a larger batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a spec has, as far as deviations ask; and a spec with one field set otherwise."""
+"""Features of a spec, as far as deviations ask; and a spec with one field set otherwise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a candidate promises beside its numbers: its parameters, its outputs' shape and dtype, and its storage."""
+"""Broken promises beside the numbers: of parameters, of the outputs' shape and dtype, and of storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What depends on how long the input is: theta that grows with it, and scores that do."""
+"""Mistakes in what depends on the length of the input: theta that grows with it, and scores that do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is handed out: something else than the logits of each position, though shapes and dtypes fit."""
+"""Outputs that are something else than the logits of each position, though shapes and dtypes fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a patch takes hold: one method of one instance is replaced, and nothing that other models share."""
+"""Patches of a model: one method of one instance is replaced, and nothing that other models share."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def override_feed_forward(model: nn.Module, forward: Callable[[Any, Tensor], Ten
 
 
 def said(block: nn.Module, x: Tensor) -> Tensor:
-    """What a feed-forward block says by itself: (batch, length, hidden_size) -> the same"""
+    """The output of a feed-forward block by itself: (batch, length, hidden_size) -> the same"""
     y: Tensor = type(block).forward(block, x)
     return y
 
@@ -151,7 +151,7 @@ def wide(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Placing(Positioning):
-    """What positions do, but for what is done to queries and keys before they meet."""
+    """The effects of positions, but for what is done to queries and keys before they meet."""
 
     inner: Positioning
     placed: Placed

@@ -310,7 +310,7 @@ def interleaved(model: Model) -> None:
 
 
 def _pair(model: Model, layout: str) -> None:
-    """Which dimensions of a whole head turn together."""
+    """The dimensions of a whole head that turn together."""
     for rotary in parts(model, TwoDimensionalRotary):
         rotary.layout, rotary.pairs, rotary.axes = layout, "pair", {"two": 2}
 

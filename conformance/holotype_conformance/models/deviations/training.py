@@ -1,4 +1,4 @@
-"""What is done in train mode alone: a mask, gradients that stop where a layer is computed again, a router's noise."""
+"""Mistakes in train mode alone: a mask, gradients that stop where a layer is computed again, a router's noise."""
 
 from __future__ import annotations
 

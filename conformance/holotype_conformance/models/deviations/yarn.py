@@ -25,7 +25,7 @@ def _scaling(spec: Spec) -> schema.YarnScaling:
 
 
 def _factor(spec: Spec) -> float:
-    """What all scores are multiplied by the square of."""
+    """The number by whose square all scores are multiplied."""
     return yarn_factor(_scaling(spec), _scaling(spec).mscale_all_dim)
 
 

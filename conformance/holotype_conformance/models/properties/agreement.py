@@ -156,14 +156,14 @@ def _referred(subject: Subject, case: AgreementCase, setup: Setup) -> Output:
 
 
 def _logit_budget(subject: Subject, setup: Setup, inputs: Inputs) -> float:
-    """How far logits may be off by rounding: below float64 as far as the reference itself is on these inputs."""
+    """The tolerance of logits for rounding: below float64 the error of the reference itself on these inputs."""
     if subject.widest == "float64":
         return subject.floor
     return max(subject.floor, UNLUCKY * own_rounding(subject, setup, inputs, subject.widest))
 
 
 def own_rounding(subject: Subject, setup: Setup, inputs: Inputs, dtype: DType) -> float:
-    """How far the reference is from itself if it computes in `dtype`."""
+    """The distance of the reference from itself if it computes in `dtype`."""
     narrow = msgspec.structs.replace(setup.on_any_path(), dtype=dtype)
     wide = msgspec.structs.replace(setup.on_any_path(), regime=narrow.drawn)
     rows = real_rows(inputs)
@@ -287,7 +287,7 @@ def backward_of_reference(subject: Subject, model: Model, inputs: Inputs, seed: 
 def slopes(
     subject: Subject, model: nn.Module, weights: Weights, directions: Weights
 ) -> dict[str, tuple[float, Tensor]]:
-    """How the objective changes along a direction in each canonical tensor, by the gradients in `model`; and the
+    """The change of the objective along a direction in each canonical tensor, by the gradients in `model`; and the
     direction, which is another one where the candidate holds its weights more coarsely than they are given.
 
     The candidate's parameters have names and layouts of its own. Loading is a linear map from ours to these, so

@@ -328,7 +328,7 @@ class TruncationCase(BatchCase, frozen=True, kw_only=True):
 
 
 def truncation_cases(subject: Subject) -> st.SearchStrategy[TruncationCase]:
-    """Where theta grows with the length, prefixes that are as long as not to change it."""
+    """Prefixes that are as long as not to change theta, where that grows with the length."""
     small = subject.probe(2)
 
     def at_length(length: int) -> st.SearchStrategy[TruncationCase]:

@@ -41,7 +41,7 @@ def parameters_beside(subject: Subject, model: nn.Module) -> dict[str, nn.Parame
 
 
 def numbers_beside(subject: Subject, model: nn.Module, surplus: int) -> int:
-    """How many numbers there are in adapters; of a candidate that cannot be loaded, all that are too many.
+    """The count of numbers in adapters; of a candidate that cannot be loaded, all that are too many.
 
     Raises:
         Violation: adapters are declared, and there are none.
@@ -121,7 +121,7 @@ def whole_rows(spec: Spec, surplus: int) -> PaddingRows | None:
 
 
 def _row_widths(spec: Spec) -> list[int]:
-    """How many numbers one more token is: in all tables of the vocabulary, or in some of them; the most first."""
+    """The numbers that one more token is: in all tables of the vocabulary, or in some of them; the most first."""
     size = spec.vocab_size
     tables = [prod(row.shape) // size for row in parameter_table(spec) if size in row.shape]
     some = (chosen for n in range(1, len(tables) + 1) for chosen in combinations(tables, n))

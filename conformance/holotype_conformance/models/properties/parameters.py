@@ -90,7 +90,7 @@ def _demand_learning(subject: Subject, model: nn.Module) -> None:
 
 
 def _declared_by(spec: Spec, found: int, expected: int) -> str:
-    """Which declaration would say that the difference is meant, if there is one: for a module that is hardly more than
+    """The declaration that says the difference is meant, if there is one: for a module that is hardly more than
     a shell, for a vocabulary with more rows, and for adapters."""
     if found * 100 < expected:
         return (
@@ -106,7 +106,7 @@ def _declared_by(spec: Spec, found: int, expected: int) -> str:
 
 
 def _where(model: nn.Module, spec: Spec) -> str:
-    """Which tensors differ, if the names are the canonical or the published ones."""
+    """The tensors that differ, if the names are the canonical or the published ones."""
     own = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     for stated in (_canonical_shapes(spec), _published_shapes(spec)):
         if stated and len(own.keys() & stated.keys()) * 2 > len(stated):

@@ -62,7 +62,7 @@ def round_trip(subject: Subject, case: BatchCase, path: str) -> None:
 
 
 def _retied(saved: nn.Module, restored: nn.Module) -> str:
-    """Which names are of one tensor in one of two models, and of several in the other; nothing where none are."""
+    """The names that are of one tensor in one of two models, and of several in the other; nothing where none are."""
     was, now = _shared(saved), _shared(restored)
     for names in now - was:
         return f"; {' and '.join(names)} are one tensor when restored, and were not when saved"
@@ -121,7 +121,7 @@ def same_numbers(one: Tensor, other: Tensor) -> bool:
 
 
 def _unlike(one: Tensor, other: Tensor) -> Tensor:
-    """Which numbers of two tensors of one shape differ."""
+    """The numbers of two tensors of one shape that differ."""
     other = other.to(one.device)
     return (one != other) & ~((one != one) & (other != other))
 

@@ -41,7 +41,7 @@ def gradients_of(model: nn.Module) -> Gradients:
 
 
 def farthest_apart(actual: Gradients, expected: Gradients) -> tuple[float, str]:
-    """How far the gradients of one parameter are from each other, and its name; the largest such difference.
+    """The largest distance of the gradients of one parameter from each other, and its name.
 
     A parameter without a gradient has one of zero. Each difference is relative to the norm of the gradient, or to a
     hundredth of the largest norm, where that is more.

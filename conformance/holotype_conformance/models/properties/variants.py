@@ -73,7 +73,7 @@ def unmeasured(subject: Subject) -> str | None:
 
 @shared
 def allowance(subject: Subject, case: TwiceCase) -> float:
-    """How far one run may be from the exact result: half of what may lie between two."""
+    """The tolerance of one run against the exact result: half of what may lie between two."""
     if case.dtype == "float64":
         return subject.floor / 2
     weights = subject.weights(case.layers, case.weights, "steady")

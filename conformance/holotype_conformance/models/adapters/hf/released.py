@@ -146,7 +146,7 @@ class TransformersCandidate(Candidate):
 
 
 def their_class(spec: Spec) -> Transformers:
-    """Which class of theirs is this model.
+    """Their class of this model.
 
     Raises:
         ValueError: they have none.
