@@ -32,6 +32,7 @@ from typing import Any
 LIMIT = 300  # seconds of computing for one edit on one spec, however busy the machine is
 PATIENCE = 3600.0  # seconds of waiting for one that does not even compute
 UNUSABLE = "(could not be run)"
+RELEASED = "holotype_conformance.models.adapters.hf.released"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +154,7 @@ def main() -> None:
 
 
 def _prepare() -> None:
-    """Import what all children share, then forget `transformers` and what holds on to it."""
+    """Import what all children share."""
     import torch
 
     torch.set_num_threads(1)
@@ -164,12 +165,28 @@ def _prepare() -> None:
     del holotype_conformance
     for family in ("gpt2", "bert", "t5", "llama", "mistral"):
         importlib.import_module(f"transformers.models.{family}.modeling_{family}")
-    for name in list(sys.modules):
-        if (
-            name.partition(".")[0] == "transformers"
-            or name == "holotype_conformance.models.adapters.hf.released"
-        ):
-            del sys.modules[name]
+
+
+def _forget(edited: str) -> None:
+    """Have a module imported anew, and with it whatever holds something of it.
+
+    A model's own file is held by nothing of `transformers` but its lazy packages, which ask for it again. Of a file
+    that models share, everything is forgotten.
+    """
+    if not edited.startswith("transformers.models.") or ".modeling_" not in edited:
+        for name in list(sys.modules):
+            if name.partition(".")[0] == "transformers" or name == RELEASED:
+                del sys.modules[name]
+        return
+    sys.modules.pop(edited, None)
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "transformers":
+            for attribute, value in list(vars(module).items()):
+                if value is not None and edited in (
+                    getattr(value, "__module__", ""),
+                    getattr(value, "__name__", ""),
+                ):
+                    delattr(module, attribute)
 
 
 def _answer(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,8 +231,12 @@ def _child(job: Mapping[str, Any], writing: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
     try:
         if job["source"] is not None:
+            _forget(job["module"])
             sys.meta_path.insert(0, _Edited(job["module"], job["source"]))
         answer = _judge(job["spec"], job["stop"], job["first"])
+        module = sys.modules.get(job["module"])
+        if job["source"] is not None and module and not isinstance(module.__loader__, _Edited):
+            answer["errors"].append(f"{job['module']} was judged as it is installed")
     except BaseException:
         answer = _nothing(traceback.format_exc())
     with contextlib.suppress(BrokenPipeError):
