@@ -1,8 +1,8 @@
 """Runs the suite on an edited `transformers` without touching the installed one.
 
 ``python runner.py`` is a server: it imports what every run needs once, and then, for each JSON line that it reads,
-forks a child that imports `transformers` afresh with the edited file in place, judges it, and answers with a JSON
-line. `Server` is its client.
+forks a child that imports the edited file in the place of the installed one, and afresh whatever holds something of it,
+judges it, and answers with a JSON line. `Server` is its client.
 
 In a child no search for a smaller case follows a failure, and nothing is diagnosed: what counts is which property
 fails.
